@@ -1,0 +1,119 @@
+"""The LightningDataModule: the sets, their split and their batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+
+from mnist_lit import mirrors as idx
+from mnist_lit.model import Batch
+from mnist_lit.order import EpochShuffle, split
+
+__all__ = ["TRAIN_IMAGES", "Digits", "MNISTDataModule"]
+
+TRAIN_IMAGES = 60_000
+
+
+class Digits(Dataset[Batch]):
+    """Images and labels in memory, fetched a batch at a time.
+
+    Args:
+        pixels: uint8 (N, 1, 28, 28), 0-255.
+        labels: int64 (N,), 0-9.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one image (1, 28, 28) and its label ()."""
+        return self.pixels[index], self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return a whole batch, (B, 1, 28, 28) and (B,): one gather instead of B look-ups and a stack."""
+        return self.pixels[indices], self.labels[indices]
+
+
+class MNISTDataModule(LightningDataModule):
+    """MNIST: 60,000 images to train on, of which `val_size` are held out for validation, and 10,000 to test on.
+
+    Batches are uint8 pixels (B, 1, 28, 28), 0-255, with int64 labels (B,). Training drops the last incomplete batch,
+    evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`.
+
+    Args:
+        batch_size: images in a batch.
+        val_size: images held out of the training set; 0 trains on all of it (with the Trainer's `limit_val_batches=0`).
+        split_seed: which images are held out.
+        data_dir: where the files are kept, as `data_dir/MNIST/raw/*.gz`.
+        mirrors: addresses (https, http, file) of folders with the four files, tried in order; by default the copy
+            within this package, then torchvision's.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 100,
+        val_size: int = 5_000,
+        split_seed: int = 0,
+        data_dir: str = "data",
+        mirrors: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_size < TRAIN_IMAGES:
+            raise ValueError(f"val_size must be at least 0 and less than {TRAIN_IMAGES:,}, got {val_size}")
+        if not 1 <= batch_size <= TRAIN_IMAGES - val_size:
+            raise ValueError(f"batch_size must be 1 to {TRAIN_IMAGES - val_size:,} (the images), got {batch_size}")
+        # Where files are belongs to a machine, not to an experiment: a checkpoint does not carry it.
+        self.save_hyperparameters(ignore=["data_dir", "mirrors"])
+        self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
+        self.data_dir, self.mirrors = Path(data_dir), mirrors or idx.DEFAULT_MIRRORS
+
+    def prepare_data(self) -> None:
+        """Fetch what is missing or damaged (`mirrors.fetch`)."""
+        idx.fetch(self.data_dir, self.mirrors)
+
+    def setup(self, stage: str) -> None:
+        """Read the sets that a stage needs into memory, as uint8."""
+        if stage in {"fit", "validate"}:
+            digits = Digits(*idx.read(self.data_dir, train=True, mirrors=self.mirrors))
+            train, val = split(digits.labels, self.val_size, self.split_seed)
+            self.train_set, self.val_set = Subset(digits, train), Subset(digits, val)
+        else:
+            self.test_set = Digits(*idx.read(self.data_dir, train=False, mirrors=self.mirrors))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled full batches."""
+        order = EpochShuffle(len(self.train_set), seed=torch.initial_seed())
+        return self._loader(self.train_set, sampler=order, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches, in the files' order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches, in the files' order."""
+        return self._loader(self.test_set)
+
+    predict_dataloader = test_dataloader
+
+    def _loader(
+        self, dataset: Dataset[Batch], sampler: Sampler[int] | None = None, *, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        # No workers: a batch from memory costs less than handing it over from another process.
+        return DataLoader(
+            dataset, batch_size=self.batch_size, sampler=sampler, drop_last=drop_last, collate_fn=as_fetched
+        )
+
+
+def as_fetched(batch: Any) -> Any:
+    """Pass on what `Digits.__getitems__` has already collated."""
+    return batch

@@ -1,0 +1,91 @@
+"""Batches are what the classifier expects, and evaluation drops no image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mnist_lit import mirrors
+from mnist_lit.data import MNISTDataModule, as_fetched
+from mnist_lit.model import Batch
+from mnist_lit.order import split
+
+
+def module(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_000) -> MNISTDataModule:
+    data = MNISTDataModule(batch_size, val_size, data_dir=str(data_dir))
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def labels_of(loader: DataLoader[Batch]) -> Tensor:
+    return torch.cat([labels for _, labels in loader])
+
+
+def test_a_batch_is_whole_pixels_and_labels(data_dir: Path) -> None:
+    pixels, labels = next(iter(module(data_dir, "fit").train_dataloader()))
+    assert (pixels.shape, pixels.dtype) == ((100, 1, 28, 28), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((100,), torch.int64)
+    assert pixels.max() > 250
+
+
+def test_training_drops_the_last_incomplete_batch_and_evaluation_nothing(data_dir: Path) -> None:
+    data = module(data_dir, "fit", batch_size=999)
+    assert [len(labels) for _, labels in data.train_dataloader()] == [999] * (55_000 // 999)
+    assert [len(labels) for _, labels in data.val_dataloader()] == [999] * 5 + [5]
+    assert len(labels_of(module(data_dir, "test", batch_size=999).test_dataloader())) == 10_000
+
+
+def test_an_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> None:
+    assert len(module(data_dir, "fit").train_dataloader()) == 550
+    everything = module(data_dir, "fit", val_size=0)
+    assert len(everything.train_dataloader()) == 600
+    assert len(everything.val_dataloader()) == 0
+
+
+def test_the_sets_are_the_files_images_divided_by_the_split(data_dir: Path) -> None:
+    pixels, labels = mirrors.read(data_dir, train=True)
+    train, val = split(labels, 5_000, seed=0)
+    data = module(data_dir, "fit")
+    for subset, indices in [(data.train_set, train), (data.val_set, val)]:
+        [(images, digits)] = DataLoader(subset, batch_size=len(indices), collate_fn=as_fetched)
+        assert torch.equal(images, pixels[indices])
+        assert torch.equal(digits, labels[indices])
+
+
+def test_training_order_follows_torchs_seed_and_changes_every_epoch(data_dir: Path) -> None:
+    data = module(data_dir, "fit")
+    orders = []
+    for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]:
+        torch.manual_seed(seed)
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as the Trainer does
+        orders.append(labels_of(loader))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[3])
+
+
+def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
+    data = module(data_dir, "test")
+    assert torch.equal(labels_of(data.test_dataloader()), data.test_set.labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
+        ({"batch_size": 55_001}, "batch_size must be 1 to 55,000"),
+        ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
+        ({"val_size": 60_000}, "val_size must be at least 0 and less than 60,000"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MNISTDataModule(**settings)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
+    assert dict(MNISTDataModule(batch_size=50).hparams) == {"batch_size": 50, "val_size": 5_000, "split_seed": 0}
