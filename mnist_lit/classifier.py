@@ -1,0 +1,102 @@
+"""The LightningModule: the network, its loss, its optimizer and its metrics."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from mnist_lit.model import CNN, DIGITS, Batch
+
+__all__ = ["DigitClassifier"]
+
+
+class DigitClassifier(LightningModule):
+    """The CNN, trained with cross-entropy and Adam.
+
+    Args:
+        channels: filters of each convolution block (see `CNN`).
+        learning_rate: Adam's (Kingma & Ba 2015, arXiv:1412.6980).
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> DigitClassifier(channels=[8, 16]).hparams.learning_rate
+    0.001
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64), learning_rate: float = 0.001) -> None:
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        channels = list(channels)
+        super().__init__()
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.network = CNN(channels)
+
+        # Counted over the whole epoch, never a mean of batch means: the last batch may be smaller.
+        self.train_accuracy = MulticlassAccuracy(DIGITS, average="micro", validate_args=False)
+        self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
+        """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 10)."""
+        logits: Tensor = self.network(pixels)
+        return logits
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Return the batch's mean cross-entropy, with what the bar and the curves show of it."""
+        pixels, labels = batch
+        logits = self(pixels)
+        loss = cross_entropy(logits, labels)
+        self.train_accuracy.update(logits, labels)
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count from zero."""
+        self.confusion.reset()
+
+    def validation_step(self, batch: Batch) -> None:
+        """Count what is read as what, and log `val/loss`."""
+        self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/accuracy`, which selects the best checkpoint."""
+        self._log_accuracy("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Count from zero."""
+        self.confusion.reset()
+
+    def test_step(self, batch: Batch) -> None:
+        """Count what is read as what, and log `test/loss`."""
+        self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/accuracy`."""
+        self._log_accuracy("test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        pixels, labels = batch
+        logits = self(pixels)
+        self.confusion.update(logits, labels)
+        self.log(f"{stage}/loss", cross_entropy(logits, labels), batch_size=len(labels))
+
+    def _log_accuracy(self, stage: str) -> None:
+        counts = self.confusion.compute()
+        self.log(f"{stage}/accuracy", counts.diagonal().sum() / counts.sum(), prog_bar=True)
+
+    def predict_step(self, batch: Batch) -> Tensor:
+        """Return probabilities (B, 10)."""
+        pixels, _ = batch
+        probabilities: Tensor = self(pixels).softmax(dim=1)
+        return probabilities
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over all parameters."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
