@@ -1,0 +1,52 @@
+"""What a run came to: numbers with their uncertainty, and the lines that tell them."""
+
+from math import sqrt
+from statistics import NormalDist
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["evaluation", "evaluation_line", "fit_lines", "wilson_interval"]
+
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the confidence interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    >>> low, high = wilson_interval(9911, 10_000)
+    >>> print(f"{low:.4f} {high:.4f}")
+    0.9891 0.9928
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, n = correct / total, total
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def evaluation(confusion: Tensor, loss: float) -> dict[str, Any]:
+    """Return the `test` part of results.json from the counts (10, 10) of true and read digits."""
+    correct, total = int(confusion.diagonal().sum()), int(confusion.sum())
+    return {
+        "accuracy": correct / total,
+        "loss": loss,
+        "correct": correct,
+        "total": total,
+        "interval_95": [round(bound, 6) for bound in wilson_interval(correct, total)],
+    }
+
+
+def evaluation_line(name: str, result: dict[str, Any]) -> str:
+    """Tell an evaluation in one line."""
+    low, high = result["interval_95"]
+    return (
+        f"{name} accuracy {result['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}): "
+        f"{result['total'] - result['correct']:,} errors in {result['total']:,}"
+    )
+
+
+def fit_lines(fit: dict[str, Any]) -> str:
+    """Tell a training in two lines."""
+    cost = f"trained {fit['epochs']} epochs in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
+    if (score := fit["best_val_accuracy"]) is None:
+        return f"{cost}\nno validation set: the best checkpoint is the last, epoch {fit['best_epoch']}"
+    return f"{cost}\nbest validation accuracy {score:.2%} in epoch {fit['best_epoch']}"

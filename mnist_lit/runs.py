@@ -1,0 +1,94 @@
+"""Run folders, `runs/<experiment>/version_<n>/`, and the checkpoints in them."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_lit.files import write_atomically
+
+__all__ = ["ROOT", "Run", "find_checkpoint", "new_run", "run_of"]
+
+ROOT = Path("runs")  # in the current folder
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and what is where in it."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Everything that is needed to repeat the run."""
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `best.ckpt` and `last.ckpt` are."""
+        return self.folder / "checkpoints"
+
+    def results(self) -> dict[str, Any]:
+        """Return what came of the run so far, by part (`fit`, `test`), from `results.json`.
+
+        Raises:
+            ValueError: if the file is not what `record` wrote.
+        """
+        if not (path := self.folder / RESULTS).exists():
+            return {}
+        try:
+            results: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}): mend or remove it") from error
+        return results
+
+    def record(self, **parts: dict[str, Any]) -> None:
+        """Put `parts` into `results.json`, each in place of what stood under its name."""
+        write_atomically(self.folder / RESULTS, json.dumps(self.results() | parts, indent=2).encode() + b"\n")
+
+
+def new_run(experiment: str) -> Run:
+    """Make the next free folder of the experiment; two starts at once get two folders.
+
+    Raises:
+        OSError: if the folder cannot be made.
+    """
+    parent = ROOT / experiment
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((int(path.name[8:]) for path in _versions(parent)), default=-1) + 1
+    while True:
+        try:
+            (folder := parent / f"version_{number}").mkdir()
+            return Run(folder)
+        except FileExistsError:
+            number += 1
+
+
+def find_checkpoint(which: str, experiment: str | None = None) -> Path:
+    """Return the path of a checkpoint: `best` or `last` of the newest run (of the experiment) that has one, or a file.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint; its message says what to do.
+    """
+    if which not in {"best", "last"}:
+        if not (path := Path(which)).is_file():
+            raise FileNotFoundError(f"no checkpoint at {which}: give best, last or the path of a .ckpt file")
+        return path
+    parents = [ROOT / experiment] if experiment else ROOT.glob("*")
+    folders = [folder for parent in parents for folder in _versions(parent)]
+    runs = [run for run in map(Run, folders) if run.config.is_file() and (run.checkpoints / f"{which}.ckpt").is_file()]
+    if not runs:
+        raise FileNotFoundError(f"no run with a {which} checkpoint in {ROOT / (experiment or '')}: train one with fit")
+    return max(runs, key=lambda run: run.config.stat().st_mtime_ns).checkpoints / f"{which}.ckpt"
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """Return the run that a checkpoint lies in, or None where it lies elsewhere."""
+    run = Run(Path(os.path.relpath(checkpoint.absolute().parent.parent)))
+    return run if checkpoint.absolute().parent == run.checkpoints.absolute() and run.config.is_file() else None
+
+
+def _versions(parent: Path) -> list[Path]:
+    return [path for path in parent.glob("version_*") if path.name[8:].isdecimal()]

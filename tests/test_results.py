@@ -1,0 +1,39 @@
+"""Numbers come with their uncertainty."""
+
+import pytest
+import torch
+
+from mnist_lit.results import evaluation, evaluation_line, fit_lines, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [(9911, 10_000, 0.98906, 0.99276), (0, 10, 0.0, 0.27754), (10, 10, 0.72246, 1.0), (1, 2, 0.09453, 0.90547)],
+)
+def test_the_interval_is_wilsons(correct: int, total: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
+    confusion = torch.diag(torch.full((10,), 990))
+    confusion[4, 9] = 100
+    result = evaluation(confusion, loss=0.5)
+    low, high = wilson_interval(9_900, 10_000)
+    assert result == {
+        "accuracy": 0.99,
+        "loss": 0.5,
+        "correct": 9_900,
+        "total": 10_000,
+        "interval_95": [round(low, 6), round(high, 6)],
+    }
+    assert evaluation_line("test", result) == (
+        "test accuracy 99.00% (95% interval 98.79% to 99.18%): 100 errors in 10,000"
+    )
+
+
+def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection() -> None:
+    fit = {"epochs": 3, "seconds": 10.0, "images_per_second": 16_500.0, "best_epoch": 2, "best_val_accuracy": 0.991}
+    assert fit_lines(fit) == (
+        "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
+    )
+    assert "no validation set: the best checkpoint is the last, epoch 2" in fit_lines(fit | {"best_val_accuracy": None})
