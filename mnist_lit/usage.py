@@ -1,0 +1,60 @@
+"""Clear words for what is wrong with a command line."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = ["UsageError", "nearest", "told"]
+
+
+class UsageError(Exception):
+    """A flag, value or config file that cannot be used."""
+
+
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a question after the nearest known word, if there is one.
+
+    >>> nearest("tset", ["fit", "test"])
+    ': did you mean test?'
+    """
+    found = get_close_matches(word, list(known), n=1)
+    return f": did you mean {prefix}{found[0]}?" if found else ""
+
+
+def told(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
+    """Shorten jsonargparse's account of an error to what was given where, and what would do.
+
+    Args:
+        message: jsonargparse's, of several lines.
+        configs: the config files given; jsonargparse does not say in which of them the error is.
+        known: the flags that there are, without their dashes.
+    """
+    files = " or ".join(configs) or "config"
+    if unknown := re.match(r"unrecognized arguments: (--)?([^\s=]+)", message):
+        return f"no flag {unknown[1] or ''}{unknown[2]}{nearest(unknown[2], known, prefix='--')}"
+    if unknown := re.match(r"Group '(.+)' does not accept option '(.+)'", message):
+        key = f"{unknown[1]}.{unknown[2]}"
+        return f"{files}: no setting {key}{nearest(key, known)}"
+    if re.match("Problems parsing config|Unexpected config", message):
+        return f"{files}: {message}"
+    if at := re.match(r'Parser key "(.+?)":', message):
+        return f"--{at[1]}: {_reason(message) or message.removeprefix(at[0]).strip()}"
+    return message
+
+
+def _reason(message: str) -> str | None:
+    """Return what is wrong with a value, where the account has one of the known forms."""
+    if reason := re.search(r"Not of type \w+: (.+)", message):
+        return reason[1]
+    if problem := re.search(r"Problem with given class_path '(.+)':\s+(.+)", message):
+        return f"{problem[1]}: {problem[2]}"
+    if given := re.search(r"(?:Got|Given) value: (.+)", message):
+        expected = re.findall(r"Expected an? (.+?)(?:\.? Got value|: |$)", message, re.MULTILINE)
+        return f"expected {_types(expected)}, got {given[1]}"
+    return None
+
+
+def _types(expected: Iterable[str]) -> str:
+    """Turn `<class 'int'>` and `typing.Literal['a', 'b']` into `int` and `'a', 'b'`."""
+    names = [re.sub(r"<class '(?:.*\.)?(\w+)'>|typing\.Literal\[(.*)\]", r"\1\2", name) for name in expected]
+    return " or ".join(dict.fromkeys(name.replace("NoneType", "null") for name in names))

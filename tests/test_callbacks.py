@@ -1,0 +1,41 @@
+"""A person sees how far a run is, and how well it goes."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import stock_trainer
+
+from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit.callbacks import EpochLines, ProgressBar
+
+STAGES, METRICS = ("train", "val"), ("loss", "accuracy")
+
+
+def fit(data_dir: Path, tmp_path: Path, callback: EpochLines | ProgressBar) -> None:
+    stock_trainer(
+        tmp_path,
+        max_epochs=2,
+        limit_train_batches=20,
+        limit_val_batches=5,
+        enable_checkpointing=False,
+        enable_progress_bar=True,
+        callbacks=[callback],
+    ).fit(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)))
+
+
+def test_an_epoch_is_one_line_with_time_loss_and_accuracy(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data_dir, tmp_path, EpochLines())
+    parts = [r"epoch  (\d)/2 +\d+\.\d s", *(rf"{stage}/{name} \d\.\d{{4}}" for stage in STAGES for name in METRICS)]
+    assert re.findall("  ".join(parts), capsys.readouterr().out) == ["1", "2"]
+
+
+def test_the_bar_shows_epochs_from_one_steps_rate_loss_and_validation_accuracy(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data_dir, tmp_path, ProgressBar())
+    captured = capsys.readouterr()
+    assert re.search(r"epoch  2/2: .*20/20 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+\]", captured.out + captured.err)
+    assert "v_num" not in captured.out + captured.err

@@ -1,0 +1,104 @@
+"""What a run logs and keeps."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger
+
+from mnist_lit.callbacks import EpochLines, ProgressBar
+from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.runs import Run, new_run
+from mnist_lit.settings import build_parser, parse
+from mnist_lit.trainer import best_checkpoint, build_trainer, last_checkpoint
+from mnist_lit.usage import UsageError
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return new_run("a")
+
+
+def settings(*argv: str) -> Any:
+    return parse(build_parser("fit"), argv).trainer
+
+
+def fit(trainer: Trainer, data_dir: Path, val_size: int = 5_000) -> None:
+    trainer.fit(DigitClassifier(channels=[4]), MNISTDataModule(val_size=val_size, data_dir=str(data_dir)))
+
+
+def of_type(trainer: Trainer, kind: type) -> list[Any]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def test_events_go_straight_into_the_run_folder_and_nothing_else_does(run: Run, data_dir: Path) -> None:
+    run.config.touch()
+    fit(build_trainer(settings("--trainer.max_steps=60"), run, [last_checkpoint(run)]), data_dir)
+    assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
+
+
+def test_best_is_the_epoch_of_the_best_validation_accuracy_and_last_the_last(run: Run, data_dir: Path) -> None:
+    best, last = best_checkpoint(run, validated=True), last_checkpoint(run)
+    trainer = build_trainer(settings("--trainer.max_epochs=3", "--trainer.limit_train_batches=50"), run, [best, last])
+    scores = []
+
+    class Watch(EpochLines):
+        def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+            scores.append(trainer.callback_metrics["val/accuracy"].item())
+
+    trainer.callbacks.append(Watch())  # type: ignore[attr-defined]
+    fit(trainer, data_dir)
+    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == scores.index(max(scores))
+    assert read_checkpoint(run.checkpoints / "last.ckpt")["epoch"] == 2
+    assert best.best_model_score == pytest.approx(max(scores))
+
+
+def test_without_validation_best_is_last(run: Run, data_dir: Path) -> None:
+    callbacks = [best_checkpoint(run, validated=False), last_checkpoint(run)]
+    arguments = settings("--trainer.max_epochs=2", "--trainer.limit_train_batches=50", "--trainer.limit_val_batches=0")
+    fit(build_trainer(arguments, run, callbacks), data_dir, val_size=0)
+    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == 1
+
+
+def test_a_users_logger_and_callbacks_are_kept(run: Run) -> None:
+    stop = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]'
+    arguments = build_parser("fit").instantiate(
+        parse(
+            build_parser("fit"),
+            ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=.", "--trainer.callbacks", stop],
+        )
+    )
+    trainer = build_trainer(arguments.trainer, run)
+    assert isinstance(trainer.logger, CSVLogger)
+    assert of_type(trainer, EarlyStopping)
+    assert of_type(trainer, EpochLines)
+
+
+def test_logging_can_be_switched_off(run: Run) -> None:
+    assert build_trainer(settings("--trainer.logger=false"), run).logger is None
+
+
+def test_there_is_a_bar_where_output_is_a_terminal_or_where_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not of_type(build_trainer(settings(), run), ProgressBar)
+    assert of_type(build_trainer(settings("--trainer.enable_progress_bar=true"), run), ProgressBar)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert of_type(build_trainer(settings(), run), ProgressBar)
+    assert not of_type(build_trainer(settings("--trainer.enable_progress_bar=false"), run), ProgressBar)
+
+
+def test_without_a_run_nothing_is_written() -> None:
+    trainer = build_trainer(settings())
+    assert trainer.logger is None
+    assert trainer.checkpoint_callback is None
+
+
+def test_what_the_trainer_refuses_is_a_usage_error(run: Run) -> None:
+    with pytest.raises(UsageError, match="Trainer: "):
+        build_trainer(settings("--trainer.accelerator=abacus"), run)

@@ -1,0 +1,15 @@
+"""What is wrong is said in one line, with the nearest right word."""
+
+from mnist_lit.usage import nearest, told
+
+
+def test_the_nearest_word_is_offered_if_one_is_near() -> None:
+    assert nearest("data.batch_sze", ["data.batch_size", "data.val_size"], prefix="--") == (
+        ": did you mean --data.batch_size?"
+    )
+    assert nearest("xyz", ["fit", "test"]) == ""
+
+
+def test_an_account_of_an_unknown_form_is_passed_on() -> None:
+    assert told("the sky is falling", [], []) == "the sky is falling"
+    assert told('Parser key "seed": the sky is falling', [], []) == "--seed: the sky is falling"
