@@ -1,0 +1,147 @@
+"""Help is at hand at once, output suits its reader, and every end has its exit code."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import FLAGS, Command
+
+from mnist_lit import cli
+
+TRAIN = Path(__file__).parent.parent / "train.py"
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(data_dir: Path, tmp_path: Path) -> Start:
+    """Start `python train.py …` in an empty folder."""
+    (tmp_path / "data").symlink_to(data_dir)
+
+    def run(*argv: str, output: int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, str(TRAIN), *argv], cwd=tmp_path, stdout=output, stderr=output)
+
+    return run
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_is_one_screen(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 24
+    assert all(name in out for name in cli.COMMANDS)
+    assert out.count("python train.py fit") == 2
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from mnist_lit.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, cwd=TRAIN.parent, check=False
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_commands_help_starts_with_the_flags_that_people_change(name: str, command: Command) -> None:
+    code, out, err = command(name, "--help")
+    assert (code, err) == (0, "")
+    short, _, full = out.partition("All flags:")
+    assert len(short.splitlines()) < 20
+    for flag in re.findall(r"^  (--[\w.]+)", short, re.MULTILINE):
+        assert flag in full, "the short help names flags that there are"
+    assert "--trainer.precision" in full
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["tset"], 2, "no command tset: did you mean test?"),
+        (["sing"], 2, "no command sing: the commands are fit, validate, test, predict"),
+        (["fit", "--data.batch_sze=3"], 2, "no flag --data.batch_sze: did you mean --data.batch_size?"),
+        (["fit", "--data.batch_size=0"], 2, "batch_size must be 1 to 55,000 (the images), got 0"),
+        (["fit", "--data.batch_size=55001"], 2, "batch_size must be 1 to 55,000 (the images), got 55001"),
+        (["fit", "--data.val_size=-1"], 2, "val_size must be at least 0 and less than 60,000, got -1"),
+        (["fit", "--data.val_size=60000"], 2, "val_size must be at least 0 and less than 60,000, got 60000"),
+        (["fit", "--trainer.accelerator=abacus"], 2, "Trainer: "),
+        (["fit", "--data.data_dir=file/data"], 1, "file"),
+        (["test"], 1, "no run with a best checkpoint in runs: train one with fit"),
+        (["test", "--ckpt_path=missing.ckpt"], 1, "no checkpoint at missing.ckpt"),
+        (["predict", "--ckpt_path=file"], 1, "file is no whole checkpoint of this program"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    argv: list[str], code: int, message: str, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    ended, out, err = command(*argv)
+    assert (ended, out) == (code, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "file"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    code, _, err = command("fit")
+    assert (code, err) == (1, "error: runs/baseline: Not a directory\n")
+
+
+def test_a_traceback_is_shown_if_asked_for(command: Command) -> None:
+    with pytest.raises(FileNotFoundError):
+        command("test", "--traceback")
+
+
+def test_where_output_is_no_terminal_there_is_one_line_an_epoch_and_no_warning(start: Start) -> None:
+    process = start("fit", *FLAGS)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    lines = out.decode().splitlines()
+    assert [line[:10] for line in lines if line.startswith("epoch")] == ["epoch  1/2", "epoch  2/2"]
+    assert len(lines) < 16
+    assert b"\r" not in out
+
+
+def test_a_terminal_shows_a_bar(start: Start) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    process = start("fit", *FLAGS, output=theirs)
+    os.close(theirs)
+    seen = b""
+    while chunk := _read(ours):
+        seen += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    text = seen.decode()
+    assert re.search(r"epoch  2/2: .*60/60 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+\]", text)
+    assert "test accuracy" in text
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_its_exit_code_and_one_line(start: Start, number: int, code: int) -> None:
+    process = start("fit", *FLAGS, "--trainer.max_epochs=10000")
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(b"epoch  1"):
+            break
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code
+    assert err.startswith(b"error: ")
+    assert err.count(b"\n") == 1

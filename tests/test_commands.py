@@ -1,0 +1,175 @@
+"""Every command does what the README says, on the real digits."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FLAGS, Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.runs import Run
+
+RUN = Run(Path("runs/baseline/version_0"))
+
+
+@pytest.fixture
+def trained(command: Command) -> Command:
+    """A short finished run in the current folder."""
+    assert command("fit", *FLAGS)[0] == 0
+    return command
+
+
+def test_fit_leaves_what_is_promised_and_nothing_else(command: Command) -> None:
+    code, out, err = command("fit", *FLAGS)
+    assert (code, err) == (0, "")
+    assert sorted(str(path.relative_to(RUN.folder)).split(".")[0] for path in RUN.folder.rglob("*")) == [
+        "checkpoints",
+        "checkpoints/best",
+        "checkpoints/last",
+        "config",
+        "events",
+        "events",  # of the test
+        "results",
+    ]
+    results = RUN.results()
+    assert results.keys() == {"fit", "test"}
+    assert results["fit"].keys() == {"epochs", "seconds", "images_per_second", "best_epoch", "best_val_accuracy"}
+    assert results["fit"]["epochs"] == 2
+    assert results["fit"]["best_epoch"] in {1, 2}
+    tested = results["test"]
+    assert tested.keys() == {"accuracy", "loss", "correct", "total", "interval_95", "checkpoint"}
+    assert (tested["total"], tested["checkpoint"]) == (10_000, "checkpoints/best.ckpt")
+    assert tested["accuracy"] == tested["correct"] / 10_000 > 0.8
+    assert f"{10_000 - tested['correct']:,} errors in 10,000" in out
+    assert f"best validation accuracy {results['fit']['best_val_accuracy']:.2%}" in out
+    assert "(1, 28, 28) → (4, 28, 28) → (4, 14, 14) → (8, 14, 14) → (8, 7, 7) → 392 → 10" in out
+    assert "tensorboard --logdir runs" in out
+
+
+@pytest.mark.usefixtures("trained")
+def test_tensorboard_has_the_promised_scalars() -> None:
+    events = EventAccumulator(str(RUN.folder)).Reload()
+    tags = set(events.Tags()["scalars"])
+    stages = {f"{stage}/{metric}" for stage in ("train", "val", "test") for metric in ("loss", "accuracy")}
+    assert tags == stages | {"lr-Adam", "epoch"}
+    assert [event.step for event in events.Scalars("val/accuracy")] == [59, 119]
+    assert events.Scalars("test/accuracy")[0].value == pytest.approx(RUN.results()["test"]["accuracy"])
+
+
+def test_a_saved_config_repeats_the_run_bit_for_bit(trained: Command) -> None:
+    assert trained("fit", "--config", RUN.config)[0] == 0
+    first, again = (
+        read_checkpoint(Path(f"runs/baseline/version_{n}/checkpoints/last.ckpt"))["state_dict"] for n in (0, 1)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert trained("fit", "--config", RUN.config, "--seed=1")[0] == 0
+    other = read_checkpoint(Path("runs/baseline/version_2/checkpoints/last.ckpt"))["state_dict"]
+    assert not torch.equal(first["network.fc.weight"], other["network.fc.weight"])
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_saved_config_says_what_was_run() -> None:
+    text = RUN.config.read_text()
+    for line in ("experiment: baseline", "seed: 777", "  learning_rate: 0.001", "  limit_train_batches: 60"):
+        assert line in text.splitlines()
+
+
+def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
+    code, out, _ = command("fit", *FLAGS, "--data.val_size=0")
+    assert code == 0
+    assert "no validation set: the best checkpoint is the last, epoch 2" in out
+    assert RUN.results()["fit"]["best_val_accuracy"] is None
+    code, out, err = command("validate")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "there is no validation set" in err
+
+
+def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
+    expected = RUN.results()
+    RUN.record(test=expected["test"] | {"loss": -1})
+    code, out, err = trained("test")
+    assert (code, err) == (0, "")
+    assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
+    assert RUN.results() == expected
+    assert len(list(Path("runs/baseline").iterdir())) == 1, "no new folder"
+
+
+def test_a_test_of_another_checkpoint_leaves_the_recorded_result(trained: Command) -> None:
+    expected = RUN.results()
+    assert trained("test", "--ckpt_path=last")[0] == 0
+    assert RUN.results() == expected
+
+
+def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Command) -> None:
+    code, out, _ = trained("validate")
+    assert code == 0
+    assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
+    assert out.rstrip().endswith("in 5,000")
+
+
+def test_a_checkpoint_alone_is_enough_in_another_folder(
+    trained: Command, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = RUN.results()["test"]
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(RUN.checkpoints / "best.ckpt", folder / "mine.ckpt")
+    monkeypatch.chdir(folder)
+    code, out, _ = trained("test", "--ckpt_path=mine.ckpt")
+    assert code == 0
+    assert f"{10_000 - expected['correct']:,} errors in 10,000" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "mine.ckpt"]
+    assert trained("predict", "--ckpt_path=mine.ckpt")[0] == 0
+    assert (folder / "predictions.csv").is_file()
+
+
+def test_the_checkpoints_batch_size_holds_unless_another_is_given(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("fit", *FLAGS, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
+    sizes = []
+
+    def note(_: object, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        sizes.append(len(batch[1]))
+
+    monkeypatch.setattr("mnist_lit.classifier.DigitClassifier.test_step", note)
+    monkeypatch.setattr("mnist_lit.classifier.DigitClassifier.on_test_epoch_end", lambda _: None)
+    for flags in ([], ["--data.batch_size=1000"]):
+        command("test", *flags)
+    assert sizes == [250] * 40 + [1_000] * 10
+
+
+def test_a_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
+    code, _, err = trained("test", "--model.channels=[4,9]")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "do not fit the network: was a --model flag changed?" in err
+
+
+def test_experiments_are_kept_apart(trained: Command) -> None:
+    assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
+    assert "runs/other/version_0/checkpoints/best.ckpt" in trained("test")[1]
+    assert "runs/baseline/version_0/checkpoints/best.ckpt" in trained("test", "--experiment=baseline")[1]
+    code, _, err = trained("test", "--experiment=none")
+    assert (code, err) == (1, "error: no run with a best checkpoint in runs/none: train one with fit\n")
+
+
+def test_predict_writes_a_row_for_every_test_image(trained: Command) -> None:
+    code, out, _ = trained("predict")
+    assert code == 0
+    assert str(RUN.folder / "predictions.csv") in out
+    with (RUN.folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
+    assert [row["image"] for row in rows] == [str(n) for n in range(10_000)]
+    for row in rows[:100]:
+        shares = [float(row[f"p{digit}"]) for digit in range(10)]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert max(shares) == shares[int(row["digit"])] == float(row["probability"])
+
+
+def test_predictions_go_where_they_are_asked_for(trained: Command) -> None:
+    assert trained("predict", "--output=mine/digits.csv")[0] == 0
+    assert Path("mine/digits.csv").is_file()
+    assert not (RUN.folder / "predictions.csv").exists()

@@ -1,0 +1,26 @@
+"""The shipped recipes reach what the README reports, on all the digits."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_lit.runs import Run
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+pytestmark = pytest.mark.slow
+
+
+def test_the_baseline_reads_987_of_1000_digits(command: Command) -> None:
+    assert command("fit")[0] == 0
+    assert Run(Path("runs/baseline/version_0")).results()["test"]["accuracy"] >= 0.987
+
+
+def test_the_blogs_experiment_ends_with_the_blogs_cost_and_988_of_1000_digits(command: Command) -> None:
+    assert command("fit", "--config", CONFIGS / "blog.yaml")[0] == 0
+    run = Run(Path("runs/blog/version_0"))
+    assert run.results()["test"]["accuracy"] >= 0.988
+    costs = EventAccumulator(str(run.folder)).Reload().Scalars("train/loss")
+    assert [cost.step for cost in costs] == [600 * epoch - 1 for epoch in range(1, 16)]
+    assert 0.003 <= costs[-1].value <= 0.009
