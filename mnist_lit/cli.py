@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from mnist_lit.usage import UsageError, nearest
+from mnist_lit.usage import UsageError, nearest, without_password
 
 __all__ = ["main"]
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {without_password(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -22,6 +22,7 @@ from mnist_lit.results import evaluation, evaluation_line, fit_lines
 from mnist_lit.runs import ROOT, Run, find_checkpoint, new_run, run_of
 from mnist_lit.settings import build_parser, instantiate, parse, take_defaults
 from mnist_lit.trainer import best_checkpoint, build_trainer, last_checkpoint
+from mnist_lit.usage import without_password
 
 __all__ = ["fit", "predict", "test", "validate"]
 
@@ -42,7 +43,7 @@ def fit(argv: Sequence[str]) -> None:
     last, timer = last_checkpoint(run), Timer()
     try:
         trainer = build_trainer(settings.trainer, run, [best, last, timer])
-        write_atomically(run.config, parser.dump(config, skip_unset=False).encode())
+        write_atomically(run.config, without_password(parser.dump(config, skip_unset=False)).encode())
     except BaseException:
         os.removedirs(run.folder)  # nothing has been put into it yet
         raise
@@ -126,7 +127,8 @@ def _opening(run: Run, seed: int, trainer: Trainer, classifier: DigitClassifier,
     parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
     return (
         f"run      {run.folder}, seed {seed}, {trainer.accelerator.name()}\n"
-        f"data     {TRAIN_IMAGES - data.val_size:,} images to train on, {data.val_size:,} to validate\n"
+        f"data     {data.dataset.name}: {TRAIN_IMAGES - data.val_size:,} images to train on, "
+        f"{data.val_size:,} to validate\n"
         f"network  {parameters:,} parameters: {shapes}\n"
     )
 

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from mnist_lit import mirrors as idx
+from mnist_lit import idx
+from mnist_lit.datasets import DATASETS, DatasetName
 from mnist_lit.model import Batch
 from mnist_lit.order import EpochShuffle, split
 
@@ -42,7 +43,7 @@ class Digits(Dataset[Batch]):
 
 
 class MNISTDataModule(LightningDataModule):
-    """MNIST: 60,000 images to train on, of which `val_size` are held out for validation, and 10,000 to test on.
+    """MNIST, or one of its likes: 60,000 images to train on, of which `val_size` are held out, and 10,000 to test on.
 
     Batches are uint8 pixels (B, 1, 28, 28), 0-255, with int64 labels (B,). Training drops the last incomplete batch,
     evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`.
@@ -51,9 +52,10 @@ class MNISTDataModule(LightningDataModule):
         batch_size: images in a batch.
         val_size: images held out of the training set; 0 trains on all of it (with the Trainer's `limit_val_batches=0`).
         split_seed: which images are held out.
+        dataset: MNIST, FashionMNIST or KMNIST.
         data_dir: where the files are kept, as `data_dir/MNIST/raw/*.gz`.
-        mirrors: addresses (https, http, file) of folders with the four files, tried in order; by default the copy
-            within this package, then torchvision's.
+        mirrors: addresses (https, http, file) of folders with the four files, tried in order; by default the copy of
+            MNIST within this package, then torchvision's.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -64,10 +66,13 @@ class MNISTDataModule(LightningDataModule):
         batch_size: int = 100,
         val_size: int = 5_000,
         split_seed: int = 0,
+        dataset: DatasetName = "MNIST",
         data_dir: str = "data",
         mirrors: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if dataset not in DATASETS:
+            raise ValueError(f"dataset must be {', '.join(DATASETS)}, got {dataset}")
         if not 0 <= val_size < TRAIN_IMAGES:
             raise ValueError(f"val_size must be at least 0 and less than {TRAIN_IMAGES:,}, got {val_size}")
         if not 1 <= batch_size <= TRAIN_IMAGES - val_size:
@@ -75,20 +80,20 @@ class MNISTDataModule(LightningDataModule):
         # Where files are belongs to a machine, not to an experiment: a checkpoint does not carry it.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
-        self.data_dir, self.mirrors = Path(data_dir), mirrors or idx.DEFAULT_MIRRORS
+        self.dataset, self.data_dir, self.mirrors = DATASETS[dataset], Path(data_dir), mirrors
 
     def prepare_data(self) -> None:
-        """Fetch what is missing or damaged (`mirrors.fetch`)."""
-        idx.fetch(self.data_dir, self.mirrors)
+        """Fetch what is missing or damaged (`idx.fetch`)."""
+        idx.fetch(self.dataset, self.data_dir, self.mirrors)
 
     def setup(self, stage: str) -> None:
         """Read the sets that a stage needs into memory, as uint8."""
         if stage in {"fit", "validate"}:
-            digits = Digits(*idx.read(self.data_dir, train=True, mirrors=self.mirrors))
+            digits = Digits(*idx.read(self.dataset, self.data_dir, train=True))
             train, val = split(digits.labels, self.val_size, self.split_seed)
             self.train_set, self.val_set = Subset(digits, train), Subset(digits, val)
         else:
-            self.test_set = Digits(*idx.read(self.data_dir, train=False, mirrors=self.mirrors))
+            self.test_set = Digits(*idx.read(self.dataset, self.data_dir, train=False))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled full batches."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UsageError", "nearest", "told"]
+__all__ = ["UsageError", "nearest", "told", "without_password"]
 
 
 class UsageError(Exception):
@@ -19,6 +19,15 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """
     found = get_close_matches(word, list(known), n=1)
     return f": did you mean {prefix}{found[0]}?" if found else ""
+
+
+def without_password(text: str) -> str:
+    """Return a text without the user names and passwords in its addresses.
+
+    >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
+    'https://example.org/mnist, example.org and /home/me@work/data'
+    """
+    return re.sub(r"(?<=//)[^\s/]*@|\b[^\s/:@]+:[^\s/@]+@", "", text)
 
 
 def told(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
@@ -57,4 +66,5 @@ def _reason(message: str) -> str | None:
 def _types(expected: Iterable[str]) -> str:
     """Turn `<class 'int'>` and `typing.Literal['a', 'b']` into `int` and `'a', 'b'`."""
     names = [re.sub(r"<class '(?:.*\.)?(\w+)'>|typing\.Literal\[(.*)\]", r"\1\2", name) for name in expected]
-    return " or ".join(dict.fromkeys(name.replace("NoneType", "null") for name in names))
+    words = {"NoneType": "null", "Sequence": "a list as [1,2]"}
+    return " or ".join(dict.fromkeys(words.get(name, name) for name in names))

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from mnist_lit import cli, mirrors
+from mnist_lit import cli, idx
+from mnist_lit.datasets import DATASETS
 
 FLAGS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=60", "--model.channels=[4,8]"]
 """Of a training that takes a second or two, on real digits; evaluation is whole."""
 
+MNIST = DATASETS["MNIST"]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -25,7 +27,7 @@ def stock_trainer(folder: Path, **arguments: Any) -> Trainer:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real files, once for all tests."""
     folder = tmp_path_factory.mktemp("data")
-    mirrors.fetch(folder)
+    idx.fetch(MNIST, folder)
     return folder
 
 

@@ -30,6 +30,7 @@ def test_a_checkpoint_carries_the_settings_of_model_and_data(checkpoint: Path) -
         "data.batch_size": 7,
         "data.val_size": 5_000,
         "data.split_seed": 0,
+        "data.dataset": "MNIST",
     }
 
 

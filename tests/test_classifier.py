@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import stock_trainer
+from conftest import MNIST, stock_trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from mnist_lit import CNN, DigitClassifier, MNISTDataModule, mirrors
+from mnist_lit import CNN, DigitClassifier, MNISTDataModule, idx
 
 
 def test_a_notebook_needs_only_a_stock_trainer(data_dir: Path, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_accuracy_and_loss_are_those_of_all_images_also_with_a_smaller_last_batc
     classifier = DigitClassifier(channels=[4])
     [tested] = stock_trainer(tmp_path).test(classifier, data)
 
-    pixels, labels = mirrors.read(data_dir, train=False)
+    pixels, labels = idx.read(MNIST, data_dir, train=False)
     with torch.no_grad():
         logits = classifier(pixels)
     assert tested["test/accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
@@ -72,7 +72,7 @@ def test_the_training_loss_is_the_batchs_mean_cross_entropy(data_dir: Path, tmp_
 
 
 def test_predictions_are_probabilities(data_dir: Path) -> None:
-    pixels, labels = mirrors.read(data_dir, train=False)
+    pixels, labels = idx.read(MNIST, data_dir, train=False)
     classifier = DigitClassifier(channels=[4])
     probabilities = classifier.predict_step((pixels[:7], labels[:7]))
     assert probabilities.shape == (7, 10)

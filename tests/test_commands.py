@@ -77,6 +77,23 @@ def test_the_saved_config_says_what_was_run() -> None:
         assert line in text.splitlines()
 
 
+def test_without_data_there_is_no_run_and_one_line_says_what_to_do(command: Command) -> None:
+    Path("data").unlink()
+    mirrors = "--data.mirrors=[file:///nowhere,http://me:secret@127.0.0.1:9/mnist]"
+    code, out, err = command("fit", *FLAGS, mirrors)
+    assert (code, out) == (1, "")
+    *_, last = err.splitlines()
+    assert last.startswith("error: no mirror serves train-images-idx3-ubyte.gz; tried file:///nowhere (")
+    assert last.endswith("t10k-labels-idx1-ubyte.gz into data/MNIST/raw")
+    assert "secret" not in err
+    assert not Path("runs").exists()
+
+
+def test_no_password_is_saved_with_a_run(command: Command) -> None:
+    assert command("fit", *FLAGS, "--data.mirrors=[http://me:secret@127.0.0.1:9/mnist]")[0] == 0
+    assert "- http://127.0.0.1:9/mnist" in RUN.config.read_text()
+
+
 def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
     code, out, _ = command("fit", *FLAGS, "--data.val_size=0")
     assert code == 0

@@ -1,13 +1,15 @@
 """Batches are what the classifier expects, and evaluation drops no image."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import MNIST
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit import mirrors
+from mnist_lit import idx
 from mnist_lit.data import MNISTDataModule, as_fetched
 from mnist_lit.model import Batch
 from mnist_lit.order import split
@@ -46,7 +48,7 @@ def test_an_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> Non
 
 
 def test_the_sets_are_the_files_images_divided_by_the_split(data_dir: Path) -> None:
-    pixels, labels = mirrors.read(data_dir, train=True)
+    pixels, labels = idx.read(MNIST, data_dir, train=True)
     train, val = split(labels, 5_000, seed=0)
     data = module(data_dir, "fit")
     for subset, indices in [(data.train_set, train), (data.val_set, val)]:
@@ -78,14 +80,20 @@ def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
     [
         ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
         ({"batch_size": 55_001}, "batch_size must be 1 to 55,000"),
+        ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
         ({"val_size": 60_000}, "val_size must be at least 0 and less than 60,000"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, int], message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MNISTDataModule(**settings)  # type: ignore[arg-type]
+        MNISTDataModule(**settings)
 
 
 def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
-    assert dict(MNISTDataModule(batch_size=50).hparams) == {"batch_size": 50, "val_size": 5_000, "split_seed": 0}
+    assert dict(MNISTDataModule(batch_size=50).hparams) == {
+        "batch_size": 50,
+        "val_size": 5_000,
+        "split_seed": 0,
+        "dataset": "MNIST",
+    }

@@ -1,75 +1,120 @@
-"""The data are the published ones, or nothing is trained on."""
+"""Whatever a mirror does, a file is whole and right, or the reason is told."""
 
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from shutil import copytree
 
 import pytest
-import torch
-from torchvision.datasets import MNIST
+from conftest import MNIST
+from server import SHIPPED, Server, serving
 
 from mnist_lit import mirrors
+from mnist_lit.datasets import MAX_BYTES
+from mnist_lit.mirrors import download
 
-PACKAGE = Path(mirrors.__file__).parent / "mnist"
-NAMES = sorted(name for name, _ in MNIST.resources)
+LABELS = MNIST.test[1]
+NAME = f"{LABELS.name}.gz"
+WHOLE = (SHIPPED / NAME).read_bytes()
 
 
-def raw(data_dir: Path) -> Path:
-    return data_dir / "MNIST" / "raw"
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
 
 
 @pytest.fixture
-def local(data_dir: Path, tmp_path: Path) -> Path:
-    """A copy of the real files that a test may damage."""
-    return copytree(data_dir, tmp_path / "local")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
-def test_the_package_serves_the_published_files_without_a_network(tmp_path: Path) -> None:
-    mirrors.fetch(tmp_path, mirrors.DEFAULT_MIRRORS[:1])
-    assert sorted(path.name for path in raw(tmp_path).iterdir()) == NAMES
+def get(*addresses: str) -> bytes:
+    return download(NAME, addresses, MAX_BYTES, lambda content: LABELS.content(BytesIO(content)) is not None)
 
 
-def test_images_and_labels_are_those_that_torchvision_reads(local: Path) -> None:
-    theirs = MNIST(str(local), train=False, download=True)  # extracts the files that are there
-    pixels, labels = mirrors.read(local, train=False)
-    assert pixels.shape == (10_000, 1, 28, 28)
-    assert torch.equal(pixels.squeeze(1), theirs.data)
-    assert torch.equal(labels, theirs.targets)
+@pytest.mark.parametrize("how", ["well", "unsized", "redirect"])
+def test_a_whole_file_is_returned(server: Server, how: str) -> None:
+    assert get(server.url(how)) == WHOLE
+    assert get(server.url(how) + "/") == WHOLE
 
 
-def test_the_training_set_is_whole(data_dir: Path) -> None:
-    pixels, labels = mirrors.read(data_dir, train=True)
-    assert (pixels.shape, pixels.dtype) == ((60_000, 1, 28, 28), torch.uint8)
-    assert torch.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("403", "HTTP Error 403: Forbidden"),
+        ("404", "HTTP Error 404: Not Found"),
+        ("500", "HTTP Error 500: Internal Server Error"),
+        ("page", "not the published file"),
+        ("flipped", "not the published file"),
+        ("short", "cut short: 2,271 of 4,542 bytes"),
+        ("stalled", "timed out"),
+        ("circle", "redirect"),
+        ("private", "HTTP Error 401: Unauthorized"),
+    ],
+)
+def test_a_mirror_that_fails_is_named_with_its_reason_and_the_next_one_is_tried(
+    server: Server, how: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get(server.url(how), server.url("well")) == WHOLE
+    [message] = caplog.messages
+    assert message.startswith(f"{NAME}: not served by {server.url(how)} (")
+    assert reason in message
 
 
-def test_files_that_are_there_need_no_mirror(data_dir: Path) -> None:
-    mirrors.fetch(data_dir, ["http://localhost:9/nothing-here"])
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9/mnist", "Connection refused"),
+        ("http://nowhere.invalid/mnist", "Name or service not known|Temporary failure|nodename"),
+        ("file:///nowhere", "No such file or directory"),
+        ("ftp://127.0.0.1/mnist", "not an https, http or file address"),
+        ("nowhere", "not an https, http or file address"),
+        ("http://127.0.0.1:port", "nonnumeric port"),
+    ],
+)
+def test_a_mirror_that_cannot_be_reached_is_named_with_its_reason(address: str, reason: str) -> None:
+    with pytest.raises(OSError, match=rf"no mirror serves {NAME}; tried .*({reason})"):
+        get(address)
 
 
-@pytest.mark.parametrize("damage", [b"", b"<html>not found</html>", b"half"], ids=["empty", "page", "truncated"])
-def test_a_damaged_file_is_fetched_again(local: Path, damage: bytes) -> None:
-    path = raw(local) / NAMES[0]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if damage == b"half" else damage)
-    mirrors.read(local, train=False, mirrors=[PACKAGE.as_uri()])
-    assert path.read_bytes() == whole
+def test_reading_stops_a_little_after_the_largest_size(server: Server) -> None:
+    sizes = []
+
+    def judge(content: bytes) -> bool:
+        sizes.append(len(content))
+        return False
+
+    with pytest.raises(OSError, match="not the published file"):
+        download(f"{MNIST.test[0].name}.gz", [server.url("well")], 1_000, judge)
+    assert 1_000 < sizes[0] <= 1_000 + mirrors.CHUNK
 
 
-def test_the_first_mirror_that_serves_a_whole_file_wins(tmp_path: Path) -> None:
-    (wrong := tmp_path / "wrong").mkdir()
-    (wrong / NAMES[0]).write_bytes(b"<html>welcome</html>")
-    mirrors.fetch(tmp_path, ["no address", wrong.as_uri(), PACKAGE.as_uri()])
-    assert sorted(path.name for path in raw(tmp_path).iterdir()) == NAMES
+def test_a_password_is_sent_to_its_server_alone_and_never_shown(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get(server.url("private", user="me:p%40ss@")) == WHOLE
+    assert server.requests == [("private", NAME, "Basic bWU6cEBzcw==")]
+    get(server.url("redirect", user="me:p%40ss@"))
+    assert server.requests[1:] == [("redirect", NAME, "Basic bWU6cEBzcw=="), ("well", NAME, None)]
+
+    for address in ("http://me:secret@127.0.0.1:9/mnist", "me:secret@127.0.0.1/mnist", "http://me:secret@h:port/"):
+        with pytest.raises(OSError, match="no mirror serves") as caught:
+            get(address)
+        assert "secret" not in str(caught.value)
+    assert "secret" not in caplog.text
 
 
-def test_when_no_mirror_serves_a_file_all_are_named_and_nothing_is_written(tmp_path: Path) -> None:
-    (wrong := tmp_path / "wrong").mkdir()
-    (wrong / MNIST.resources[0][0]).write_bytes(b"<html>welcome</html>")
-    with pytest.raises(OSError, match=r"no mirror serves train-images-idx3-ubyte\.gz") as caught:
-        mirrors.fetch(tmp_path, [wrong.as_uri(), "http://me:secret@localhost:9/mnist"])
-    message = str(caught.value)
-    assert "not the published file" in message
-    assert "http://localhost:9/mnist (" in message
-    assert "secret" not in message
-    assert str(raw(tmp_path)) in message
-    assert not raw(tmp_path).exists()
+def test_a_download_shows_a_bar_on_a_terminal(server: Server) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    code = f"from mnist_lit.mirrors import download; download({NAME!r}, [{server.url('well')!r}], 10**6, bool)"
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, cwd=Path(__file__).parent.parent)
+    os.close(theirs)
+    assert re.search(rf"{NAME}: .*/4.54k \[.*B/s\]", os.read(ours, 65_536).decode())
+    os.close(ours)

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from blog import BlogCNN
+from conftest import MNIST
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from mnist_lit import mirrors
+from mnist_lit import idx
 from mnist_lit.model import CNN
 
 
 def test_the_blogs_state_dict_gives_the_blogs_logits_and_gradients(data_dir: Path) -> None:
-    pixels, labels = mirrors.read(data_dir, train=False)
+    pixels, labels = idx.read(MNIST, data_dir, train=False)
     pixels, labels = pixels[:200], labels[:200]
     blog, ours = BlogCNN(), CNN()
     ours.load_state_dict(blog.state_dict())

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import MNIST
 from torch import Tensor
 
-from mnist_lit import mirrors
+from mnist_lit import idx
 from mnist_lit.order import EpochShuffle, split
 
 
 @pytest.fixture(scope="module")
 def labels(data_dir: Path) -> Tensor:
-    return mirrors.read(data_dir, train=True)[1]
+    return idx.read(MNIST, data_dir, train=True)[1]
 
 
 @pytest.mark.parametrize("val_size", [0, 1, 9, 5_000, 12_345, 59_999])

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mnist_lit.runs import Run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 pytestmark = pytest.mark.slow
 
 
@@ -24,3 +25,11 @@ def test_the_blogs_experiment_ends_with_the_blogs_cost_and_988_of_1000_digits(co
     costs = EventAccumulator(str(run.folder)).Reload().Scalars("train/loss")
     assert [cost.step for cost in costs] == [600 * epoch - 1 for epoch in range(1, 16)]
     assert 0.003 <= costs[-1].value <= 0.009
+
+
+def test_fashion_reaches_91_percent(command: Command) -> None:
+    if not FASHION.is_dir():
+        pytest.skip(f"no Fashion-MNIST in {FASHION}: Debian's package dataset-fashion-mnist puts it there")
+    mirrors = f"--data.mirrors=[{FASHION.as_uri()}]"
+    assert command("fit", "--config", CONFIGS / "fashion.yaml", mirrors)[0] == 0
+    assert Run(Path("runs/fashion/version_0")).results()["test"]["accuracy"] >= 0.91

@@ -84,6 +84,8 @@ def test_a_checkpoints_unknown_setting_is_named() -> None:
         ("--seed=-1", "--seed: -1 does not conform to restriction v>=0"),
         ("--experiment=../up", "--experiment: ../up does not match"),
         ("--trainer.max_epochs=x", "--trainer.max_epochs: expected int or null, got x"),
+        ("--data.dataset=CIFAR", "--data.dataset: expected 'MNIST', 'FashionMNIST', 'KMNIST', got CIFAR"),
+        ("--data.mirrors=file:///a", "--data.mirrors: expected a list as [1,2] or null, got file:///a"),
         ("--trainer.logger=CSVLoger", "--trainer.logger: expected"),
         ("--config=missing.yaml", "missing.yaml"),
         ("--config", "expected one argument"),
