@@ -52,7 +52,7 @@ def fit(argv: Sequence[str]) -> None:
 
     path = Path(best.best_model_path)
     if not path.is_file():
-        print("nothing was saved, so there is nothing to test")
+        print("no checkpoint was selected, so none is tested")
         return
     content = read_checkpoint(path)
     seconds = timer.time_elapsed("train")

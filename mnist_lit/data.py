@@ -77,6 +77,8 @@ class MNISTDataModule(LightningDataModule):
             raise ValueError(f"val_size must be at least 0 and less than {TRAIN_IMAGES:,}, got {val_size}")
         if not 1 <= batch_size <= TRAIN_IMAGES - val_size:
             raise ValueError(f"batch_size must be 1 to {TRAIN_IMAGES - val_size:,} (the images), got {batch_size}")
+        if split_seed < 0:
+            raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         # Where files are belongs to a machine, not to an experiment: a checkpoint does not carry it.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed

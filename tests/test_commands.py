@@ -104,6 +104,13 @@ def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
     assert "there is no validation set" in err
 
 
+def test_a_training_too_short_for_a_validation_is_said_to_have_no_best_checkpoint(command: Command) -> None:
+    code, out, _ = command("fit", *FLAGS, "--trainer.max_epochs=0")
+    assert code == 0
+    assert "no checkpoint was selected, so none is tested" in out
+    assert RUN.results() == {}
+
+
 def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
     expected = RUN.results()
     RUN.record(test=expected["test"] | {"loss": -1})

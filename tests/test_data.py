@@ -80,6 +80,7 @@ def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
     [
         ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
         ({"batch_size": 55_001}, "batch_size must be 1 to 55,000"),
+        ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
         ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
         ({"val_size": 60_000}, "val_size must be at least 0 and less than 60,000"),
