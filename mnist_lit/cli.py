@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from mnist_lit.usage import UsageError, nearest, without_password
+from mnist_lit.signals import Stopped, handle_signals, stop_now
+from mnist_lit.usage import UsageError, nearest
 
 __all__ = ["main"]
 
@@ -35,45 +36,42 @@ Add --traceback to see where an error comes from. All flags of a command: python
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = [argument for argument in given if argument != "--traceback"]
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(HELP, end="")
         return 0
-    if traceback := "--traceback" in arguments:
-        arguments.remove("--traceback")
     name, *flags = arguments
     if name not in COMMANDS:
         return _fail(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}", 2)
-
-    from mnist_lit import commands  # now, not above: help does not wait for torch
-
-    _prepare_output()
     try:
-        getattr(commands, name)(flags)
+        with handle_signals(stop_now):
+            from mnist_lit import commands  # now, not above: help does not wait for torch
+
+            _prepare_output()
+            getattr(commands, name)(flags)
     except BaseException as error:  # whatever it is, a person gets one line
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
-        if traceback:
+        if "--traceback" in given:
             raise
-        return _fail(*_told(error))
+        return _fail(*_describe(error))
     return 0
 
 
 def _fail(message: str, code: int) -> int:
+    from mnist_lit.mirrors import without_password
+
     print(f"error: {without_password(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
-def _told(error: BaseException) -> tuple[str, int]:
-    """Return the line that tells an error, and the exit code."""
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
+def _describe(error: BaseException) -> tuple[str, int]:
+    """Return the line that a person gets for an error, and the exit code."""
+    if isinstance(error, Stopped):
+        return str(error), error.exit_code
     if isinstance(error, UsageError):
         return str(error), 2
-    if isinstance(error, SIGTERMException):
-        return "terminated", 143
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        return "interrupted", 130  # the context: Lightning turns Ctrl-C into SystemExit
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", 1
     return str(error) or type(error).__name__, 1
@@ -88,3 +86,7 @@ def _prepare_output() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     # Lightning 2.6 asks torch 2.14 in a way that is about to change.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
+    # An epoch of few batches logs the learning rate at its end like any other.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
+    # A training that ends before its first validation: `fit` says so.
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key")

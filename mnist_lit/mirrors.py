@@ -1,6 +1,7 @@
 """Download a file from the first mirror that serves it whole."""
 
 import logging
+import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
@@ -10,9 +11,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from mnist_lit.usage import without_password
-
-__all__ = ["download"]
+__all__ = ["download", "without_password"]
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16  # bytes
@@ -43,7 +42,16 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
             reason = str(error if isinstance(error, HTTPError) else getattr(error, "reason", error))
         reasons.append(f"{without_password(mirror)} ({without_password(reason)})")
         log.warning("%s: not served by %s", name, reasons[-1])
-    raise OSError(f"no mirror serves {name}; tried {'; '.join(reasons) or 'none, as none is given'}")
+    raise OSError(f"no mirror serves {name}; tried {'; '.join(reasons)}")
+
+
+def without_password(text: str) -> str:
+    """Return a text without the user names and passwords in its addresses.
+
+    >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
+    'https://example.org/mnist, example.org and /home/me@work/data'
+    """
+    return re.sub(r"(?<=//)[^\s/]*@|\b[^\s/:@]+:[^\s/@]+@", "", text)
 
 
 def _get(address: SplitResult, name: str, max_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.usage import UsageError, told
+from mnist_lit.usage import UsageError, explain
 
 __all__ = ["build_parser", "instantiate", "parse", "take_defaults"]
 
@@ -21,6 +21,7 @@ TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
     "trainer.enable_model_summary": False,  # the shapes are printed instead
 }
+BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 COMMON = """\
   --data.batch_size N      images in a batch (100)
   --data.data_dir DIR      where the data files are kept (data)
@@ -31,11 +32,11 @@ SHORT_HELP = {
 The flags that people change:
   --config FILE            a config file with any of the flags below; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
-  --seed N                 of the initial weights and the training order (777)
+  --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
-  --model.learning_rate X  Adam's (0.001)
+  --model.learning_rate X  Adam's learning rate (0.001)
   --data.val_size N        images held out for validation (5000)
-  --trainer.max_epochs N   (15)
+  --trainer.max_epochs N   epochs to train (15)
 {COMMON}
 """,
     "evaluate": f"""\
@@ -65,16 +66,22 @@ def build_parser(command: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="a YAML file with any of these flags")
     if fit:
         parser.add_argument("--experiment", type=Name, default="baseline", help="the run goes to runs/NAME/version_<n>")
-        parser.add_argument("--seed", "--seed_everything", type=Seed, default=777, help="of weights and order")
     else:
         parser.add_argument("--experiment", type=Name, default=None, help="look for the newest run in runs/NAME")
         parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
     if command == "predict":
         parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
+    parser.add_argument("--seed", type=Seed, default=777, help="seed of all that is random: weights, training order")
     parser.add_class_arguments(DigitClassifier, "model")
     parser.add_class_arguments(MNISTDataModule, "data")
-    # The run folder is the root directory.
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip={"default_root_dir"}, fail_untyped=False)
+    # The run folder is the root directory. The limits are declared below.
+    skipped = {"default_root_dir", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skipped, fail_untyped=False)
+    for name, stage in BATCH_LIMITS.items():
+        # 1 is one batch and 1.0 all of them, so int must be tried first. Lightning's Optional[Union[int, float]] may be
+        # float first, since typing caches the equal Optional[Union[float, int]] of other modules; `|` caches nothing.
+        kind = f"number (int) or share (float) of {stage} batches"
+        parser.add_argument(f"--{name}", type=int | float | None, help=kind)
     parser.set_defaults(TRAINER_DEFAULTS)
     return parser
 
@@ -93,21 +100,25 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         configs = given.config
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise UsageError(told(str(error), configs, known=parser.get_defaults().keys())) from error
+        raise UsageError(explain(str(error), configs, known=parser.get_defaults().keys())) from error
+    for group in ("model", "data", "trainer"):
+        if not isinstance(config[group], Namespace):
+            raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings, got {config[group]}")
     return config
 
 
-def take_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: Path) -> None:
-    """Let the settings of a checkpoint be the defaults, which flags and config files win over.
+def take_defaults(parser: ArgumentParser, settings: dict[str, dict[str, Any]], source: Path) -> None:
+    """Let the settings of a checkpoint, by group, be the defaults, which flags and config files win over.
 
     Raises:
-        ValueError: naming a setting that this version does not have.
+        ValueError: naming a setting that this version does not have, or whose value is of another type.
     """
-    for key, value in defaults.items():
-        try:
-            parser.set_defaults({key: value})
-        except KeyError as error:
-            raise ValueError(f"{source} has a setting that this version does not know: {key}") from error
+    try:
+        parser.parse_object(settings)
+    except ArgumentError as error:
+        known = parser.get_defaults().keys()
+        raise ValueError(f"{source} cannot be used: {explain(str(error), ['its settings'], known)}") from error
+    parser.set_defaults({f"{group}.{name}": value for group in settings for name, value in settings[group].items()})
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UsageError", "nearest", "told", "without_password"]
+__all__ = ["UsageError", "explain", "nearest"]
 
 
 class UsageError(Exception):
@@ -21,17 +21,8 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     return f": did you mean {prefix}{found[0]}?" if found else ""
 
 
-def without_password(text: str) -> str:
-    """Return a text without the user names and passwords in its addresses.
-
-    >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
-    'https://example.org/mnist, example.org and /home/me@work/data'
-    """
-    return re.sub(r"(?<=//)[^\s/]*@|\b[^\s/:@]+:[^\s/@]+@", "", text)
-
-
-def told(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
-    """Shorten jsonargparse's account of an error to what was given where, and what would do.
+def explain(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
+    """Shorten jsonargparse's message about an error to what was given where, and what is accepted there.
 
     Args:
         message: jsonargparse's, of several lines.
@@ -41,8 +32,8 @@ def told(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
     files = " or ".join(configs) or "config"
     if unknown := re.match(r"unrecognized arguments: (--)?([^\s=]+)", message):
         return f"no flag {unknown[1] or ''}{unknown[2]}{nearest(unknown[2], known, prefix='--')}"
-    if unknown := re.match(r"Group '(.+)' does not accept option '(.+)'", message):
-        key = f"{unknown[1]}.{unknown[2]}"
+    if unknown := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'", message):
+        key = ".".join(filter(None, unknown.groups()))
         return f"{files}: no setting {key}{nearest(key, known)}"
     if re.match("Problems parsing config|Unexpected config", message):
         return f"{files}: {message}"
@@ -52,7 +43,7 @@ def told(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
 
 
 def _reason(message: str) -> str | None:
-    """Return what is wrong with a value, where the account has one of the known forms."""
+    """Return what is wrong with a value, where the message has one of the known forms."""
     if reason := re.search(r"Not of type \w+: (.+)", message):
         return reason[1]
     if problem := re.search(r"Problem with given class_path '(.+)':\s+(.+)", message):

@@ -9,6 +9,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 
 import pytest
 from conftest import FLAGS, Command
@@ -30,7 +31,7 @@ def start(data_dir: Path, tmp_path: Path) -> Start:
     return run
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["--traceback"], ["--traceback", "--help"]])
 def test_help_is_one_screen(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
@@ -66,15 +67,15 @@ def test_a_commands_help_starts_with_the_flags_that_people_change(name: str, com
         (["tset"], 2, "no command tset: did you mean test?"),
         (["sing"], 2, "no command sing: the commands are fit, validate, test, predict"),
         (["fit", "--data.batch_sze=3"], 2, "no flag --data.batch_sze: did you mean --data.batch_size?"),
-        (["fit", "--data.batch_size=0"], 2, "batch_size must be 1 to 55,000 (the images), got 0"),
-        (["fit", "--data.batch_size=55001"], 2, "batch_size must be 1 to 55,000 (the images), got 55001"),
+        (["fit", "--data.batch_size=0"], 2, "batch_size must be 1 to 55,000 (the training images), got 0"),
+        (["fit", "--data.batch_size=55001"], 2, "batch_size must be 1 to 55,000 (the training images), got 55001"),
         (["fit", "--data.val_size=-1"], 2, "val_size must be at least 0 and less than 60,000, got -1"),
         (["fit", "--data.val_size=60000"], 2, "val_size must be at least 0 and less than 60,000, got 60000"),
         (["fit", "--trainer.accelerator=abacus"], 2, "Trainer: "),
         (["fit", "--data.data_dir=file/data"], 1, "file"),
         (["test"], 1, "no run with a best checkpoint in runs: train one with fit"),
         (["test", "--ckpt_path=missing.ckpt"], 1, "no checkpoint at missing.ckpt"),
-        (["predict", "--ckpt_path=file"], 1, "file is no whole checkpoint of this program"),
+        (["predict", "--ckpt_path=file"], 1, "file is not a complete checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -131,6 +132,16 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 65_536)
     except OSError:  # how Linux says that the other end is closed
         return b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_start_up_ends_it_too(start: Start, number: int, code: int) -> None:
+    process = start("fit", *FLAGS)
+    sleep(0.7)  # torch is being imported
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code
+    assert err in {b"error: interrupted\n", b"error: terminated\n"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

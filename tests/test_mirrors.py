@@ -16,7 +16,7 @@ from server import SHIPPED, Server, serving
 
 from mnist_lit import mirrors
 from mnist_lit.datasets import MAX_BYTES
-from mnist_lit.mirrors import download
+from mnist_lit.mirrors import download, without_password
 
 LABELS = MNIST.test[1]
 NAME = f"{LABELS.name}.gz"
@@ -118,3 +118,10 @@ def test_a_download_shows_a_bar_on_a_terminal(server: Server) -> None:
     os.close(theirs)
     assert re.search(rf"{NAME}: .*/4.54k \[.*B/s\]", os.read(ours, 65_536).decode())
     os.close(ours)
+
+
+def test_no_password_is_ever_shown() -> None:
+    for address in ("https://me:se@cret@host/a", "ftp://secret@host/a", "me:secret@host/a"):
+        assert "cret" not in without_password(f"{address}: refused")
+        assert without_password(address).endswith("host/a")
+    assert without_password("/home/me@work: full") == "/home/me@work: full"
