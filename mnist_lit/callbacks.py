@@ -17,18 +17,21 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start the clock."""
         self.start = perf_counter()
+        self.validated = False
+
+    def on_validation_end(self, *_: Any) -> None:
+        """Note that this epoch has a validation: in others, Lightning still has the values of an earlier one."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line; validation has already run, as part of the epoch."""
-        values = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in SHOWN if name in trainer.callback_metrics]
-        seconds = perf_counter() - self.start
-        pl_module.print(
-            f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}  {seconds:5.1f} s", *values, sep="  "
-        )
+        shown = SHOWN if self.validated else SHOWN[:2]
+        values = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown]
+        pl_module.print(f"{_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with epochs counted from one, redrawn a few times a second."""
+    """Lightning's bar with epochs counted from one, redrawn every five batches."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
@@ -36,10 +39,16 @@ class ProgressBar(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Name the epoch."""
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}")
+        self.train_progress_bar.set_description(_epoch(trainer))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the loss and the validation accuracy; the run's number is no metric."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return dict(metrics)
+
+
+def _epoch(trainer: Trainer) -> str:
+    """Return how far training is, `epoch  3/15`; there may be no limit."""
+    total = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    return f"epoch {trainer.current_epoch + 1:>2}{total}"

@@ -1,7 +1,6 @@
 """Open checkpoints safely: weights and plain settings only, never code."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from warnings import catch_warnings
 
@@ -11,8 +10,7 @@ from mnist_lit.classifier import DigitClassifier
 
 __all__ = ["load_weights", "read_checkpoint", "settings_of"]
 
-KEYS = {"state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch"}
-DAMAGED = (UnpicklingError, RuntimeError, EOFError, OSError)  # OSError: a seek past the end of a truncated file
+KEYS = {"state_dict": dict, "hyper_parameters": dict, "datamodule_hyper_parameters": dict, "epoch": int}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -25,17 +23,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, catch_warnings(action="ignore"):  # torch's, about files of other programs
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except DAMAGED as error:
-            raise ValueError(f"{path} is no whole checkpoint of this program: give another with --ckpt_path") from error
-    if not isinstance(content, dict) or not content.keys() >= KEYS:
+        except Exception as error:  # unpickling foreign bytes may raise anything
+            raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in KEYS.items()):
         raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
     return content
 
 
-def settings_of(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the model and data settings that a checkpoint carries, as flags: `{"data.batch_size": 100, …}`."""
-    groups = {"model": content["hyper_parameters"], "data": content["datamodule_hyper_parameters"]}
-    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+def settings_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings that a checkpoint carries, by group: `{"model": …, "data": {"batch_size": 100, …}}`."""
+    return {"model": content["hyper_parameters"], "data": content["datamodule_hyper_parameters"]}
 
 
 def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,7 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,7 +19,7 @@ class DigitClassifier(LightningModule):
 
     Args:
         channels: filters of each convolution block (see `CNN`).
-        learning_rate: Adam's (Kingma & Ba 2015, arXiv:1412.6980).
+        learning_rate: Adam's step size (Kingma & Ba 2015, arXiv:1412.6980).
 
     Raises:
         ValueError: if a setting is out of range.
@@ -28,9 +29,9 @@ class DigitClassifier(LightningModule):
     """
 
     def __init__(self, channels: Sequence[int] = (32, 64), learning_rate: float = 0.001) -> None:
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
-        channels = list(channels)
+        if not 0 < learning_rate < inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
+        channels = list(channels)  # a tuple would not survive a YAML file
         super().__init__()
         self.save_hyperparameters()
         self.learning_rate = learning_rate

@@ -76,7 +76,9 @@ class MNISTDataModule(LightningDataModule):
         if not 0 <= val_size < TRAIN_IMAGES:
             raise ValueError(f"val_size must be at least 0 and less than {TRAIN_IMAGES:,}, got {val_size}")
         if not 1 <= batch_size <= TRAIN_IMAGES - val_size:
-            raise ValueError(f"batch_size must be 1 to {TRAIN_IMAGES - val_size:,} (the images), got {batch_size}")
+            raise ValueError(
+                f"batch_size must be 1 to {TRAIN_IMAGES - val_size:,} (the training images), got {batch_size}"
+            )
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         # Where files are belongs to a machine, not to an experiment: a checkpoint does not carry it.

@@ -18,7 +18,8 @@ Batch = tuple[Tensor, Tensor]
 def conv_block(inputs: int, outputs: int) -> nn.Sequential:
     """3x3 convolution, 2x2 max-pool, ReLU: halves the side.
 
-    Pooling comes before ReLU: the result is the same, since both are monotonic, and ReLU has a quarter of the work.
+    Pooling comes before ReLU: the result is the same, since a maximum commutes with any function that never falls, and
+    ReLU has a quarter of the work.
     """
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.MaxPool2d(2), nn.ReLU())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["evaluation", "evaluation_line", "fit_lines", "wilson_interval"]
+__all__ = ["evaluation", "evaluation_line", "fit_lines", "training", "wilson_interval"]
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -21,6 +21,27 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def training(
+    *, epochs: int, seconds: float, images: int, best_epoch: int | None, best_val_accuracy: float | None
+) -> dict[str, Any]:
+    """Return the `fit` part of results.json.
+
+    Args:
+        epochs: finished ones.
+        seconds: of training, with its validations.
+        images: how many were trained on in that time, each as often as it was used.
+        best_epoch: of the best checkpoint, counted from 1, if there is one.
+        best_val_accuracy: of the best checkpoint, if there was a validation.
+    """
+    return {
+        "epochs": epochs,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+        "best_epoch": best_epoch,
+        "best_val_accuracy": None if best_val_accuracy is None else round(best_val_accuracy, 6),
+    }
 
 
 def evaluation(confusion: Tensor, loss: float) -> dict[str, Any]:
@@ -46,7 +67,10 @@ def evaluation_line(name: str, result: dict[str, Any]) -> str:
 
 def fit_lines(fit: dict[str, Any]) -> str:
     """Tell a training in two lines."""
-    cost = f"trained {fit['epochs']} epochs in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
+    epochs = "1 epoch" if fit["epochs"] == 1 else f"{fit['epochs']} epochs"
+    cost = f"trained {epochs} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
+    if fit["best_epoch"] is None:
+        return f"{cost}\nno epoch was finished: there is no best checkpoint, and nothing to test"
     if (score := fit["best_val_accuracy"]) is None:
-        return f"{cost}\nno validation set: the best checkpoint is the last, epoch {fit['best_epoch']}"
+        return f"{cost}\nno validation: the best checkpoint is the last, epoch {fit['best_epoch']}"
     return f"{cost}\nbest validation accuracy {score:.2%} in epoch {fit['best_epoch']}"

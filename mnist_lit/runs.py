@@ -86,8 +86,9 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
 
 def run_of(checkpoint: Path) -> Run | None:
     """Return the run that a checkpoint lies in, or None where it lies elsewhere."""
-    run = Run(Path(os.path.relpath(checkpoint.absolute().parent.parent)))
-    return run if checkpoint.absolute().parent == run.checkpoints.absolute() and run.config.is_file() else None
+    folder = checkpoint.resolve().parent
+    run = Run(Path(os.path.relpath(folder.parent)))
+    return run if folder.name == run.checkpoints.name and run.config.is_file() else None
 
 
 def _versions(parent: Path) -> list[Path]:

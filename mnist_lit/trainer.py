@@ -19,10 +19,11 @@ __all__ = ["best_checkpoint", "build_trainer", "last_checkpoint"]
 class RunLogger(TensorBoardLogger):
     """TensorBoard's events, straight into the run folder."""
 
-    NAME_HPARAMS_FILE = "config.yaml"  # is there already and says more than Lightning's hparams.yaml would
-
     def __init__(self, run: Run) -> None:
         super().__init__(run.folder.parent, name="", version=run.folder.name, default_hp_metric=False)
+
+    def save(self) -> None:
+        """Write no hparams.yaml: the run's config.yaml says more."""
 
 
 def best_checkpoint(run: Run, *, validated: bool) -> ModelCheckpoint:
@@ -61,10 +62,10 @@ def build_trainer(settings: Any, run: Run | None = None, callbacks: Sequence[Cal
     else:
         own.append(EpochLines())
         given["default_root_dir"] = run.folder
-        if given["logger"] in {None, True}:
+        if given["logger"] is None or given["logger"] is True:
             given["logger"] = RunLogger(run)
         if given["logger"]:
-            own.append(LearningRateMonitor())
+            own.append(LearningRateMonitor(logging_interval="epoch"))
     theirs = given["callbacks"] or []
     given["callbacks"] = own + (theirs if isinstance(theirs, list) else [theirs])
     try:

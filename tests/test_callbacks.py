@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import stock_trainer
@@ -12,10 +13,11 @@ from mnist_lit.callbacks import EpochLines, ProgressBar
 STAGES, METRICS = ("train", "val"), ("loss", "accuracy")
 
 
-def fit(data_dir: Path, tmp_path: Path, callback: EpochLines | ProgressBar) -> None:
+def fit(data_dir: Path, tmp_path: Path, callback: EpochLines | ProgressBar, **arguments: Any) -> None:
+    limits = {"max_epochs": 2} | arguments
     stock_trainer(
         tmp_path,
-        max_epochs=2,
+        **limits,
         limit_train_batches=20,
         limit_val_batches=5,
         enable_checkpointing=False,
@@ -30,6 +32,15 @@ def test_an_epoch_is_one_line_with_time_loss_and_accuracy(
     fit(data_dir, tmp_path, EpochLines())
     parts = [r"epoch  (\d)/2 +\d+\.\d s", *(rf"{stage}/{name} \d\.\d{{4}}" for stage in STAGES for name in METRICS)]
     assert re.findall("  ".join(parts), capsys.readouterr().out) == ["1", "2"]
+
+
+def test_an_epoch_without_validation_shows_none_and_there_may_be_no_last_epoch(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data_dir, tmp_path, EpochLines(), max_epochs=-1, max_steps=60, check_val_every_n_epoch=2)
+    first, second, third = re.findall(r"^epoch  \d .*$", capsys.readouterr().out, re.MULTILINE)
+    assert "val/" in second
+    assert "val/" not in first + third
 
 
 def test_the_bar_shows_epochs_from_one_steps_rate_loss_and_validation_accuracy(

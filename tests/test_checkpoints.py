@@ -25,12 +25,8 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_a_checkpoint_carries_the_settings_of_model_and_data(checkpoint: Path) -> None:
     assert settings_of(read_checkpoint(checkpoint)) == {
-        "model.channels": [4],
-        "model.learning_rate": 0.5,
-        "data.batch_size": 7,
-        "data.val_size": 5_000,
-        "data.split_seed": 0,
-        "data.dataset": "MNIST",
+        "model": {"channels": [4], "learning_rate": 0.5},
+        "data": {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST"},
     }
 
 
@@ -52,7 +48,7 @@ class Hostile:
         return os.mkdir, ("trap",)
 
 
-@pytest.mark.parametrize("kind", ["zeros", "page", "truncated", "pickle", "torch", "empty"])
+@pytest.mark.parametrize("kind", ["zeros", "page", "text", "yaml", "flipped", "truncated", "pickle", "torch", "empty"])
 def test_no_other_file_is_opened(checkpoint: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # must not matter
@@ -64,14 +60,24 @@ def test_no_other_file_is_opened(checkpoint: Path, kind: str, tmp_path: Path, mo
             {
                 "zeros": bytes(10_000),
                 "page": b"<!doctype html><title>404</title>",
+                "text": b"(a",
+                "yaml": b"model:\n  channels: [32]\n",
+                "flipped": b"\x80\x02}q\x00(X\x01\x00\x00\x00au\xff.",
                 "truncated": checkpoint.read_bytes()[:-1_000],
                 "pickle": pickle.dumps(Hostile()),
                 "empty": b"",
             }[kind]
         )
-    with pytest.raises(ValueError, match=r"other.ckpt is no whole checkpoint of this program"):
+    with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
         read_checkpoint(path)
     assert not Path("trap").exists()
+
+
+@pytest.mark.parametrize("key", ["state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch"])
+def test_every_part_must_be_what_fit_writes(checkpoint: Path, key: str, tmp_path: Path) -> None:
+    torch.save(read_checkpoint(checkpoint) | {key: "other"}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
+        read_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_a_plain_state_dict_is_not_a_checkpoint_of_fit(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The LightningModule works with a stock Trainer, and its metrics are exact."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_predictions_are_probabilities(data_dir: Path) -> None:
     assert_close(probabilities.sum(dim=1), torch.ones(7))
 
 
-@pytest.mark.parametrize("learning_rate", [0.0, -1.0])
+@pytest.mark.parametrize("learning_rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_learning_rate_that_cannot_learn_is_refused(learning_rate: float) -> None:
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         DigitClassifier(learning_rate=learning_rate)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FLAGS, Command
+from conftest import FLAGS, MNIST, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
+from mnist_lit import DigitClassifier, idx
 from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.model import Batch
 from mnist_lit.runs import Run
 
 RUN = Run(Path("runs/baseline/version_0"))
@@ -95,20 +98,52 @@ def test_no_password_is_saved_with_a_run(command: Command) -> None:
 
 
 def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
-    code, out, _ = command("fit", *FLAGS, "--data.val_size=0")
-    assert code == 0
-    assert "no validation set: the best checkpoint is the last, epoch 2" in out
+    code, out, err = command("fit", *FLAGS, "--data.val_size=0")
+    assert (code, err) == (0, "")
+    assert "no validation: the best checkpoint is the last, epoch 2" in out
     assert RUN.results()["fit"]["best_val_accuracy"] is None
     code, out, err = command("validate")
     assert (code, err.count("\n")) == (1, 1)
     assert "there is no validation set" in err
 
 
-def test_a_training_too_short_for_a_validation_is_said_to_have_no_best_checkpoint(command: Command) -> None:
-    code, out, _ = command("fit", *FLAGS, "--trainer.max_epochs=0")
-    assert code == 0
-    assert "no checkpoint was selected, so none is tested" in out
-    assert RUN.results() == {}
+@pytest.mark.parametrize("flag", ["--trainer.max_epochs=0", "--trainer.max_steps=3"])
+def test_a_training_too_short_for_a_validation_is_said_to_have_no_best_checkpoint(command: Command, flag: str) -> None:
+    code, out, err = command("fit", *FLAGS, flag)
+    assert (code, err) == (0, "")
+    assert "no epoch was finished: there is no best checkpoint, and nothing to test" in out
+    assert RUN.results().keys() == {"fit"}
+
+
+def test_an_epoch_of_few_batches_gives_no_warning(command: Command) -> None:
+    assert command("fit", *FLAGS, "--data.batch_size=2000")[::2] == (0, "")
+
+
+def test_fit_tests_the_weights_of_the_best_epoch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(classifier: DigitClassifier) -> None:
+        if classifier.current_epoch == 1:
+            torch.nn.init.zeros_(classifier.network.fc.weight)
+
+    monkeypatch.setattr(DigitClassifier, "on_validation_start", spoil)
+    assert command("fit", *FLAGS)[0] == 0
+    results = RUN.results()
+    assert results["fit"]["best_epoch"] == 1
+    assert results["test"]["accuracy"] > 0.5, "five times the accuracy of the spoilt weights"
+
+
+def test_every_epoch_has_its_own_order(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[list[Tensor]] = [[], []]
+    step = DigitClassifier.training_step
+
+    def note(classifier: DigitClassifier, batch: Batch) -> Tensor:
+        orders[classifier.current_epoch].append(batch[1])
+        return step(classifier, batch)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", note)
+    assert command("fit", *FLAGS, "--data.val_size=54000", "--trainer.limit_val_batches=1")[0] == 0
+    first, second = map(torch.cat, orders)
+    assert not torch.equal(first, second)
+    assert torch.equal(first.bincount(), second.bincount()), "all 6,000 images are used in each epoch"
 
 
 def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
@@ -121,10 +156,33 @@ def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_resu
     assert len(list(Path("runs/baseline").iterdir())) == 1, "no new folder"
 
 
-def test_a_test_of_another_checkpoint_leaves_the_recorded_result(trained: Command) -> None:
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ckpt_path=last", f"not recorded in {RUN.folder}: its result is that of best.ckpt"),
+        ("--trainer.limit_test_batches=1", f"not recorded in {RUN.folder}: its result is that of all 10,000 images"),
+    ],
+)
+def test_another_test_leaves_the_recorded_result(trained: Command, flag: str, message: str) -> None:
     expected = RUN.results()
-    assert trained("test", "--ckpt_path=last")[0] == 0
+    code, out, _ = trained("test", flag)
+    assert code == 0
+    assert message in out
     assert RUN.results() == expected
+
+
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_a_limit_of_no_batches_is_wrong_usage(name: str, command: Command) -> None:
+    code, _, err = command(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
+    assert code == 2
+    assert err == f"error: --trainer.limit_{name.removesuffix('idate')}_batches: 0 leaves nothing to {name}\n"
+
+
+def test_a_training_without_a_test_says_so(command: Command) -> None:
+    code, out, _ = command("fit", *FLAGS, "--trainer.limit_test_batches=0")
+    assert code == 0
+    assert "not tested: the limit of test batches is 0" in out
+    assert RUN.results().keys() == {"fit"}
 
 
 def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Command) -> None:
@@ -154,14 +212,15 @@ def test_the_checkpoints_batch_size_holds_unless_another_is_given(
 ) -> None:
     assert command("fit", *FLAGS, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
     sizes = []
+    step = DigitClassifier.test_step
 
-    def note(_: object, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def note(classifier: DigitClassifier, batch: Batch) -> None:
         sizes.append(len(batch[1]))
+        step(classifier, batch)
 
-    monkeypatch.setattr("mnist_lit.classifier.DigitClassifier.test_step", note)
-    monkeypatch.setattr("mnist_lit.classifier.DigitClassifier.on_test_epoch_end", lambda _: None)
+    monkeypatch.setattr(DigitClassifier, "test_step", note)
     for flags in ([], ["--data.batch_size=1000"]):
-        command("test", *flags)
+        assert command("test", *flags)[0] == 0
     assert sizes == [250] * 40 + [1_000] * 10
 
 
@@ -179,7 +238,7 @@ def test_experiments_are_kept_apart(trained: Command) -> None:
     assert (code, err) == (1, "error: no run with a best checkpoint in runs/none: train one with fit\n")
 
 
-def test_predict_writes_a_row_for_every_test_image(trained: Command) -> None:
+def test_predict_writes_a_row_for_every_test_image_in_the_files_order(trained: Command, data_dir: Path) -> None:
     code, out, _ = trained("predict")
     assert code == 0
     assert str(RUN.folder / "predictions.csv") in out
@@ -187,6 +246,9 @@ def test_predict_writes_a_row_for_every_test_image(trained: Command) -> None:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
     assert [row["image"] for row in rows] == [str(n) for n in range(10_000)]
+    _, labels = idx.read(MNIST, data_dir, train=False)
+    correct = sum(int(row["digit"]) == label for row, label in zip(rows, labels.tolist(), strict=True))
+    assert correct == RUN.results()["test"]["correct"]
     for row in rows[:100]:
         shares = [float(row[f"p{digit}"]) for digit in range(10)]
         assert sum(shares) == pytest.approx(1, abs=1e-5)

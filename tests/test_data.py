@@ -57,6 +57,10 @@ def test_the_sets_are_the_files_images_divided_by_the_split(data_dir: Path) -> N
         assert torch.equal(digits, labels[indices])
 
 
+def test_training_does_not_even_read_the_test_set(data_dir: Path) -> None:
+    assert not hasattr(module(data_dir, "fit"), "test_set")
+
+
 def test_training_order_follows_torchs_seed_and_changes_every_epoch(data_dir: Path) -> None:
     data = module(data_dir, "fit")
     orders = []
@@ -79,7 +83,7 @@ def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
-        ({"batch_size": 55_001}, "batch_size must be 1 to 55,000"),
+        ({"batch_size": 55_001}, r"batch_size must be 1 to 55,000 \(the training images\)"),
         ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
         ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),

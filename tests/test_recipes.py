@@ -27,7 +27,7 @@ def test_the_blogs_experiment_ends_with_the_blogs_cost_and_988_of_1000_digits(co
     assert 0.003 <= costs[-1].value <= 0.009
 
 
-def test_fashion_reaches_91_percent_within_what_other_processors_round_otherwise(command: Command) -> None:
+def test_the_same_network_tells_91_of_100_clothes(command: Command) -> None:
     if not FASHION.is_dir():
         pytest.skip(f"no Fashion-MNIST in {FASHION}: Debian's package dataset-fashion-mnist puts it there")
     mirrors = f"--data.mirrors=[{FASHION.as_uri()}]"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_lit.results import evaluation, evaluation_line, fit_lines, wilson_interval
+from mnist_lit.results import evaluation, evaluation_line, fit_lines, training, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,14 @@ def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
 
 
 def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection() -> None:
-    fit = {"epochs": 3, "seconds": 10.0, "images_per_second": 16_500.0, "best_epoch": 2, "best_val_accuracy": 0.991}
+    fit = training(epochs=3, seconds=10, images=165_000, best_epoch=2, best_val_accuracy=0.991)
+    assert fit["images_per_second"] == 16_500
     assert fit_lines(fit) == (
         "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
     )
-    assert "no validation set: the best checkpoint is the last, epoch 2" in fit_lines(fit | {"best_val_accuracy": None})
+    assert "no validation: the best checkpoint is the last, epoch 2" in fit_lines(fit | {"best_val_accuracy": None})
+    unfinished = training(epochs=1, seconds=1, images=100, best_epoch=None, best_val_accuracy=None)
+    assert fit_lines(unfinished).splitlines() == [
+        "trained 1 epoch in 1.0 s, 100 images a second",
+        "no epoch was finished: there is no best checkpoint, and nothing to test",
+    ]

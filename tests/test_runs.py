@@ -71,6 +71,9 @@ def test_a_checkpoint_knows_its_run_also_from_another_folder(monkeypatch: pytest
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     assert run_of(Path("../runs/a/version_0/checkpoints/best.ckpt")) == Run(Path("../runs/a/version_0"))
+    assert run_of(Path("../elsewhere/../runs/a/version_0/checkpoints/best.ckpt").absolute()) == (
+        Run(Path("../runs/a/version_0"))
+    )
     assert run_of(Path("best.ckpt")) is None
 
 

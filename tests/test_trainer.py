@@ -1,12 +1,13 @@
 """What a run logs and keeps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.checkpoints import read_checkpoint
@@ -93,10 +94,20 @@ def test_there_is_a_bar_where_output_is_a_terminal_or_where_asked_for(
     assert not of_type(build_trainer(settings("--trainer.enable_progress_bar=false"), run), ProgressBar)
 
 
-def test_without_a_run_nothing_is_written() -> None:
-    trainer = build_trainer(settings())
-    assert trainer.logger is None
-    assert trainer.checkpoint_callback is None
+def test_without_a_run_nothing_is_written(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = build_trainer(settings("--trainer.max_steps=2", "--trainer.limit_val_batches=2"))
+    fit(trainer, data_dir)
+    trainer.validate(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)), verbose=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_loggers_are_kept(run: Run) -> None:
+    names = ("CSVLogger", "TensorBoardLogger")
+    loggers = json.dumps([{"class_path": name, "init_args": {"save_dir": "."}} for name in names])
+    parser = build_parser("fit")
+    trainer = build_trainer(parser.instantiate(parse(parser, ["--trainer.logger", loggers])).trainer, run)
+    assert [type(logger) for logger in trainer.loggers] == [CSVLogger, TensorBoardLogger]
 
 
 def test_what_the_trainer_refuses_is_a_usage_error(run: Run) -> None:
