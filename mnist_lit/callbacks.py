@@ -14,10 +14,14 @@ SHOWN = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 class EpochLines(Callback):
     """Print a line an epoch: time, loss and accuracy. On a terminal the progress bar goes on below the lines."""
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Start the clock."""
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock. Within an epoch that is resumed, there is no other start."""
         self.start = perf_counter()
         self.validated = False
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Start it anew."""
+        self.on_train_start()
 
     def on_validation_end(self, *_: Any) -> None:
         """Note that this epoch has a validation: in others, Lightning still has the values of an earlier one."""
@@ -26,7 +30,7 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line; validation has already run, as part of the epoch."""
         shown = SHOWN if self.validated else SHOWN[:2]
-        values = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown]
+        values = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
         pl_module.print(f"{_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
 
 
@@ -35,6 +39,11 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
+
+    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
+        """Open the bar. Within an epoch that is resumed, Lightning would leave it without a name and an end."""
+        super().on_train_start(trainer, *args)
+        self.on_train_epoch_start(trainer, *args)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Name the epoch."""

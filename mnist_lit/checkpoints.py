@@ -1,16 +1,38 @@
-"""Open checkpoints safely: weights and plain settings only, never code."""
+"""Save checkpoints durably, and open them safely: weights and plain settings only, never code."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from warnings import catch_warnings
+from zipfile import BadZipFile, ZipFile
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.files import write_atomically
 
-__all__ = ["load_weights", "read_checkpoint", "settings_of"]
+__all__ = ["DurableCheckpointIO", "load_weights", "open_checkpoint", "read_checkpoint", "settings_of"]
 
-KEYS = {"state_dict": dict, "hyper_parameters": dict, "datamodule_hyper_parameters": dict, "epoch": int}
+KEYS = {
+    "state_dict": dict,
+    "hyper_parameters": dict,
+    "datamodule_hyper_parameters": dict,
+    "epoch": int,
+    "global_step": int,
+}
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place, flush it to the disk, put it in place in one step."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Save, or raise OSError and leave what stood at `path` before."""
+        if storage_options is not None:
+            raise TypeError("storage_options are for other file systems")
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -22,12 +44,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     with path.open("rb") as file, catch_warnings(action="ignore"):  # torch's, about files of other programs
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _load(file)
         except Exception as error:  # unpickling foreign bytes may raise anything
             raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in KEYS.items()):
         raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
+    if not all(isinstance(value, torch.Tensor) and value.isfinite().all() for value in content["state_dict"].values()):
+        raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
     return content
+
+
+def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return a checkpoint's path and content; where `last.ckpt` is damaged, say so and take the newest one beside it.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is damaged and there is no other.
+    """
+    try:
+        return path, read_checkpoint(path)
+    except ValueError as error:
+        others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda other: other.stat().st_mtime_ns)
+        if path.name != "last.ckpt" or not others:
+            raise
+        print(f"{str(error).partition(':')[0]}: taking {others[-1]} instead")
+        return others[-1], read_checkpoint(others[-1])
 
 
 def settings_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -45,3 +86,10 @@ def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Pat
         classifier.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the network: was a --model flag changed?") from error
+
+
+def _load(file: BinaryIO) -> Any:
+    if damaged := ZipFile(file).testzip():  # torch does not check the sums
+        raise BadZipFile(damaged)
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)

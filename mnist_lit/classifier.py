@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from math import inf
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mnist_lit.model import CNN, DIGITS, Batch
@@ -38,25 +41,54 @@ class DigitClassifier(LightningModule):
         self.network = CNN(channels)
 
         # Counted over the whole epoch, never a mean of batch means: the last batch may be smaller.
+        # Persistent: an epoch that is resumed in its middle ends with the metrics of all its steps.
+        self.train_loss = MeanMetric()
+        self.train_loss.persistent(mode=True)
         self.train_accuracy = MulticlassAccuracy(DIGITS, average="micro", validate_args=False)
+        self.train_accuracy.persistent(mode=True)
         self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
         """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> Self:  # type: ignore[override]
+        """Return the classifier in a checkpoint; see Lightning for the settings.
+
+        It is opened as weights and plain values whatever the environment says: no code in it is run.
+        """
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, **settings | {"weights_only": True})
+        return loaded
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 10)."""
         logits: Tensor = self.network(pixels)
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        """Count from zero. Within an epoch that is resumed, Lightning does not call it."""
+        self.train_loss.reset()
+        self.train_accuracy.reset()
+
     def training_step(self, batch: Batch) -> Tensor:
         """Return the batch's mean cross-entropy, with what the bar and the curves show of it."""
         pixels, labels = batch
         logits = self(pixels)
         loss = cross_entropy(logits, labels)
+        self.train_loss.update(loss.detach(), len(labels))
         self.train_accuracy.update(logits, labels)
         self.log("loss", loss, prog_bar=True, logger=False)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's loss and accuracy now, not after this hook as Lightning would.
+
+        A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point.
+        """
+        shown = self.trainer.callback_metrics
+        names = [name for name in ("train/loss", "train/accuracy") if name in shown]
+        for logger in self.loggers:
+            logger.log_metrics({name: float(shown[name]) for name in names}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
         """Count from zero."""

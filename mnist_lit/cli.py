@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}", 2)
     try:
         with handle_signals(stop_now):
-            from mnist_lit import commands  # now, not above: help does not wait for torch
+            from mnist_lit import evaluate, fit  # now, not above: help does not wait for torch
 
             _prepare_output()
-            getattr(commands, name)(flags)
+            getattr(fit if name == "fit" else evaluate, name)(flags)
     except BaseException as error:  # whatever it is, a person gets one line
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
@@ -88,5 +88,7 @@ def _prepare_output() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
     # An epoch of few batches logs the learning rate at its end like any other.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
+    # A run that is resumed has its checkpoints there.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # A training that ends before its first validation: `fit` says so.
     warnings.filterwarnings("ignore", message=".*could not find the monitored key")

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from mnist_lit import idx
 from mnist_lit.datasets import DATASETS, DatasetName
 from mnist_lit.model import Batch
-from mnist_lit.order import EpochShuffle, split
+from mnist_lit.order import EpochShuffle, ResumableLoader, split
 
 __all__ = ["TRAIN_IMAGES", "Digits", "MNISTDataModule"]
 
@@ -85,10 +85,13 @@ class MNISTDataModule(LightningDataModule):
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.dataset, self.data_dir, self.mirrors = DATASETS[dataset], Path(data_dir), mirrors
+        self.prepared = False
 
     def prepare_data(self) -> None:
-        """Fetch what is missing or damaged (`idx.fetch`)."""
-        idx.fetch(self.dataset, self.data_dir, self.mirrors)
+        """Fetch what is missing or damaged (`idx.fetch`), once: `setup` verifies what it reads."""
+        if not self.prepared:
+            idx.fetch(self.dataset, self.data_dir, self.mirrors)
+            self.prepared = True
 
     def setup(self, stage: str) -> None:
         """Read the sets that a stage needs into memory, as uint8."""
@@ -96,31 +99,30 @@ class MNISTDataModule(LightningDataModule):
             digits = Digits(*idx.read(self.dataset, self.data_dir, train=True))
             train, val = split(digits.labels, self.val_size, self.split_seed)
             self.train_set, self.val_set = Subset(digits, train), Subset(digits, val)
+            self.order_seed = torch.initial_seed()
         else:
             self.test_set = Digits(*idx.read(self.dataset, self.data_dir, train=False))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled full batches."""
-        order = EpochShuffle(len(self.train_set), seed=torch.initial_seed())
-        return self._loader(self.train_set, sampler=order, drop_last=True)
+        order = EpochShuffle(len(self.train_set), self.order_seed)
+        limit = self.trainer.limit_train_batches if self.trainer else 1.0
+        return ResumableLoader(limit=limit, dataset=self.train_set, sampler=order, drop_last=True, **self._batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, in the files' order."""
-        return self._loader(self.val_set)
+        return DataLoader(self.val_set, **self._batches)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, in the files' order."""
-        return self._loader(self.test_set)
+        return DataLoader(self.test_set, **self._batches)
 
     predict_dataloader = test_dataloader
 
-    def _loader(
-        self, dataset: Dataset[Batch], sampler: Sampler[int] | None = None, *, drop_last: bool = False
-    ) -> DataLoader[Batch]:
+    @property
+    def _batches(self) -> dict[str, Any]:
         # No workers: a batch from memory costs less than handing it over from another process.
-        return DataLoader(
-            dataset, batch_size=self.batch_size, sampler=sampler, drop_last=drop_last, collate_fn=as_fetched
-        )
+        return {"batch_size": self.batch_size, "collate_fn": as_fetched}
 
 
 def as_fetched(batch: Any) -> Any:

@@ -5,13 +5,16 @@ promise of `Generator.permutation` (NEP 19).
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.random import PCG64
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
-__all__ = ["EpochShuffle", "split"]
+from mnist_lit.model import Batch
+
+__all__ = ["EpochShuffle", "ResumableLoader", "split"]
 
 
 def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int]]:
@@ -44,3 +47,35 @@ class EpochShuffle(Sampler[int]):
 
     def __len__(self) -> int:
         return self.size
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """Goes on with an epoch after the batches that had been given out when its state was saved.
+
+    Lightning keeps the state of such loaders in its checkpoints.
+
+    Args:
+        limit: how many batches the Trainer takes in an epoch, as its `limit_train_batches`: a number or a share.
+        settings: DataLoader's.
+    """
+
+    def __init__(self, *, limit: float = 1.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.limit = limit
+        self.given = self.first = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the current epoch have been given out; 0 after the last one."""
+        batches = int(len(self) * self.limit) if isinstance(self.limit, float) else min(self.limit, len(self))
+        return {"given": self.given % batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next epoch begin after the batches of a saved state."""
+        self.first = state["given"]
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # any iterator will do
+        self.given, self.first = self.first, 0
+        for number, batch in enumerate(super().__iter__()):
+            if number >= self.given:
+                self.given = number + 1
+                yield batch

@@ -2,13 +2,17 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mnist_lit.files import write_atomically
 
-__all__ = ["ROOT", "Run", "find_checkpoint", "new_run", "run_of"]
+__all__ = ["ROOT", "Run", "find_checkpoint", "find_interrupted", "new_run", "run_of"]
 
 ROOT = Path("runs")  # in the current folder
 RESULTS = "results.json"
@@ -48,6 +52,26 @@ class Run:
         """Put `parts` into `results.json`, each in place of what stood under its name."""
         write_atomically(self.folder / RESULTS, json.dumps(self.results() | parts, indent=2).encode() + b"\n")
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in the same folder.
+
+        Raises:
+            OSError: if one does.
+        """
+        path = self.folder / ".lock"
+        try:
+            with FileLock(path, timeout=0):
+                yield
+                path.unlink()
+        except Timeout as error:
+            raise OSError(f"{self.folder} is being trained by another process") from error
+
+    def clear(self) -> None:
+        """Remove the results of a shorter training, and what a killed process was about to write."""
+        for path in (self.folder / RESULTS, *self.folder.rglob(".*.part")):
+            path.unlink(missing_ok=True)
+
 
 def new_run(experiment: str) -> Run:
     """Make the next free folder of the experiment; two starts at once get two folders.
@@ -76,12 +100,30 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
         if not (path := Path(which)).is_file():
             raise FileNotFoundError(f"no checkpoint at {which}: give best, last or the path of a .ckpt file")
         return path
-    parents = [ROOT / experiment] if experiment else ROOT.glob("*")
-    folders = [folder for parent in parents for folder in _versions(parent)]
-    runs = [run for run in map(Run, folders) if run.config.is_file() and (run.checkpoints / f"{which}.ckpt").is_file()]
-    if not runs:
-        raise FileNotFoundError(f"no run with a {which} checkpoint in {ROOT / (experiment or '')}: train one with fit")
-    return max(runs, key=lambda run: run.config.stat().st_mtime_ns).checkpoints / f"{which}.ckpt"
+    for run in _newest_first(experiment):
+        if (path := run.checkpoints / f"{which}.ckpt").is_file():
+            return path
+    raise FileNotFoundError(f"no run with a {which} checkpoint in {ROOT / (experiment or '')}: train one with fit")
+
+
+def find_interrupted(which: str, experiment: str | None = None) -> tuple[Run, Path | None]:
+    """Return the run to resume and its checkpoint: `last` of the newest unfinished run, else as `find_checkpoint` does.
+
+    The newest run is returned where none is unfinished, and no checkpoint where the run has not saved one yet.
+
+    Raises:
+        FileNotFoundError: if there is no run or no such checkpoint; its message says what to do.
+        ValueError: if the checkpoint lies in no run.
+    """
+    if which == "last":
+        if not (runs := _newest_first(experiment)):
+            raise FileNotFoundError(f"no run in {ROOT / (experiment or '')}: train one with fit")
+        run = next((run for run in runs if "fit" not in run.results()), runs[0])
+        return run, path if (path := run.checkpoints / "last.ckpt").is_file() else None
+    path = find_checkpoint(which, experiment)
+    if (found := run_of(path)) is None:
+        raise ValueError(f"{path} lies in no run: fit can only resume a run in its own folder")
+    return found, path
 
 
 def run_of(checkpoint: Path) -> Run | None:
@@ -89,6 +131,12 @@ def run_of(checkpoint: Path) -> Run | None:
     folder = checkpoint.resolve().parent
     run = Run(Path(os.path.relpath(folder.parent)))
     return run if folder.name == run.checkpoints.name and run.config.is_file() else None
+
+
+def _newest_first(experiment: str | None) -> list[Run]:
+    parents = [ROOT / experiment] if experiment else ROOT.glob("*")
+    runs = [run for parent in parents for run in map(Run, _versions(parent)) if run.config.is_file()]
+    return sorted(runs, key=lambda run: run.config.stat().st_mtime_ns, reverse=True)
 
 
 def _versions(parent: Path) -> list[Path]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
-from jsonargparse.typing import restricted_number_type, restricted_string_type
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
@@ -14,6 +14,9 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.usage import UsageError, explain
 
 __all__ = ["build_parser", "instantiate", "parse", "take_defaults"]
+
+# A config may name Lightning's loggers and callbacks, and those of this package; it imports nothing else.
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
 
 Name = restricted_string_type("Name", r"^\w[\w.-]*$")  # of a folder, not a path
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy takes
@@ -32,6 +35,7 @@ SHORT_HELP = {
 The flags that people change:
   --config FILE            a config file with any of the flags below; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
+  --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
   --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  Adam's learning rate (0.001)
@@ -66,12 +70,16 @@ def build_parser(command: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="a YAML file with any of these flags")
     if fit:
         parser.add_argument("--experiment", type=Name, default="baseline", help="the run goes to runs/NAME/version_<n>")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
+        parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all chance")
+        parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
     else:
         parser.add_argument("--experiment", type=Name, default=None, help="look for the newest run in runs/NAME")
         parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
+        for name in ("seed", "save_every"):  # so that a run's config.yaml can be given
+            parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
-    parser.add_argument("--seed", type=Seed, default=777, help="seed of all that is random: weights, training order")
     parser.add_class_arguments(DigitClassifier, "model")
     parser.add_class_arguments(MNISTDataModule, "data")
     # The run folder is the root directory. The limits are declared below.

@@ -1,11 +1,14 @@
-"""Ctrl-C and SIGTERM as an exception with its exit code."""
+"""Ctrl-C and SIGTERM: end the program at once, or at a place of its choice."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "handle_signals", "stop_now"]
+__all__ = ["StopRequest", "Stopped", "handle_signals", "stop_now"]
+
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Stopped(BaseException):
@@ -13,18 +16,36 @@ class Stopped(BaseException):
 
     Args:
         number: the signal's.
-        hint: what can be done now.
+        hint: what to do now.
     """
 
     def __init__(self, number: int, hint: str = "") -> None:
-        super().__init__(("interrupted" if number == signal.SIGINT else "terminated") + hint)
+        super().__init__(SIGNALS[signal.Signals(number)] + hint)
         self.exit_code = 128 + number
+
+
+class StopRequest:
+    """The first signal is a request, which `check` obeys; a second one ends the process at once."""
+
+    number: int | None = None
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self.number is not None:
+            os.write(2, f"error: {SIGNALS[signal.Signals(number)]} at once\n".encode())
+            os._exit(128 + number)  # without clearing up: files are put in place in one step, none is half-written
+        self.number = number
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self.number is not None:
+            raise Stopped(self.number)
 
 
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let `handler` have Ctrl-C and SIGTERM within this context."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:

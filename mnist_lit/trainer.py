@@ -6,49 +6,39 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
+from mnist_lit.checkpoints import DurableCheckpointIO
 from mnist_lit.runs import Run
 from mnist_lit.usage import UsageError
 
-__all__ = ["best_checkpoint", "build_trainer", "last_checkpoint"]
+__all__ = ["build_trainer"]
 
 
 class RunLogger(TensorBoardLogger):
     """TensorBoard's events, straight into the run folder."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run.folder.parent, name="", version=run.folder.name, default_hp_metric=False)
+    def __init__(self, run: Run, resumed_at: int | None = None) -> None:
+        # TensorBoard drops what an interrupted run has logged from the purge step on.
+        folder = run.folder
+        super().__init__(folder.parent, "", folder.name, default_hp_metric=False, purge_step=resumed_at)
 
     def save(self) -> None:
         """Write no hparams.yaml: the run's config.yaml says more."""
 
 
-def best_checkpoint(run: Run, *, validated: bool) -> ModelCheckpoint:
-    """Return the callback that keeps `best.ckpt`: the best validation accuracy or, without validation, the last."""
-    return _checkpoint(run, "best", monitor="val/accuracy" if validated else None, mode="max")
-
-
-def last_checkpoint(run: Run) -> ModelCheckpoint:
-    """Return the callback that keeps `last.ckpt`, written at the end of every epoch."""
-    return _checkpoint(run, "last", save_on_train_epoch_end=True)
-
-
-def _checkpoint(run: Run, name: str, **when: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        run.checkpoints, filename=name, enable_version_counter=False, auto_insert_metric_name=False, **when
-    )
-
-
-def build_trainer(settings: Any, run: Run | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
+def build_trainer(
+    settings: Any, run: Run | None = None, callbacks: Sequence[Callback] = (), resumed_at: int | None = None
+) -> Trainer:
     """Return a Trainer that writes into `run`, or nowhere.
 
     Args:
         settings: the arguments of the Trainer as given by the user, which win.
         run: where to log and keep checkpoints.
         callbacks: besides the user's and those that show progress.
+        resumed_at: the step that the run goes on from, if it has been started before.
 
     Raises:
         UsageError: if the Trainer refuses its arguments.
@@ -63,12 +53,16 @@ def build_trainer(settings: Any, run: Run | None = None, callbacks: Sequence[Cal
         own.append(EpochLines())
         given["default_root_dir"] = run.folder
         if given["logger"] is None or given["logger"] is True:
-            given["logger"] = RunLogger(run)
+            given["logger"] = RunLogger(run, resumed_at)
         if given["logger"]:
             own.append(LearningRateMonitor(logging_interval="epoch"))
-    theirs = given["callbacks"] or []
-    given["callbacks"] = own + (theirs if isinstance(theirs, list) else [theirs])
+        given["plugins"] = [DurableCheckpointIO(), *_listed(given["plugins"])]
+    given["callbacks"] = own + _listed(given["callbacks"])
     try:
         return Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UsageError(f"Trainer: {error}") from error
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]

@@ -9,9 +9,13 @@ from lightning.pytorch import Trainer
 
 from mnist_lit import cli, idx
 from mnist_lit.datasets import DATASETS
+from mnist_lit.runs import Run
 
 FLAGS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=60", "--model.channels=[4,8]"]
 """Of a training that takes a second or two, on real digits; evaluation is whole."""
+
+RUN = Run(Path("runs/baseline/version_0"))
+"""What `trained` leaves."""
 
 MNIST = DATASETS["MNIST"]
 Command = Callable[..., tuple[int, str, str]]
@@ -45,3 +49,10 @@ def command(
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def trained(command: Command) -> Command:
+    """A short finished run in the current folder."""
+    assert command("fit", *FLAGS)[0] == 0
+    return command

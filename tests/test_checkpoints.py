@@ -1,7 +1,9 @@
 """Opening a checkpoint gives weights and plain settings, or one clear line; it never runs code."""
 
+import errno
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from conftest import stock_trainer
 
 from mnist_lit import DigitClassifier, MNISTDataModule
-from mnist_lit.checkpoints import load_weights, read_checkpoint, settings_of
+from mnist_lit.checkpoints import DurableCheckpointIO, load_weights, open_checkpoint, read_checkpoint, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,85 @@ def test_a_plain_state_dict_is_not_a_checkpoint_of_fit(tmp_path: Path) -> None:
     torch.save(DigitClassifier().state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights.pt was not written by this program's fit"):
         read_checkpoint(tmp_path / "weights.pt")
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    content = checkpoint.read_bytes()
+    for place in range(0, len(content), len(content) // 50):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        (path := tmp_path / "other.ckpt").write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except ValueError:
+            continue
+        whole = read_checkpoint(checkpoint)
+        assert all(torch.equal(value, whole["state_dict"][name]) for name, value in found["state_dict"].items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(checkpoint: Path, value: float, tmp_path: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    content["state_dict"]["network.fc.bias"][3] = value
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt has weights that are not finite numbers"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_200_megabytes_of_junk_are_refused(tmp_path: Path) -> None:
+    with (path := tmp_path / "other.ckpt").open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1_000_000))
+    with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
+        read_checkpoint(path)
+
+
+def test_in_a_notebook_too_no_code_in_a_checkpoint_is_run(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    content = torch.load(checkpoint, weights_only=True)
+    for hostile in (
+        content | {"hyper_parameters": Hostile()},
+        content | {"hyper_parameters": {"_instantiator": "os.mkdir", "_class_path": "os.mkdir"}},
+    ):
+        torch.save(hostile, "other.ckpt")
+        with pytest.raises((pickle.UnpicklingError, ValueError)):
+            DigitClassifier.load_from_checkpoint("other.ckpt")
+    assert not Path("trap").exists()
+    assert DigitClassifier.load_from_checkpoint(checkpoint).hparams == content["hyper_parameters"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io = DurableCheckpointIO()
+    io.save_checkpoint({"a": 1}, path := tmp_path / "other.ckpt")
+    before = path.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    content = read_checkpoint(checkpoint)
+    with pytest.raises(OSError, match=r"No space left on device: .*other.ckpt"):
+        io.save_checkpoint(content, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_beside_a_damaged_last_checkpoint_the_newest_is_taken(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (last := tmp_path / "last.ckpt").write_bytes(checkpoint.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"last.ckpt is not a complete checkpoint"):
+        open_checkpoint(last)
+    for age, name in enumerate(["new.ckpt", "old.ckpt"]):
+        shutil.copy(checkpoint, tmp_path / name)
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert open_checkpoint(last)[0] == tmp_path / "new.ckpt"
+    assert capsys.readouterr().out == f"{last} is not a complete checkpoint: taking {tmp_path / 'new.ckpt'} instead\n"
+    (best := tmp_path / "best.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"best.ckpt is not a complete checkpoint"):
+        open_checkpoint(best)

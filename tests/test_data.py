@@ -62,11 +62,10 @@ def test_training_does_not_even_read_the_test_set(data_dir: Path) -> None:
 
 
 def test_training_order_follows_torchs_seed_and_changes_every_epoch(data_dir: Path) -> None:
-    data = module(data_dir, "fit")
     orders = []
     for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]:
         torch.manual_seed(seed)
-        loader = data.train_dataloader()
+        loader = module(data_dir, "fit").train_dataloader()
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as the Trainer does
         orders.append(labels_of(loader))
     assert torch.equal(orders[0], orders[1])

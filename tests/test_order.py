@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import MNIST
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from mnist_lit import idx
-from mnist_lit.order import EpochShuffle, split
+from mnist_lit.order import EpochShuffle, ResumableLoader, split
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,21 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     assert len({tuple(order) for order in [*orders, list(EpochShuffle(1_000, seed=6))]}) == 4
     assert all(sorted(order) == list(range(1_000)) for order in orders)
     assert len(jumped) == 1_000
+
+
+def resumable(limit: float) -> ResumableLoader:
+    return ResumableLoader(limit=limit, dataset=TensorDataset(torch.arange(10)), batch_size=2)
+
+
+@pytest.mark.parametrize(("limit", "states"), [(1.0, [1, 2, 3, 4, 0]), (0.6, [1, 2, 0]), (3, [1, 2, 0])])
+def test_a_loader_goes_on_after_what_it_had_given(limit: float, states: list[int]) -> None:
+    loader = resumable(limit)
+    whole = [batch[0].tolist() for batch in loader]
+    for place, batch in zip(range(len(states)), loader, strict=False):
+        assert batch[0].tolist() == whole[place]
+        state = loader.state_dict()
+        assert state == {"given": states[place]}
+        again = resumable(limit)
+        again.load_state_dict(state)
+        assert [rest[0].tolist() for rest in again] == whole[states[place] :]
+        assert [rest[0].tolist() for rest in again] == whole, "the epoch after it is whole"

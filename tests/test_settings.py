@@ -147,6 +147,17 @@ def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str)
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(message)
 
 
+@pytest.mark.parametrize("group", ["logger", "callbacks", "profiler", "strategy", "plugins", "accelerator"])
+def test_no_config_imports_a_module(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n")
+    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: hostile.Trap\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=rf"--trainer.{group}: .*hostile.Trap"):
+        parse(build_parser("fit"), ["--config=bad.yaml"])
+    assert not Path("trap").exists()
+
+
 def test_a_value_out_of_range_is_a_usage_error() -> None:
     parser = build_parser("fit")
     with pytest.raises(UsageError, match="batch_size must be 1 to 55,000"):

@@ -10,12 +10,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
-from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.guards import KeepLast
 from mnist_lit.runs import Run, new_run
 from mnist_lit.settings import build_parser, parse
-from mnist_lit.trainer import best_checkpoint, build_trainer, last_checkpoint
+from mnist_lit.signals import StopRequest
+from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
 
 
@@ -39,31 +40,8 @@ def of_type(trainer: Trainer, kind: type) -> list[Any]:
 
 def test_events_go_straight_into_the_run_folder_and_nothing_else_does(run: Run, data_dir: Path) -> None:
     run.config.touch()
-    fit(build_trainer(settings("--trainer.max_steps=60"), run, [last_checkpoint(run)]), data_dir)
+    fit(build_trainer(settings("--trainer.max_steps=60"), run, [KeepLast(run, 200, StopRequest())]), data_dir)
     assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
-
-
-def test_best_is_the_epoch_of_the_best_validation_accuracy_and_last_the_last(run: Run, data_dir: Path) -> None:
-    best, last = best_checkpoint(run, validated=True), last_checkpoint(run)
-    trainer = build_trainer(settings("--trainer.max_epochs=3", "--trainer.limit_train_batches=50"), run, [best, last])
-    scores = []
-
-    class Watch(EpochLines):
-        def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-            scores.append(trainer.callback_metrics["val/accuracy"].item())
-
-    trainer.callbacks.append(Watch())  # type: ignore[attr-defined]
-    fit(trainer, data_dir)
-    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == scores.index(max(scores))
-    assert read_checkpoint(run.checkpoints / "last.ckpt")["epoch"] == 2
-    assert best.best_model_score == pytest.approx(max(scores))
-
-
-def test_without_validation_best_is_last(run: Run, data_dir: Path) -> None:
-    callbacks = [best_checkpoint(run, validated=False), last_checkpoint(run)]
-    arguments = settings("--trainer.max_epochs=2", "--trainer.limit_train_batches=50", "--trainer.limit_val_batches=0")
-    fit(build_trainer(arguments, run, callbacks), data_dir, val_size=0)
-    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == 1
 
 
 def test_a_users_logger_and_callbacks_are_kept(run: Run) -> None:

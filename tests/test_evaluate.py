@@ -1,0 +1,119 @@
+"""A checkpoint in use does what the README says, on the real digits."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import FLAGS, MNIST, RUN, Command
+
+from mnist_lit import DigitClassifier, idx
+from mnist_lit.model import Batch
+
+
+def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
+    expected = RUN.results()
+    RUN.record(test=expected["test"] | {"loss": -1})
+    code, out, err = trained("test")
+    assert (code, err) == (0, "")
+    assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
+    assert RUN.results() == expected
+    assert len(list(Path("runs/baseline").iterdir())) == 1, "no new folder"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ckpt_path=last", f"not recorded in {RUN.folder}: its result is that of best.ckpt"),
+        ("--trainer.limit_test_batches=1", f"not recorded in {RUN.folder}: its result is that of all 10,000 images"),
+    ],
+)
+def test_another_test_leaves_the_recorded_result(trained: Command, flag: str, message: str) -> None:
+    expected = RUN.results()
+    code, out, _ = trained("test", flag)
+    assert code == 0
+    assert message in out
+    assert RUN.results() == expected
+
+
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_a_limit_of_no_batches_is_wrong_usage(name: str, command: Command) -> None:
+    code, _, err = command(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
+    assert code == 2
+    assert err == f"error: --trainer.limit_{name.removesuffix('idate')}_batches: 0 leaves nothing to {name}\n"
+
+
+def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Command) -> None:
+    code, out, _ = trained("validate")
+    assert code == 0
+    assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
+    assert out.rstrip().endswith("in 5,000")
+
+
+def test_a_checkpoint_alone_is_enough_in_another_folder(
+    trained: Command, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = RUN.results()["test"]
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(RUN.checkpoints / "best.ckpt", folder / "mine.ckpt")
+    monkeypatch.chdir(folder)
+    code, out, _ = trained("test", "--ckpt_path=mine.ckpt")
+    assert code == 0
+    assert f"{10_000 - expected['correct']:,} errors in 10,000" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "mine.ckpt"]
+    assert trained("predict", "--ckpt_path=mine.ckpt")[0] == 0
+    assert (folder / "predictions.csv").is_file()
+
+
+def test_the_checkpoints_batch_size_holds_unless_another_is_given(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("fit", *FLAGS, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
+    sizes = []
+    step = DigitClassifier.test_step
+
+    def note(classifier: DigitClassifier, batch: Batch) -> None:
+        sizes.append(len(batch[1]))
+        step(classifier, batch)
+
+    monkeypatch.setattr(DigitClassifier, "test_step", note)
+    for flags in ([], ["--data.batch_size=1000"]):
+        assert command("test", *flags)[0] == 0
+    assert sizes == [250] * 40 + [1_000] * 10
+
+
+def test_a_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
+    code, _, err = trained("test", "--model.channels=[4,9]")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "do not fit the network: was a --model flag changed?" in err
+
+
+def test_experiments_are_kept_apart(trained: Command) -> None:
+    assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
+    assert "runs/other/version_0/checkpoints/best.ckpt" in trained("test")[1]
+    assert "runs/baseline/version_0/checkpoints/best.ckpt" in trained("test", "--experiment=baseline")[1]
+    code, _, err = trained("test", "--experiment=none")
+    assert (code, err) == (1, "error: no run with a best checkpoint in runs/none: train one with fit\n")
+
+
+def test_predict_writes_a_row_for_every_test_image_in_the_files_order(trained: Command, data_dir: Path) -> None:
+    code, out, _ = trained("predict")
+    assert code == 0
+    assert str(RUN.folder / "predictions.csv") in out
+    with (RUN.folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
+    assert [row["image"] for row in rows] == [str(n) for n in range(10_000)]
+    _, labels = idx.read(MNIST, data_dir, train=False)
+    correct = sum(int(row["digit"]) == label for row, label in zip(rows, labels.tolist(), strict=True))
+    assert correct == RUN.results()["test"]["correct"]
+    for row in rows[:100]:
+        shares = [float(row[f"p{digit}"]) for digit in range(10)]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert max(shares) == shares[int(row["digit"])] == float(row["probability"])
+
+
+def test_predictions_go_where_they_are_asked_for(trained: Command) -> None:
+    assert trained("predict", "--output=mine/digits.csv")[0] == 0
+    assert Path("mine/digits.csv").is_file()
+    assert not (RUN.folder / "predictions.csv").exists()

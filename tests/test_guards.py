@@ -1,0 +1,154 @@
+"""The best and the last checkpoint are kept, and nothing that is not finite gets into them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import stock_trainer
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.guards import FiniteLoss, KeepBest, KeepLast, SeedSteps
+from mnist_lit.runs import Run, new_run
+from mnist_lit.signals import Stopped, StopRequest
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return new_run("a")
+
+
+class Watch(Callback):
+    """Note what is there after each step and epoch."""
+
+    def __init__(self, run: Run) -> None:
+        self.last = run.checkpoints / "last.ckpt"
+        self.steps: list[int] = []
+        self.scores: list[float] = []
+        self.chance: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.chance.append(torch.rand(()).item())
+        if self.last.exists():
+            self.steps.append(read_checkpoint(self.last)["global_step"])
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.scores.append(float(trainer.callback_metrics["val/accuracy"]))
+
+
+def fit(data_dir: Path, run: Run, *callbacks: Callback, **arguments: Any) -> DigitClassifier:
+    settings = {"max_epochs": 2, "limit_train_batches": 20, "limit_val_batches": 5} | arguments
+    classifier, data = DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir))
+    stock_trainer(run.folder, callbacks=list(callbacks), **settings).fit(classifier, data)
+    return classifier
+
+
+def keep_last(run: Run, every: int = 200) -> KeepLast:
+    return KeepLast(run, every, StopRequest())
+
+
+def test_best_is_the_epoch_of_the_best_validation_accuracy_and_last_the_last(run: Run, data_dir: Path) -> None:
+    best, watch = KeepBest(run, validated=True), Watch(run)
+    fit(data_dir, run, best, keep_last(run), watch, max_epochs=3)
+    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == watch.scores.index(max(watch.scores))
+    assert read_checkpoint(run.checkpoints / "last.ckpt")["epoch"] == 2
+    assert float(best.best_model_score or 0) == pytest.approx(max(watch.scores))
+
+
+def test_without_validation_best_is_last(run: Run, data_dir: Path) -> None:
+    fit(data_dir, run, KeepBest(run, validated=False), keep_last(run), limit_val_batches=0)
+    assert read_checkpoint(run.checkpoints / "best.ckpt")["epoch"] == 1
+
+
+def test_the_best_score_is_remembered_where_a_run_has_been_moved(run: Run, data_dir: Path) -> None:
+    best = KeepBest(run, validated=True)
+    fit(data_dir, run, best, keep_last(run))
+    moved = Run(run.folder.rename("moved"))
+    again = KeepBest(moved, validated=True)
+    again.load_state_dict(best.state_dict())
+    assert again.best_model_score == best.best_model_score
+    assert again.kth_value == best.kth_value
+    here = str((moved.checkpoints / "best.ckpt").absolute())
+    assert again.best_model_path == again.kth_best_model_path == here
+    assert list(again.best_k_models) == [here]
+
+
+def test_last_is_saved_every_few_steps_and_at_the_end_of_an_epoch(run: Run, data_dir: Path) -> None:
+    watch = Watch(run)
+    fit(data_dir, run, watch, keep_last(run, every=8))
+    assert watch.steps == [8] * 8 + [16] * 4 + [20] * 8 + [28] * 8 + [36] * 4
+    assert read_checkpoint(run.checkpoints / "last.ckpt")["global_step"] == 40
+
+
+def test_last_is_never_saved_within_an_accumulated_step_nor_before_a_validation(run: Run, data_dir: Path) -> None:
+    watch = Watch(run)
+    fit(data_dir, run, watch, keep_last(run, every=1), accumulate_grad_batches=3, val_check_interval=9, max_epochs=1)
+    assert watch.steps == [1] * 3 + [2] * 6 + [4] * 3 + [5] * 5, "after batches 3, 6, 12 and 15; not 9, 18 and 20"
+
+
+@pytest.mark.parametrize("place", ["on_sanity_check_start", "on_train_batch_start", "on_validation_batch_start"])
+def test_a_signal_is_obeyed_where_training_resumes_exactly(run: Run, data_dir: Path, place: str) -> None:
+    last = keep_last(run)
+    ask = Callback()
+    setattr(ask, place, lambda *_: last.stop.note(15, None) if last.stop.number is None else None)
+    with pytest.raises(Stopped, match="terminated") as stopped:
+        fit(data_dir, run, ask, last, num_sanity_val_steps=1 if place == "on_sanity_check_start" else 0)
+    assert stopped.value.exit_code == 143
+    if place == "on_train_batch_start":
+        assert read_checkpoint(last.path)["global_step"] == 1, "the step in hand was finished"
+    else:
+        assert not last.path.exists(), "nothing had been trained since the last save"
+
+
+def spoil(loss: float) -> Callback:
+    """Return a callback that makes the loss of step 7 be `loss`."""
+
+    class Spoil(Callback):
+        def on_before_backward(self, trainer: Trainer, _module: Any, given: Tensor) -> None:
+            if trainer.global_step == 6:
+                given.data.fill_(loss)
+
+    return Spoil()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(run: Run, data_dir: Path, loss: float) -> None:
+    last = keep_last(run, every=3)
+    with pytest.raises(ValueError, match=rf"the loss is {loss} in step 7: try a lower --model.learning_rate"):
+        fit(data_dir, run, spoil(loss), FiniteLoss(), last)
+    assert read_checkpoint(last.path)["global_step"] == 6
+
+
+def test_weights_that_are_not_finite_are_never_saved(run: Run, data_dir: Path) -> None:
+    class Spoil(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 8:
+                next(trainer.lightning_module.parameters()).data.fill_(math.nan)
+
+    last = keep_last(run, every=4)
+    with pytest.raises(ValueError, match=r"the weights are not finite after step 8"):
+        fit(data_dir, run, Spoil(), last)
+    assert read_checkpoint(last.path)["global_step"] == 4
+
+
+class Disturb(Callback):
+    """Use chance between the steps."""
+
+    def on_validation_start(self, *_: Any) -> None:
+        torch.rand(3)
+
+
+def test_chance_in_a_step_depends_on_nothing_but_the_seed_and_the_step(run: Run, data_dir: Path) -> None:
+    chances = []
+    for seed, disturbed in ((1, False), (1, True), (2, False)):
+        watch = Watch(run)
+        other = Disturb() if disturbed else Callback()
+        fit(data_dir, run, SeedSteps(seed), watch, other, keep_last(run))
+        chances.append(watch.chance)
+    assert chances[0] == chances[1]
+    assert len(set(chances[0]) | set(chances[2])) == 80, "every step has its own"

@@ -1,0 +1,311 @@
+"""A run that is interrupted, wherever and however, goes on to exactly what it would have been."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+import torch
+from conftest import RUN, Command
+from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from mnist_lit import DigitClassifier, checkpoints
+from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.files import write_atomically
+from mnist_lit.model import Batch
+
+LAST, BEST = RUN.checkpoints / "last.ckpt", RUN.checkpoints / "best.ckpt"
+FLAGS = [
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=20",
+    "--trainer.limit_val_batches=5",
+    "--trainer.limit_test_batches=5",
+    "--model.channels=[4,8]",
+    "--save_every=6",
+]
+
+
+def differences(first: Any, second: Any, at: str = "") -> list[str]:
+    """Return where the contents of checkpoints differ, tensors by a single bit."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return [] if torch.equal(first, second) else [at]
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return [found for key in first for found in differences(first[key], second[key], f"{at}/{key}")]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [found for i, (one, other) in pairs for found in differences(one, other, f"{at}/{i}")]
+    return [] if type(first) is type(second) and first == second else [f"{at}: {first} != {second}"]
+
+
+def outcome() -> dict[str, Any]:
+    """Return all that a run in the current folder came to, but for the time that it took."""
+    content = {path.name: read_checkpoint(path) for path in (LAST, BEST)}
+    for checkpoint in content.values():
+        del checkpoint["callbacks"]["Timer"]
+    events = EventAccumulator(str(RUN.folder)).Reload()
+    curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    fitted = {name: value for name, value in RUN.results()["fit"].items() if name.startswith(("best", "epochs"))}
+    return {"checkpoints": content, "curves": curves, "fit": fitted, "config": RUN.config.read_text()}
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Copies of the run's folder: what there was just after each checkpoint had been saved, if the run died then."""
+    taken: list[Path] = []
+
+    def save(path: Path, content: bytes) -> None:
+        write_atomically(path, content)
+        taken.append(tmp_path / f"{len(taken)}" / path.name)
+        shutil.copytree(RUN.folder, taken[-1].parent)
+
+    monkeypatch.setattr(checkpoints, "write_atomically", save)
+    return taken
+
+
+def use_chance_and_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training have dropout, AdamW and a rate that changes each step."""
+
+    def optimizers(classifier: DigitClassifier) -> dict[str, Any]:
+        optimizer = AdamW(classifier.parameters())
+        schedule = OneCycleLR(optimizer, max_lr=0.01, total_steps=40)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def forward(classifier: DigitClassifier, pixels: Tensor) -> Tensor:
+        logits: Tensor = classifier.network(torch.nn.functional.dropout(pixels.float(), 0.2, classifier.training))
+        return logits
+
+    monkeypatch.setattr(DigitClassifier, "configure_optimizers", optimizers)
+    monkeypatch.setattr(DigitClassifier, "forward", forward)
+
+
+@pytest.mark.parametrize("kind", ["default", "chance and schedule", "accumulation"])
+def test_training_goes_on_bit_for_bit_from_every_checkpoint(
+    command: Command, snapshots: list[Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "chance and schedule":
+        use_chance_and_a_schedule(monkeypatch)
+    flags = ["--trainer.accumulate_grad_batches=3"] if kind == "accumulation" else []
+    assert command("fit", *FLAGS, *flags)[0] == 0
+    expected = outcome()
+    assert len(expected["curves"]["train/loss"]) == len(expected["curves"]["val/accuracy"]) == 2
+    assert {path.name for path in snapshots} == {"best.ckpt", "last.ckpt"}
+    assert len(snapshots) >= 6
+    for snapshot in snapshots.copy():
+        shutil.rmtree(RUN.folder)
+        shutil.copytree(snapshot.parent, RUN.folder)
+        code, out, err = command("fit", "--ckpt_path", RUN.checkpoints / snapshot.name)
+        assert (code, err) == (0, ""), "no other flag is needed"
+        assert f"resuming {RUN.checkpoints / snapshot.name}" in out
+        assert differences(outcome(), expected) == []
+
+
+@pytest.fixture
+def interrupted(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Let something happen in step 27 of 40; return what is expected of the run in the end, and how it ended now."""
+
+    def interrupt(happen: Callable[[], None]) -> tuple[dict[str, Any], tuple[int, str, str]]:
+        assert command("fit", *FLAGS)[0] == 0
+        expected = outcome()
+        shutil.rmtree("runs")
+        with monkeypatch.context() as patch:
+            in_step(27, happen, patch)
+            return expected, command("fit", *FLAGS)
+
+    return interrupt
+
+
+def in_step(number: int, happen: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = DigitClassifier.training_step
+
+    def training_step(classifier: DigitClassifier, batch: Batch) -> Tensor:
+        if classifier.global_step == number - 1:
+            happen()
+        return step(classifier, batch)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", training_step)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
+    command: Command, interrupted: Callable[..., Any], number: int, code: int, word: str
+) -> None:
+    expected, ended = interrupted(lambda: os.kill(os.getpid(), number))
+    assert ended[0] == code
+    assert ended[2] == f"error: {word}: to go on, python {sys.argv[0]} fit --ckpt_path {LAST}\n"
+    assert read_checkpoint(LAST)["global_step"] == 27
+    assert command("fit", "--ckpt_path", LAST)[0] == 0
+    assert differences(outcome(), expected) == []
+
+
+def test_several_interruptions_change_nothing(
+    command: Command, interrupted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = interrupted(terminate)
+    for step in (28, 35):
+        with monkeypatch.context() as patch:
+            in_step(step, terminate, patch)
+            assert command("fit", "--ckpt_path=last")[0] == 143
+        assert read_checkpoint(LAST)["global_step"] == step
+    assert command("fit", "--ckpt_path=last")[0] == 0
+    assert differences(outcome(), expected) == []
+
+
+def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays_whole(
+    command: Command, interrupted: Callable[..., Any]
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        expected, (code, _, err) = interrupted(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1])))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, err) == (1, f"error: {LAST}: File too large\n")
+    assert sorted(path.name for path in RUN.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert command("fit", "--ckpt_path=last")[0] == 0
+    assert differences(outcome(), expected) == []
+
+
+def test_checkpoints_do_not_pass_through_another_file_system(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", "/nowhere")
+        assert command("fit", *FLAGS)[0] == 0
+    assert LAST.is_file()
+
+
+def test_a_damaged_last_checkpoint_is_told_and_the_newest_whole_one_taken(
+    command: Command, interrupted: Callable[..., Any]
+) -> None:
+    expected, _ = interrupted(terminate)
+    LAST.write_bytes(LAST.read_bytes()[:-100])
+    stray = RUN.checkpoints / ".last.ckpt.1.part"
+    stray.touch()
+    code, out, err = command("fit", "--ckpt_path=last")
+    assert (code, err) == (0, "")
+    assert f"{LAST} is not a complete checkpoint: taking {BEST} instead" in out
+    assert differences(outcome(), expected) == []
+    assert not stray.exists()
+
+
+def test_a_run_that_had_saved_nothing_starts_again(command: Command) -> None:
+    assert command("fit", *FLAGS)[0] == 0
+    expected = outcome()
+    shutil.rmtree(RUN.checkpoints)
+    (RUN.folder / "results.json").unlink()
+    code, out, _ = command("fit", "--ckpt_path=last")
+    assert code == 0
+    assert f"{RUN.folder} was interrupted before its first checkpoint: it starts again" in out
+    assert differences(outcome(), expected) == []
+
+
+def test_a_finished_run_is_said_to_be_finished(command: Command) -> None:
+    assert command("fit", *FLAGS)[0] == 0
+    expected = outcome(), RUN.results()
+    assert command("fit", "--ckpt_path=last") == (
+        0,
+        f"{RUN.folder} is finished: give more --trainer.max_epochs to train it longer\n",
+        "",
+    )
+    assert differences((outcome(), RUN.results()), expected) == []
+
+
+def test_training_longer_equals_training_that_long_from_the_start(command: Command) -> None:
+    assert command("fit", *FLAGS)[0] == 0
+    expected = outcome()
+    shutil.rmtree("runs")
+    assert command("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[0] == 0
+    assert differences(outcome(), expected) == []
+
+
+def test_last_is_of_the_newest_unfinished_run(command: Command) -> None:
+    for name in ("a", "b"):
+        assert command("fit", *FLAGS, f"--experiment={name}", "--trainer.max_epochs=1")[0] == 0
+    Path("runs/a/version_0/results.json").unlink()
+    assert "resuming runs/a/version_0/checkpoints/last.ckpt" in command("fit", "--ckpt_path=last")[1]
+    assert "runs/a/version_0 is finished" in command("fit", "--ckpt_path=last")[1], "it is the newest now"
+    assert "runs/b/version_0 is finished" in command("fit", "--ckpt_path=last", "--experiment=b")[1]
+
+
+def test_what_cannot_be_resumed_is_told_in_one_line_and_left_as_it_is(command: Command) -> None:
+    assert command("fit", "--ckpt_path=last")[2] == "error: no run in runs: train one with fit\n"
+    assert command("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    (RUN.folder / "results.json").unlink()
+    before = {path: path.read_bytes() for path in RUN.folder.rglob("*") if path.is_file()}
+    shutil.copy(LAST, "mine.ckpt")
+    with FileLock(RUN.folder / ".lock"):
+        for flags, message in (
+            (["--ckpt_path=mine.ckpt"], "mine.ckpt lies in no run"),
+            (["--ckpt_path=last", "--model.channels=[5]"], f"the weights in {LAST} do not fit the network"),
+            (["--ckpt_path=last"], f"{RUN.folder} is being trained by another process"),
+        ):
+            code, _, err = command("fit", *flags)
+            assert (code, err.count("\n")) == (1, 1)
+            assert err.startswith(f"error: {message}")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_best_score_goes_on_where_a_run_has_been_moved(command: Command, interrupted: Callable[..., Any]) -> None:
+    expected, _ = interrupted(terminate)
+    elsewhere = Path("runs/other/version_7")
+    elsewhere.parent.mkdir()
+    RUN.folder.rename(elsewhere)
+    assert command("fit", "--ckpt_path=last")[::2] == (0, "")
+    elsewhere.rename(RUN.folder)
+    assert outcome()["fit"] == expected["fit"]
+
+
+TRAIN = Path(__file__).parent.parent / "train.py"
+KILLS = 24
+
+
+@pytest.mark.slow
+def test_no_kill_at_any_moment_changes_the_end(command: Command) -> None:
+    """At seeded random times, a quarter of them during a save; every other run is killed a second time."""
+    flags = [*FLAGS, "--trainer.max_epochs=3", "--trainer.limit_train_batches=100", "--save_every=9"]
+    start = monotonic()
+    subprocess.run([sys.executable, TRAIN, "fit", *flags], check=True, stdout=subprocess.DEVNULL)
+    seconds = monotonic() - start
+    expected = outcome()
+    chance = random.Random(777)
+    for number in range(KILLS):
+        shutil.rmtree("runs")
+        killed = kill(flags, chance.uniform(0.3, 1) * seconds, saving=number % 4 == 0)
+        if killed and number % 2:
+            kill(["--ckpt_path=last"], chance.uniform(0.5, 1) * seconds, saving=False)
+        sleep(1)  # files of events are in the order of the seconds when they were begun
+        if not RUN.config.is_file():
+            assert command("fit", *flags)[0] == 0, "it was killed before it was a run"
+        elif "fit" not in RUN.results():
+            assert command("fit", "--ckpt_path=last")[::2] == (0, "")
+        assert differences(outcome(), expected) == []
+        assert not list(Path("runs").rglob("*.part"))
+
+
+def kill(flags: list[str], seconds: float, *, saving: bool) -> bool:
+    """Start a training, kill it after a time or (if `saving`) in the next save; return whether it was alive."""
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, "fit", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    sleep(seconds)
+    while saving and process.poll() is None and not list(RUN.checkpoints.glob(".*.part")):
+        pass
+    process.kill()
+    return process.wait() == -signal.SIGKILL
