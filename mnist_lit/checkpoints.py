@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.files import write_atomically
+from mnist_lit.processes import say
 
 __all__ = ["DurableCheckpointIO", "load_weights", "open_checkpoint", "read_checkpoint", "settings_of"]
 
@@ -67,7 +68,7 @@ def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
         others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda other: other.stat().st_mtime_ns)
         if path.name != "last.ckpt" or not others:
             raise
-        print(f"{str(error).partition(':')[0]}: taking {others[-1]} instead")
+        say(f"{str(error).partition(':')[0]}: taking {others[-1]} instead")
         return others[-1], read_checkpoint(others[-1])
 
 

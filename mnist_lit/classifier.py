@@ -7,14 +7,17 @@ from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mnist_lit.model import CNN, DIGITS, Batch
 
 __all__ = ["DigitClassifier"]
+
+COUNTED = ("train_loss", "train_accuracy")
 
 
 class DigitClassifier(LightningModule):
@@ -46,6 +49,7 @@ class DigitClassifier(LightningModule):
         self.train_loss.persistent(mode=True)
         self.train_accuracy = MulticlassAccuracy(DIGITS, average="micro", validate_args=False)
         self.train_accuracy.persistent(mode=True)
+        self.loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
         """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
 
@@ -92,37 +96,48 @@ class DigitClassifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Count from zero."""
+        self.loss.reset()
         self.confusion.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch) -> None:
-        """Count what is read as what, and log `val/loss`."""
-        self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/accuracy`, which selects the best checkpoint."""
-        self._log_accuracy("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Count from zero."""
-        self.confusion.reset()
-
-    def test_step(self, batch: Batch) -> None:
-        """Count what is read as what, and log `test/loss`."""
-        self._evaluate(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test/accuracy`."""
-        self._log_accuracy("test")
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+        """Count what is read as what."""
         pixels, labels = batch
         logits = self(pixels)
+        self.loss.update(cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
-        self.log(f"{stage}/loss", cross_entropy(logits, labels), batch_size=len(labels))
 
-    def _log_accuracy(self, stage: str) -> None:
-        counts = self.confusion.compute()
-        self.log(f"{stage}/accuracy", counts.diagonal().sum() / counts.sum(), prog_bar=True)
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/loss` and `test/accuracy`."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, stage: str) -> None:
+        counts = self.confusion.compute()  # of all processes; each logs the same, of which a mean might differ
+        accuracy = counts.diagonal().sum() / counts.sum()
+        self.log(f"{stage}/loss", self.loss.compute(), sync_dist=True, reduce_fx="max")
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what each process has counted in the epoch so far, (processes,)."""
+        for name, count in checkpoint["state_dict"].items():
+            if name.startswith(COUNTED):
+                counts = gather_all_tensors(count) if distributed.is_initialized() else [count]
+                checkpoint["state_dict"][name] = torch.stack(counts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let each process go on with its own count or, where there were not as many, the first one with the sum."""
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        for name, counts in checkpoint["state_dict"].items():
+            if name.startswith(COUNTED):
+                total = counts.sum().expand(processes) * (torch.arange(processes) == 0)
+                checkpoint["state_dict"][name] = (counts if len(counts) == processes else total)[self.global_rank]
 
     def predict_step(self, batch: Batch) -> Tensor:
         """Return probabilities (B, 10)."""

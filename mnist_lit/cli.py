@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C,
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:  # whatever it is, a person gets one line
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
+        if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            return 0  # the first process tells it; a failure here would have Lightning kill that one
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))
@@ -81,7 +84,8 @@ def _prepare_output() -> None:
     """Show every line at once, also through a pipe, and drop what a user can do nothing about."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Batches come from memory: workers would make it slower.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     # Lightning 2.6 asks torch 2.14 in a way that is about to change.

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from mnist_lit import idx
 from mnist_lit.datasets import DATASETS, DatasetName
 from mnist_lit.model import Batch
-from mnist_lit.order import EpochShuffle, ResumableLoader, split
+from mnist_lit.order import EpochShuffle, InOrder, ResumableLoader, split
 
 __all__ = ["TRAIN_IMAGES", "Digits", "MNISTDataModule"]
 
@@ -49,7 +49,7 @@ class MNISTDataModule(LightningDataModule):
     evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`.
 
     Args:
-        batch_size: images in a batch.
+        batch_size: images in a batch, of all processes together where training is distributed.
         val_size: images held out of the training set; 0 trains on all of it (with the Trainer's `limit_val_batches=0`).
         split_seed: which images are held out.
         dataset: MNIST, FashionMNIST or KMNIST.
@@ -105,24 +105,32 @@ class MNISTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled full batches."""
-        order = EpochShuffle(len(self.train_set), self.order_seed)
+        order = EpochShuffle(len(self.train_set), self.order_seed, self.batch_size, *self._share)
         limit = self.trainer.limit_train_batches if self.trainer else 1.0
-        return ResumableLoader(limit=limit, dataset=self.train_set, sampler=order, drop_last=True, **self._batches)
+        return ResumableLoader(limit=limit, dataset=self.train_set, sampler=order, **self._batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, in the files' order."""
-        return DataLoader(self.val_set, **self._batches)
+        return DataLoader(self.val_set, sampler=InOrder(len(self.val_set), *self._share), **self._batches)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, in the files' order."""
-        return DataLoader(self.test_set, **self._batches)
+        return DataLoader(self.test_set, sampler=InOrder(len(self.test_set), *self._share), **self._batches)
 
     predict_dataloader = test_dataloader
 
     @property
+    def _share(self) -> tuple[int, int]:
+        """This process's rank, and how many processes there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
     def _batches(self) -> dict[str, Any]:
+        _, processes = self._share
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size {self.batch_size} cannot be divided among {processes} processes")
         # No workers: a batch from memory costs less than handing it over from another process.
-        return {"batch_size": self.batch_size, "collate_fn": as_fetched}
+        return {"batch_size": self.batch_size // processes, "collate_fn": as_fetched}
 
 
 def as_fetched(batch: Any) -> Any:

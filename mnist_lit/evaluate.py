@@ -16,6 +16,7 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
 from mnist_lit.files import write_atomically
 from mnist_lit.model import DIGITS
+from mnist_lit.processes import rank_zero_only
 from mnist_lit.results import evaluation, evaluation_line
 from mnist_lit.runs import find_checkpoint, run_of
 from mnist_lit.settings import build_parser, instantiate, parse, take_defaults
@@ -85,6 +86,7 @@ def _restore(command: str, argv: Sequence[str]) -> Restored:
     return Restored(path, settings.model, settings.data, build_trainer(settings.trainer), settings.get("output"))
 
 
+@rank_zero_only
 def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule, path: Path) -> None:
     """Print the test's result, and record it in the run that the checkpoint lies in if it is the run's own result."""
     if "test/loss" not in trainer.callback_metrics:

@@ -76,17 +76,20 @@ class KeepLast(Checkpoint):
         validation = trainer.val_check_batch and (batch_idx + 1) % trainer.val_check_batch == 0
         if trainer.is_last_batch or accumulating or validation:
             return
+        self._agree(trainer)
         if self.stop.number is not None or trainer.global_step >= self.saved + self.every_n_steps:
             self._save(trainer)
         self.stop.check()
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        """Stop without saving: training resumes from what was saved last."""
-        self.stop.check()
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop without saving: training resumes from what was saved last. Several processes end the epoch together."""
+        if trainer.world_size == 1:
+            self.stop.check()
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save, after validation and the best checkpoint."""
         self._save(trainer)
+        self._agree(trainer)
         self.stop.check()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, _checkpoint: dict[str, Any]) -> None:
@@ -96,6 +99,12 @@ class KeepLast(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
+
+    def _agree(self, trainer: Trainer) -> None:
+        """Let a signal to one process be one to all, so that all stop after the same step."""
+        received = self.stop.number is not None
+        if trainer.strategy.reduce_boolean_decision(received, all=False) and not received:
+            self.stop.number = signal.SIGTERM
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
@@ -107,7 +116,7 @@ class FiniteLoss(Callback):
 
     def on_before_backward(self, trainer: Trainer, _module: LightningModule, loss: Tensor) -> None:
         """Raise ValueError, naming the step."""
-        if not loss.isfinite():
+        if not trainer.strategy.reduce_boolean_decision(bool(loss.isfinite())):  # in all processes, or they would wait
             raise ValueError(f"the loss is {loss.item()} in step {trainer.global_step + 1}: {ADVICE}")
 
 

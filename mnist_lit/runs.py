@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,18 @@ class Run:
         path = self.folder / ".lock"
         try:
             with FileLock(path, timeout=0):
-                yield
-                path.unlink()
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
         except Timeout as error:
             raise OSError(f"{self.folder} is being trained by another process") from error
+
+    def remove(self) -> None:
+        """Remove the folder, and those above it that are empty then."""
+        shutil.rmtree(self.folder)
+        with suppress(OSError):  # other runs are there
+            os.removedirs(self.folder.parent)
 
     def clear(self) -> None:
         """Remove the results of a shorter training, and what a killed process was about to write."""

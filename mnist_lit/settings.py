@@ -22,6 +22,7 @@ Name = restricted_string_type("Name", r"^\w[\w.-]*$")  # of a folder, not a path
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy takes
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
+    "trainer.devices": 1,  # more make this network no faster, unless they are asked for
     "trainer.enable_model_summary": False,  # the shapes are printed instead
 }
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}

@@ -59,9 +59,12 @@ def build_trainer(
         given["plugins"] = [DurableCheckpointIO(), *_listed(given["plugins"])]
     given["callbacks"] = own + _listed(given["callbacks"])
     try:
-        return Trainer(**given)
+        trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UsageError(f"Trainer: {error}") from error
+    if run is None and trainer.world_size > 1:
+        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
+    return trainer
 
 
 def _listed(given: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from mnist_lit.runs import Run
 FLAGS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=60", "--model.channels=[4,8]"]
 """Of a training that takes a second or two, on real digits; evaluation is whole."""
 
+TRAIN = Path(__file__).parent.parent / "train.py"
 RUN = Run(Path("runs/baseline/version_0"))
 """What `trained` leaves."""
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from conftest import FLAGS, Command
+from conftest import FLAGS, TRAIN, Command
 
 from mnist_lit import cli
 
-TRAIN = Path(__file__).parent.parent / "train.py"
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 

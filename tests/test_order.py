@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mnist_lit import idx
-from mnist_lit.order import EpochShuffle, ResumableLoader, split
+from mnist_lit.order import EpochShuffle, InOrder, ResumableLoader, split
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +81,22 @@ def test_a_loader_goes_on_after_what_it_had_given(limit: float, states: list[int
         again.load_state_dict(state)
         assert [rest[0].tolist() for rest in again] == whole[states[place] :]
         assert [rest[0].tolist() for rest in again] == whole, "the epoch after it is whole"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_each_batch_of_one_order(processes: int) -> None:
+    one = list(EpochShuffle(100, seed=1, batch_size=12))
+    assert len(one) == 96, "the last incomplete batch is left out"
+    shares = [
+        list(EpochShuffle(100, seed=1, batch_size=12, rank=rank, processes=processes)) for rank in range(processes)
+    ]
+    for start in range(0, 96, 12):
+        part = slice(start // processes, (start + 12) // processes)
+        assert sorted(place for share in shares for place in share[part]) == sorted(one[start : start + 12])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_evaluate_every_place_once(processes: int) -> None:
+    shares = [InOrder(10, rank, processes) for rank in range(processes)]
+    assert sorted(place for share in shares for place in share) == list(range(10))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]

@@ -1,0 +1,136 @@
+"""Several processes make one run of one recipe."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+import torch
+from conftest import RUN, TRAIN, Command
+from test_resume import FLAGS, LAST, differences, outcome
+
+from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit.processes import process_rank, say
+
+DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
+
+
+def fit(*flags: str, code: int = 0) -> str:
+    """Train in a process of its own, which starts the others; return what it prints."""
+    ended = subprocess.run([sys.executable, TRAIN, "fit", *flags], capture_output=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stderr.count(b"\n")) == (code, 1 if code else 0), ended.stderr.decode()
+    return (ended.stdout + ended.stderr).decode()
+
+
+def start(*flags: str) -> "subprocess.Popen[bytes]":
+    """Start a training in a group of its own, and wait until it has saved a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, "fit", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while process.poll() is None and not LAST.exists():
+        sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_only_the_first_process_speaks(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    assert process_rank() == 0
+    say("hello")
+    assert capsys.readouterr().out == "hello\n"
+    monkeypatch.setenv(name, "1")
+    assert process_rank() == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fit", "--data.batch_size=101"], "--data.batch_size: 101 cannot be divided among 2 processes"),
+        (["test"], "only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1"),
+    ],
+)
+def test_what_cannot_be_divided_is_wrong_usage(command: Command, argv: list[str], message: str) -> None:
+    if argv == ["test"]:
+        assert command("fit", *FLAGS)[0] == 0
+    code, _, err = command(*argv, *DDP)
+    assert (code, err) == (2, f"error: {message}\n")
+    assert argv == ["test"] or not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("command")
+def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None:
+    flags = [flag for flag in FLAGS if "limit_test" not in flag]
+    assert "epoch  2/2" in fit(*flags)
+    expected, scores = read_checkpoint(LAST)["state_dict"], RUN.results()
+    shutil.rmtree("runs")
+    out = fit(*flags, *DDP)
+    assert out.count("run      runs/baseline/version_0, seed 777, cpu\n") == out.count("test accuracy") == 1
+    assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
+    assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
+        "checkpoints",
+        "config",
+        "events",
+        "events",
+        "results",
+    ]
+    found = read_checkpoint(LAST)["state_dict"]
+    for name in [name for name in expected if name.startswith("network.")]:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    results = RUN.results()
+    assert results["test"]["total"] == 10_000
+    assert abs(results["test"]["correct"] - scores["test"]["correct"]) < 10
+    assert results["fit"]["images_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_three_processes_test_each_image_once() -> None:
+    fit(*FLAGS, *DDP, "--trainer.devices=3", "--data.batch_size=99", "--trainer.limit_test_batches=1.0")
+    assert RUN.results()["test"]["total"] == 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_two_processes_go_on_bit_for_bit(number: int) -> None:
+    """A signal comes to the first process only, as `kill` sends it, or to both, as a terminal or a power cut does."""
+    flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100"]
+    fit(*flags)
+    expected = outcome()
+    shutil.rmtree("runs")
+    process = start(*flags)
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[signal.Signals(number)]
+        assert err.decode() == f"error: {word}: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+    assert "resuming" in fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_a_process_that_dies_ends_the_run() -> None:
+    process = start(*FLAGS, *DDP, "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=100")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    since = monotonic()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert process.wait(timeout=30) != 0
+    assert monotonic() - since < 30
+    assert read_checkpoint(LAST)["global_step"] > 0
+    assert process.stderr is not None
+    process.stderr.close()
