@@ -1,14 +1,15 @@
 """What a person sees of a run while it goes on."""
 
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-__all__ = ["EpochLines", "ProgressBar"]
+if TYPE_CHECKING:
+    from mnist_lit.classifier import DigitClassifier
 
-SHOWN = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+__all__ = ["EpochLines", "ProgressBar"]
 
 
 class EpochLines(Callback):
@@ -29,8 +30,10 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line; validation has already run, as part of the epoch."""
-        shown = SHOWN if self.validated else SHOWN[:2]
-        values = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
+        metrics = cast("DigitClassifier", pl_module).train_metrics()
+        if self.validated:
+            metrics |= {name: trainer.callback_metrics[name] for name in ("val/loss", "val/accuracy")}
+        values = [f"{name} {value:.4f}" for name, value in metrics.items()]
         pl_module.print(f"{_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
 
 
@@ -54,6 +57,8 @@ class ProgressBar(TQDMProgressBar):
         """Return the loss and the validation accuracy; the run's number is no metric."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        if trainer.training:
+            metrics = {"loss": f"{cast('DigitClassifier', pl_module).latest_loss:.3f}"} | metrics
         return dict(metrics)
 
 

@@ -1,5 +1,6 @@
 """Save checkpoints durably, and open them safely: weights and plain settings only, never code."""
 
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Return a checkpoint's path and content; where `last.ckpt` is damaged, say so and take the newest one beside it.
+    """Return a checkpoint's path and content; for a damaged `last.ckpt`, say so and take the newest whole one.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -65,11 +66,16 @@ def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
     try:
         return path, read_checkpoint(path)
     except ValueError as error:
-        others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda other: other.stat().st_mtime_ns)
-        if path.name != "last.ckpt" or not others:
+        if path.name != "last.ckpt":
             raise
-        say(f"{str(error).partition(':')[0]}: taking {others[-1]} instead")
-        return others[-1], read_checkpoint(others[-1])
+        damaged = error
+    others = set(path.parent.glob("*.ckpt")) - {path}
+    for other in sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True):
+        with suppress(ValueError):
+            content = read_checkpoint(other)
+            say(f"{str(damaged).partition(':')[0]}: taking {other} instead")
+            return other, content
+    raise damaged
 
 
 def settings_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:

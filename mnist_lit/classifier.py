@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -17,6 +19,7 @@ from mnist_lit.model import CNN, DIGITS, Batch
 
 __all__ = ["DigitClassifier"]
 
+PAIR = 2
 COUNTED = ("train_loss", "train_accuracy")
 
 
@@ -25,7 +28,17 @@ class DigitClassifier(LightningModule):
 
     Args:
         channels: filters of each convolution block (see `CNN`).
-        learning_rate: Adam's step size (Kingma & Ba 2015, arXiv:1412.6980).
+        convolutions: 3x3 convolutions of each block; by default one.
+        kernel_size: side of the first convolution's filters.
+        padded: whether the first convolution keeps the side of 28 pixels.
+        batch_norm: whether batches are normalised after each convolution.
+        dropout: share of the last features that training leaves out at random.
+        learning_rate: Adam's step size (Kingma & Ba 2015, arXiv:1412.6980); the highest one of a schedule.
+        betas: how much of the gradient's mean and of its square's Adam keeps from step to step.
+        schedule: how the rate goes: constant, or in one cycle from a 25th up and down to nothing (Smith & Topin 2018,
+            arXiv:1708.07120).
+        label_smoothing: share of certainty that training gives to the other digits (Szegedy et al. 2016,
+            arXiv:1512.00567).
 
     Raises:
         ValueError: if a setting is out of range.
@@ -34,14 +47,39 @@ class DigitClassifier(LightningModule):
     0.001
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64), learning_rate: float = 0.001) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64),
+        *,
+        convolutions: Sequence[int] | None = None,
+        kernel_size: int = 3,
+        padded: bool = True,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        learning_rate: float = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        schedule: Literal["constant", "one_cycle"] = "constant",
+        label_smoothing: float = 0.0,
+    ) -> None:
         if not 0 < learning_rate < inf:
             raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-        channels = list(channels)  # a tuple would not survive a YAML file
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing}")
+        if len(betas) != PAIR or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
+        channels, betas = list(channels), list(betas)  # tuples would not survive a YAML file
         super().__init__()
         self.save_hyperparameters()
-        self.learning_rate = learning_rate
-        self.network = CNN(channels)
+        self.learning_rate, self.betas = learning_rate, (betas[0], betas[1])
+        self.schedule, self.label_smoothing = schedule, label_smoothing
+        self.network = CNN(
+            channels,
+            convolutions=convolutions,
+            kernel_size=kernel_size,
+            padded=padded,
+            batch_norm=batch_norm,
+            dropout=dropout,
+        )
 
         # Counted over the whole epoch, never a mean of batch means: the last batch may be smaller.
         # Persistent: an epoch that is resumed in its middle ends with the metrics of all its steps.
@@ -73,26 +111,27 @@ class DigitClassifier(LightningModule):
         self.train_accuracy.reset()
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Return the batch's mean cross-entropy, with what the bar and the curves show of it."""
+        """Return the batch's mean cross-entropy, and count it."""
         pixels, labels = batch
         logits = self(pixels)
-        loss = cross_entropy(logits, labels)
-        self.train_loss.update(loss.detach(), len(labels))
+        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self.latest_loss = loss.detach()
+        self.train_loss.update(self.latest_loss, len(labels))
         self.train_accuracy.update(logits, labels)
-        self.log("loss", loss, prog_bar=True, logger=False)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)
         return loss
 
+    def train_metrics(self) -> dict[str, Tensor]:
+        """Return the loss and the accuracy of the epoch so far; logging them in each step takes longer than Adam."""
+        return {"train/loss": self.train_loss.compute(), "train/accuracy": self.train_accuracy.compute()}
+
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's loss and accuracy now, not after this hook as Lightning would.
+        """Log the epoch's loss and accuracy at once, not after this hook as Lightning would.
 
         A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point.
         """
-        shown = self.trainer.callback_metrics
-        names = [name for name in ("train/loss", "train/accuracy") if name in shown]
+        self.log_dict(metrics := self.train_metrics(), logger=False, sync_dist=True, reduce_fx="max")
         for logger in self.loggers:
-            logger.log_metrics({name: float(shown[name]) for name in names}, step=self.global_step - 1)
+            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
         """Count from zero."""
@@ -145,6 +184,23 @@ class DigitClassifier(LightningModule):
         probabilities: Tensor = self(pixels).softmax(dim=1)
         return probabilities
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam over all parameters."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return Adam over all parameters, with the schedule of its rate, step by step."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas)
+        if self.schedule == "constant":
+            return optimizer
+        cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=self._total_steps(), cycle_momentum=False)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Return how many steps the optimizer will take.
+
+        Not the Trainer's `estimated_stepping_batches`, which would load the data too early for a run that is resumed.
+        """
+        trainer = self.trainer
+        if (data := trainer.datamodule) is None or trainer.max_epochs in {None, -1}:  # type: ignore[attr-defined]
+            raise ValueError("schedule one_cycle needs a data module, and an end: give the Trainer max_epochs")
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+        batches = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
+        steps: int = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

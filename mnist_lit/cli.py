@@ -94,5 +94,7 @@ def _prepare_output() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
     # A run that is resumed has its checkpoints there.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # An epoch that is resumed at its very end has its counts from the checkpoint.
+    warnings.filterwarnings("ignore", message=".*``compute`` method of metric")
     # A training that ends before its first validation: `fit` says so.
     warnings.filterwarnings("ignore", message=".*could not find the monitored key")

@@ -68,6 +68,7 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         with handle_signals(stop.note):
             trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
     except Stopped as stopped:
+        part()
         last = run.checkpoints / "last.ckpt"
         hint = f": to go on, python {sys.argv[0]} fit --ckpt_path {last if last.is_file() else 'last'}"
         raise Stopped(stopped.exit_code - 128, hint) from None

@@ -130,8 +130,12 @@ class SeedSteps(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Make dropout, augmentation and the like a function of the seed and the batch."""
         # Hashed, since torch's generator on the CPU takes no more than 32 bits of a seed.
         step = (self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank)
-        torch.manual_seed(PCG64(step).random_raw() >> 32)
+        seed = PCG64(step).random_raw() >> 32
+        # Not torch.manual_seed: for devices not in use it keeps every call, with a traceback, at a millisecond each.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)

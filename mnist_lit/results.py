@@ -70,7 +70,7 @@ def fit_lines(fit: dict[str, Any]) -> str:
     epochs = "1 epoch" if fit["epochs"] == 1 else f"{fit['epochs']} epochs"
     cost = f"trained {epochs} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
     if fit["best_epoch"] is None:
-        return f"{cost}\nno epoch was finished: there is no best checkpoint, and nothing to test"
+        return f"{cost}\nthere was no validation yet: there is no best checkpoint, and nothing to test"
     if (score := fit["best_val_accuracy"]) is None:
         return f"{cost}\nno validation: the best checkpoint is the last, epoch {fit['best_epoch']}"
     return f"{cost}\nbest validation accuracy {score:.2%} in epoch {fit['best_epoch']}"

@@ -2,11 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import MNIST, stock_trainer
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
@@ -25,7 +26,8 @@ def test_a_notebook_needs_only_a_stock_trainer(data_dir: Path, tmp_path: Path) -
     assert tested["test/accuracy"] > 0.9
 
     loaded = DigitClassifier.load_from_checkpoint(keep.best_model_path)
-    assert dict(loaded.hparams) == {"channels": [4, 8], "learning_rate": 0.01}
+    assert loaded.hparams == classifier.hparams
+    assert (loaded.hparams["channels"], loaded.hparams["learning_rate"]) == ([4, 8], 0.01)
     assert isinstance(loaded.network, CNN)
     [again] = stock_trainer(tmp_path).test(loaded, data)
     assert again == tested
@@ -84,3 +86,62 @@ def test_predictions_are_probabilities(data_dir: Path) -> None:
 def test_a_learning_rate_that_cannot_learn_is_refused(learning_rate: float) -> None:
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         DigitClassifier(learning_rate=learning_rate)
+
+
+@pytest.mark.parametrize("betas", [[0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9]])
+def test_betas_that_are_none_are_refused(betas: list[float]) -> None:
+    with pytest.raises(ValueError, match="betas must be two numbers"):
+        DigitClassifier(betas=betas)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_label_smoothing_out_of_range_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="label_smoothing must be at least 0 and less than 1"):
+        DigitClassifier(label_smoothing=value)
+
+
+def test_training_smooths_labels_and_evaluation_does_not(data_dir: Path) -> None:
+    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    batch = pixels[:100], labels[:100]
+    classifier = DigitClassifier(channels=[4], label_smoothing=0.5)
+    logits = classifier(batch[0])
+    classifier.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no Trainer to log to
+    assert_close(classifier.training_step(batch), cross_entropy(logits, batch[1], label_smoothing=0.5))
+    classifier.validation_step(batch)
+    assert_close(classifier.loss.compute(), cross_entropy(logits, batch[1]).detach())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ({"max_epochs": 2}, 14),
+        ({"max_epochs": 3, "limit_train_batches": 0.5}, 9),
+        ({"max_epochs": 3, "limit_train_batches": 4}, 12),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 8),
+        ({"max_epochs": 9, "max_steps": 5}, 5),
+    ],
+)
+def test_one_cycle_goes_from_a_25th_up_and_down_to_nothing_at_the_last_step(
+    data_dir: Path, tmp_path: Path, arguments: dict[str, Any], steps: int
+) -> None:
+    rates: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == len(rates):
+                rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    stock = stock_trainer(tmp_path, callbacks=[Watch()], limit_val_batches=0, enable_checkpointing=False, **arguments)
+    data = MNISTDataModule(batch_size=100, val_size=59_300, data_dir=str(data_dir))
+    stock.fit(DigitClassifier(channels=[1], schedule="one_cycle", learning_rate=0.1), data)
+    assert len(rates) == steps == stock.global_step
+    assert rates[0] == pytest.approx(0.1 / 25)
+    assert max(rates) > 0.08
+    assert rates[-1] < 0.1 / 10_000
+    assert rates[: rates.index(max(rates))] == sorted(rates[: rates.index(max(rates))])
+
+
+def test_one_cycle_needs_an_end(data_dir: Path, tmp_path: Path) -> None:
+    stock = stock_trainer(tmp_path, max_epochs=-1, limit_val_batches=0, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="schedule one_cycle needs a data module, and an end"):
+        stock.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))

@@ -99,7 +99,7 @@ def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
 def test_a_training_too_short_for_a_validation_is_said_to_have_no_best_checkpoint(command: Command, flag: str) -> None:
     code, out, err = command("fit", *FLAGS, flag)
     assert (code, err) == (0, "")
-    assert "no epoch was finished: there is no best checkpoint, and nothing to test" in out
+    assert "there was no validation yet: there is no best checkpoint, and nothing to test" in out
     assert RUN.results().keys() == {"fit"}
 
 

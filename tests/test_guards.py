@@ -136,6 +136,12 @@ def test_weights_that_are_not_finite_are_never_saved(run: Run, data_dir: Path) -
     assert read_checkpoint(last.path)["global_step"] == 4
 
 
+def test_seeding_leaves_nothing_behind_for_devices_that_are_not_there(run: Run, data_dir: Path) -> None:
+    before = len(torch.cuda._queued_calls)  # noqa: SLF001  # what torch.manual_seed adds to
+    fit(data_dir, run, SeedSteps(1), keep_last(run))
+    assert len(torch.cuda._queued_calls) == before  # noqa: SLF001
+
+
 class Disturb(Callback):
     """Use chance between the steps."""
 

@@ -1,12 +1,13 @@
 """The network is the blog's, whatever its layout and order of operations."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from blog import BlogCNN
 from conftest import MNIST
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
@@ -54,7 +55,59 @@ def test_other_numbers_of_blocks_fit_the_linear_layer(channels: list[int], featu
     assert CNN(channels).shapes()[-2:] == [(features,), (10,)]
 
 
-@pytest.mark.parametrize("channels", [[], [0], [8, -1], [1, 2, 3, 4, 5]])
-def test_channels_that_make_no_network_are_refused(channels: Sequence[int]) -> None:
-    with pytest.raises(ValueError, match="channels must be one to 4 positive numbers"):
-        CNN(channels)
+def test_a_first_convolution_that_is_not_padded_works_on_whole_patches() -> None:
+    network = CNN([16, 32, 64], kernel_size=5, padded=False)
+    assert network.shapes() == [
+        *[(1, 28, 28), (16, 24, 24), (16, 12, 12), (32, 12, 12), (32, 6, 6), (64, 6, 6), (64, 3, 3), (576,), (10,)]
+    ]
+    assert CNN([16, 32, 64], kernel_size=5).shapes()[1] == (16, 28, 28)
+
+
+def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_side() -> None:
+    network = CNN([4, 6], convolutions=[1, 3])
+    kinds = [[type(layer).__name__ for layer in block.children()] for block in list(network)[:2]]
+    assert kinds[0] == ["Conv2d", "MaxPool2d", "ReLU"]
+    assert kinds[1] == ["Conv2d", "ReLU", "Conv2d", "ReLU", "Conv2d", "MaxPool2d", "ReLU"]
+    assert network.shapes()[-2:] == [(6 * 7 * 7,), (10,)]
+
+
+def test_batches_are_normalised_after_each_convolution_which_then_needs_no_bias() -> None:
+    network = CNN([4, 6], convolutions=[2, 1], batch_norm=True)
+    layers = list(network.modules())
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) == 3
+    assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
+
+
+def test_dropout_leaves_features_out_in_training_only() -> None:
+    pixels = torch.full((2, 1, 28, 28), 255)
+    network = CNN([4], dropout=0.5)
+    assert not torch.equal(network(pixels), network(pixels))
+    assert torch.equal(network.eval()(pixels), network(pixels))
+
+
+def test_the_shapes_are_found_without_a_trace() -> None:
+    network = CNN([4], batch_norm=True, dropout=0.5)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.shapes()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": []}, "channels must be one or more positive numbers"),
+        ({"channels": [0]}, "channels must be one or more positive numbers"),
+        ({"channels": [8, -1]}, "channels must be one or more positive numbers"),
+        ({"channels": [1, 2, 3, 4, 5]}, "5 blocks halve 28 pixels to nothing"),
+        ({"convolutions": [1]}, "convolutions must be 2 positive numbers"),
+        ({"convolutions": [1, 0]}, "convolutions must be 2 positive numbers"),
+        ({"kernel_size": 4}, "kernel_size must be an odd number up to 27, got 4"),
+        ({"kernel_size": 29}, "kernel_size must be an odd number up to 27, got 29"),
+        ({"kernel_size": 27, "padded": False}, "2 blocks halve 28 pixels to nothing"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
+    ],
+)
+def test_settings_that_make_no_network_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CNN(**settings)

@@ -41,5 +41,5 @@ def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection()
     unfinished = training(epochs=1, seconds=1, images=100, best_epoch=None, best_val_accuracy=None)
     assert fit_lines(unfinished).splitlines() == [
         "trained 1 epoch in 1.0 s, 100 images a second",
-        "no epoch was finished: there is no best checkpoint, and nothing to test",
+        "there was no validation yet: there is no best checkpoint, and nothing to test",
     ]

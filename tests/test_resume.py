@@ -240,6 +240,15 @@ def test_training_longer_equals_training_that_long_from_the_start(command: Comma
     assert differences(outcome(), expected) == []
 
 
+def test_a_run_cannot_be_trained_longer_than_its_schedule(command: Command) -> None:
+    assert command("fit", *FLAGS, "--model.schedule=one_cycle")[0] == 0
+    expected = outcome()
+    code, _, err = command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert code == 2
+    assert err == f"error: the schedule of {RUN.folder} has a fixed number of steps: start a new run to train longer\n"
+    assert differences(outcome(), expected) == []
+
+
 def test_last_is_of_the_newest_unfinished_run(command: Command) -> None:
     for name in ("a", "b"):
         assert command("fit", *FLAGS, f"--experiment={name}", "--trainer.max_epochs=1")[0] == 0
