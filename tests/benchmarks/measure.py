@@ -1,0 +1,65 @@
+"""Start programs, one at a time, and measure them."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryFile
+from time import perf_counter
+from typing import Any
+
+__all__ = ["HERE", "TRAIN", "Measured", "run", "save", "table"]
+
+HERE = Path(__file__).parent
+TRAIN = HERE.parent.parent / "train.py"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a program took and printed."""
+
+    seconds: float
+    megabytes: float
+    """Its largest resident size."""
+    out: str
+
+
+def run(*argv: str | Path, folder: Path) -> Measured:
+    """Run a Python program in `folder` to its end."""
+    with TemporaryFile() as out:
+        start = perf_counter()
+        process = subprocess.Popen([sys.executable, *map(str, argv)], cwd=folder, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = perf_counter() - start
+        if status:
+            raise SystemExit(f"{argv} failed with status {status}")
+        out.seek(0)
+        return Measured(seconds, usage.ru_maxrss / 1024, out.read().decode())
+
+
+def table(rows: dict[str, list[float]], unit: str) -> str:
+    """Return a table of medians and ranges, a row a name."""
+    return "\n".join(
+        f"{name:<44} {median(values):8.3f} {unit}   ({min(values):.3f} to {max(values):.3f}, n={len(values)})"
+        for name, values in rows.items()
+    )
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Write a benchmark's result beside it, with what it was measured on."""
+    versions = {package: version(package) for package in ("torch", "lightning", "torchvision")}
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+    (HERE / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
