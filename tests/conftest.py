@@ -15,6 +15,7 @@ FLAGS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=60", "--model.
 """Of a training that takes a second or two, on real digits; evaluation is whole."""
 
 TRAIN = Path(__file__).parent.parent / "train.py"
+collect_ignore = ["benchmarks"]  # programs, which measure when they are imported
 RUN = Run(Path("runs/baseline/version_0"))
 """What `trained` leaves."""
 
