@@ -81,8 +81,6 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         best_epoch=selected["epoch"] + 1 if selected else None,
         best_val_accuracy=None if best.best_model_score is None else float(best.best_model_score),
     )
-    if trainer.is_global_zero:
-        run.record(fit=fitted)
     say(f"\n{fit_lines(fitted)}")
     if selected:
         load_weights(classifier, selected, path)
@@ -90,6 +88,8 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         report_test(trainer, classifier, data, path)
         program = f"python {sys.argv[0]}"
         say(f"\nnext:  tensorboard --logdir {ROOT}\n       {program} test\n       {program} predict")
+    if trainer.is_global_zero:  # last, so that a run that is killed while it is tested is not taken for a finished one
+        run.record(fit=fitted)
     part()
 
 

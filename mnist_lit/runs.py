@@ -51,7 +51,8 @@ class Run:
 
     def record(self, **parts: dict[str, Any]) -> None:
         """Put `parts` into `results.json`, each in place of what stood under its name."""
-        write_atomically(self.folder / RESULTS, json.dumps(self.results() | parts, indent=2).encode() + b"\n")
+        results = dict(sorted((self.results() | parts).items()))
+        write_atomically(self.folder / RESULTS, json.dumps(results, indent=2).encode() + b"\n")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

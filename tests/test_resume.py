@@ -195,6 +195,20 @@ def test_checkpoints_do_not_pass_through_another_file_system(command: Command, m
     assert LAST.is_file()
 
 
+def test_a_run_that_was_interrupted_while_it_was_tested_is_tested_when_it_goes_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("fit", *FLAGS)[0] == 0
+    expected = outcome()
+    shutil.rmtree("runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(DigitClassifier, "on_test_epoch_end", lambda _: terminate())
+        assert command("fit", *FLAGS)[0] == 143
+    assert RUN.results() == {}
+    assert command("fit", "--ckpt_path=last")[::2] == (0, "")
+    assert differences(outcome(), expected) == []
+
+
 def test_a_damaged_last_checkpoint_is_told_and_the_newest_whole_one_taken(
     command: Command, interrupted: Callable[..., Any]
 ) -> None:
