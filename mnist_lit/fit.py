@@ -59,7 +59,7 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         trainer = build_trainer(settings.trainer, run, callbacks, resumed_at=step if start.run else None)
         _check_batches(data.batch_size, trainer.world_size)
     except BaseException:
-        if start.run is None:
+        if start.run is None and process_rank() == 0:  # other processes have made no run
             run.remove()
         raise
     _open(run, parser, start)
@@ -107,10 +107,8 @@ def _open(run: Run, parser: ArgumentParser, start: Start) -> None:
         config.data.mirrors = [without_password(mirror) for mirror in config.data.mirrors]
     write_atomically(run.config, parser.dump(config, skip_unset=False).encode())
     run.clear()
-    if start.path and start.path.name != "last.ckpt":
-        write_atomically(
-            run.checkpoints / "last.ckpt", start.path.read_bytes()
-        )  # what was trained after it is given up
+    if start.path and start.path.name != "last.ckpt":  # what was trained after it is given up
+        write_atomically(run.checkpoints / "last.ckpt", start.path.read_bytes())
 
 
 def _opening(run: Run, seed: int, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:

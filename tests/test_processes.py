@@ -67,6 +67,16 @@ def test_what_cannot_be_divided_is_wrong_usage(command: Command, argv: list[str]
     assert argv == ["test"] or not Path("runs").exists()
 
 
+def test_a_process_that_made_no_run_removes_none_where_it_cannot_begin(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other := Path("runs/other/version_0/config.yaml")).parent.mkdir(parents=True)
+    other.touch()
+    monkeypatch.setenv("RANK", "1")
+    assert command("fit", "--trainer.accelerator=abacus")[0] == 2
+    assert other.is_file()
+
+
 @pytest.mark.usefixtures("command")
 def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None:
     flags = [flag for flag in FLAGS if "limit_test" not in flag]
