@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 
+from mnist_lit.memory import keep_freed_memory
 from mnist_lit.signals import Stopped, handle_signals, stop_now
 from mnist_lit.usage import UsageError, nearest
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}", 2)
     try:
         with handle_signals(stop_now):
+            keep_freed_memory()
             from mnist_lit import evaluate, fit  # now, not above: help does not wait for torch
 
             _prepare_output()

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mnist_lit import CNN, MNISTDataModule
+from mnist_lit.memory import keep_freed_memory
 
 
 def sgemm_peak(size: int = 1536, repeats: int = 8) -> float:
@@ -26,6 +27,7 @@ def sgemm_peak(size: int = 1536, repeats: int = 8) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
+keep_freed_memory()  # as the command line does
 torch.manual_seed(777)
 data = MNISTDataModule(val_size=0, data_dir=str(Path(sys.argv[1])))
 data.setup("fit")
