@@ -28,9 +28,10 @@ class DigitClassifier(LightningModule):
 
     Args:
         channels: filters of each convolution block (see `CNN`).
-        convolutions: 3x3 convolutions of each block; by default one.
-        kernel_size: side of the first convolution's filters.
-        padded: whether the first convolution keeps the side of 28 pixels.
+        convolutions: how many convolutions each block has; by default one.
+        kernel_sizes: side of the filters in each block, in pixels; by default 3.
+        padding: zeros around what comes into the convolutions of each block; by default as many as keep the side.
+        pooling: side of the squares that each block ends with the maximum of, 1 for none; by default 2.
         batch_norm: whether batches are normalised after each convolution.
         dropout: share of the last features that training leaves out at random.
         learning_rate: Adam's step size (Kingma & Ba 2015, arXiv:1412.6980); the highest one of a schedule.
@@ -52,8 +53,9 @@ class DigitClassifier(LightningModule):
         channels: Sequence[int] = (32, 64),
         *,
         convolutions: Sequence[int] | None = None,
-        kernel_size: int = 3,
-        padded: bool = True,
+        kernel_sizes: Sequence[int] | None = None,
+        padding: Sequence[int] | None = None,
+        pooling: Sequence[int] | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
         learning_rate: float = 0.001,
@@ -75,8 +77,9 @@ class DigitClassifier(LightningModule):
         self.network = CNN(
             channels,
             convolutions=convolutions,
-            kernel_size=kernel_size,
-            padded=padded,
+            kernel_sizes=kernel_sizes,
+            padding=padding,
+            pooling=pooling,
             batch_norm=batch_norm,
             dropout=dropout,
         )
@@ -186,7 +189,7 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its rate, step by step."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas)
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, foreach=True)
         if self.schedule == "constant":
             return optimizer
         cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=self._total_steps(), cycle_momentum=False)

@@ -15,9 +15,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 def conv_block(
-    inputs: int, outputs: int, *, convolutions: int, kernel_size: int, padding: int, batch_norm: bool
+    inputs: int, outputs: int, *, convolutions: int, kernel_size: int, padding: int, pooling: int, batch_norm: bool
 ) -> nn.Sequential:
-    """3x3 convolutions, each with ReLU, the last with 2x2 max-pooling: halves the side.
+    """Convolutions, each with ReLU, the last one with max-pooling.
 
     Pooling comes before ReLU: the result is the same, since a maximum commutes with any function that never falls, and
     ReLU has a quarter of the work. Before batch normalisation it is another network, as good and faster.
@@ -26,18 +26,17 @@ def conv_block(
         inputs: channels that come in.
         outputs: channels of each convolution.
         convolutions: how many there are.
-        kernel_size: side of the first one's filters.
-        padding: of the first one.
+        kernel_size: side of their filters.
+        padding: zeros around what comes into each of them.
+        pooling: side of the squares of which the maximum is taken; 1 takes none.
         batch_norm: whether batches are normalised before each ReLU (Ioffe & Szegedy 2015, arXiv:1502.03167).
     """
     layers: list[nn.Module] = []
     for number in range(convolutions):
-        if number == 0:
-            layers.append(nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=not batch_norm))
-        else:
-            layers.append(nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=not batch_norm))
-        if number == convolutions - 1:
-            layers.append(nn.MaxPool2d(2))
+        channels = outputs if number else inputs
+        layers.append(nn.Conv2d(channels, outputs, kernel_size, padding=padding, bias=not batch_norm))
+        if number == convolutions - 1 and pooling > 1:
+            layers.append(nn.MaxPool2d(pooling))
         if batch_norm:
             layers.append(nn.BatchNorm2d(outputs))
         layers.append(nn.ReLU())
@@ -51,14 +50,17 @@ class CNN(nn.Sequential):
 
     Args:
         channels: filters of each block.
-        convolutions: 3x3 convolutions of each block, one or more; by default one.
-        kernel_size: side of the first convolution's filters, an odd number.
-        padded: whether the first convolution keeps the side of 28 pixels; without, it works on whole patches only.
+        convolutions: how many convolutions each block has; by default one.
+        kernel_sizes: side of the filters in each block, in pixels; by default 3.
+        padding: zeros around what comes into the convolutions of each block, in pixels; by default as many as keep the
+            side.
+        pooling: side of the squares that each block ends with the maximum of, 1 for none; by default 2, which halves
+            the side.
         batch_norm: whether batches are normalised after each convolution.
         dropout: share of the last features that training leaves out at random (Srivastava et al. 2014).
 
     Raises:
-        ValueError: if a setting is out of range, or there are more blocks than the side can be halved.
+        ValueError: if a setting is out of range, or the blocks leave nothing of an image.
 
     >>> CNN()(torch.zeros(5, 1, 28, 28, dtype=torch.uint8)).shape
     torch.Size([5, 10])
@@ -71,25 +73,48 @@ class CNN(nn.Sequential):
         channels: Sequence[int] = (32, 64),
         *,
         convolutions: Sequence[int] | None = None,
-        kernel_size: int = 3,
-        padded: bool = True,
+        kernel_sizes: Sequence[int] | None = None,
+        padding: Sequence[int] | None = None,
+        pooling: Sequence[int] | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        convolutions = convolutions or [1] * len(channels)
-        _check(channels, convolutions, kernel_size, dropout)
-        padding = kernel_size // 2 if padded else 0
-        side = SIDE - kernel_size + 1 + 2 * padding >> len(channels)
-        if side < 1:
-            raise ValueError(f"channels: {len(channels)} blocks halve {SIDE} pixels to nothing, got {list(channels)}")
+        kernel_sizes = kernel_sizes or [3] * len(channels)
+        by_block = {
+            "channels": channels,
+            "convolutions": convolutions or [1] * len(channels),
+            "kernel_sizes": kernel_sizes,
+            "padding": padding or [size // 2 for size in kernel_sizes],
+            "pooling": pooling or [2] * len(channels),
+        }
+        for name, values in by_block.items():
+            least = 0 if name == "padding" else 1
+            if len(values) != max(len(channels), 1) or min(values) < least:
+                kind = f"{len(channels)} numbers, one for each block, of at least {least}"
+                raise ValueError(f"{name} must be {kind if channels else 'one or more numbers'}, got {list(values)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+
+        side, inputs = SIDE, 1
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, (inputs, outputs, number) in enumerate(zip((1, *channels), channels, convolutions, strict=False)):
-            first = {"kernel_size": 3 if i else kernel_size, "padding": 1 if i else padding}
-            blocks[f"layer{i + 1}"] = conv_block(inputs, outputs, convolutions=number, batch_norm=batch_norm, **first)
+        for i, (outputs, number, size, zeros, square) in enumerate(zip(*by_block.values(), strict=True), start=1):
+            side = (side + number * (2 * zeros + 1 - size)) // square
+            if side < 1:
+                raise ValueError(f"channels {list(channels)}: block {i} leaves nothing of {SIDE} pixels")
+            blocks[f"layer{i}"] = conv_block(
+                inputs,
+                outputs,
+                convolutions=number,
+                kernel_size=size,
+                padding=zeros,
+                pooling=square,
+                batch_norm=batch_norm,
+            )
+            inputs = outputs
         blocks["flatten"] = nn.Flatten()
         if dropout:
             blocks["dropout"] = nn.Dropout(dropout)
-        blocks["fc"] = nn.Linear(channels[-1] * side * side, DIGITS)
+        blocks["fc"] = nn.Linear(inputs * side * side, DIGITS)
         super().__init__(blocks)
         nn.init.xavier_uniform_(self.fc.weight)
         # The layout that CPU convolutions and pooling are fastest in: 1.6 times the default layout's steps a second.
@@ -123,14 +148,3 @@ class CNN(nn.Sequential):
             for hook in hooks:
                 hook.remove()
         return shapes
-
-
-def _check(channels: Sequence[int], convolutions: Sequence[int], kernel_size: int, dropout: float) -> None:
-    if not channels or min(channels) < 1:
-        raise ValueError(f"channels must be one or more positive numbers, got {list(channels)}")
-    if len(convolutions) != len(channels) or min(convolutions) < 1:
-        raise ValueError(f"convolutions must be {len(channels)} positive numbers, got {list(convolutions)}")
-    if not 1 <= kernel_size <= SIDE or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be an odd number up to {SIDE - 1}, got {kernel_size}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")

@@ -55,12 +55,15 @@ def test_other_numbers_of_blocks_fit_the_linear_layer(channels: list[int], featu
     assert CNN(channels).shapes()[-2:] == [(features,), (10,)]
 
 
-def test_a_first_convolution_that_is_not_padded_works_on_whole_patches() -> None:
-    network = CNN([16, 32, 64], kernel_size=5, padded=False)
+def test_convolutions_that_are_not_padded_work_on_whole_patches() -> None:
+    network = CNN([16, 48, 96], kernel_sizes=[5, 3, 3], padding=[0, 0, 0], pooling=[2, 2, 1])
     assert network.shapes() == [
-        *[(1, 28, 28), (16, 24, 24), (16, 12, 12), (32, 12, 12), (32, 6, 6), (64, 6, 6), (64, 3, 3), (576,), (10,)]
+        *[(1, 28, 28), (16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,), (10,)]
     ]
-    assert CNN([16, 32, 64], kernel_size=5).shapes()[1] == (16, 28, 28)
+
+
+def test_filters_of_any_odd_size_keep_the_side_by_default() -> None:
+    assert CNN([2, 3], kernel_sizes=[5, 7]).shapes()[1:5] == [(2, 28, 28), (2, 14, 14), (3, 14, 14), (3, 7, 7)]
 
 
 def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_side() -> None:
@@ -96,15 +99,16 @@ def test_the_shapes_are_found_without_a_trace() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": []}, "channels must be one or more positive numbers"),
-        ({"channels": [0]}, "channels must be one or more positive numbers"),
-        ({"channels": [8, -1]}, "channels must be one or more positive numbers"),
-        ({"channels": [1, 2, 3, 4, 5]}, "5 blocks halve 28 pixels to nothing"),
-        ({"convolutions": [1]}, "convolutions must be 2 positive numbers"),
-        ({"convolutions": [1, 0]}, "convolutions must be 2 positive numbers"),
-        ({"kernel_size": 4}, "kernel_size must be an odd number up to 27, got 4"),
-        ({"kernel_size": 29}, "kernel_size must be an odd number up to 27, got 29"),
-        ({"kernel_size": 27, "padded": False}, "2 blocks halve 28 pixels to nothing"),
+        ({"channels": []}, r"channels must be one or more numbers, got \[\]"),
+        ({"channels": [0]}, r"channels must be 1 numbers, one for each block, of at least 1, got \[0\]"),
+        ({"channels": [8, -1]}, "channels must be 2 numbers, one for each block, of at least 1"),
+        ({"channels": [1, 2, 3, 4, 5]}, r"channels \[1, 2, 3, 4, 5\]: block 5 leaves nothing of 28 pixels"),
+        ({"convolutions": [1]}, "convolutions must be 2 numbers"),
+        ({"convolutions": [1, 0]}, "convolutions must be 2 numbers, one for each block, of at least 1"),
+        ({"kernel_sizes": [3, 0]}, "kernel_sizes must be 2 numbers, one for each block, of at least 1"),
+        ({"padding": [-1, 0]}, "padding must be 2 numbers, one for each block, of at least 0"),
+        ({"pooling": [2, 2, 2]}, "pooling must be 2 numbers, one for each block"),
+        ({"kernel_sizes": [3, 15], "padding": [1, 0]}, "block 2 leaves nothing of 28 pixels"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
     ],
 )
