@@ -6,52 +6,39 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Generator
+from torch.utils.data import DataLoader, Subset
 
 from mnist_lit import idx
+from mnist_lit.augment import warp
+from mnist_lit.batches import Digits, ResumableLoader, as_fetched
 from mnist_lit.datasets import DATASETS, DatasetName
-from mnist_lit.model import Batch
-from mnist_lit.order import EpochShuffle, InOrder, ResumableLoader, split
+from mnist_lit.model import SIDE, Batch
+from mnist_lit.order import EpochShuffle, InOrder, mixed, split
 
-__all__ = ["TRAIN_IMAGES", "Digits", "MNISTDataModule"]
+__all__ = ["TRAIN_IMAGES", "MNISTDataModule"]
 
 TRAIN_IMAGES = 60_000
-
-
-class Digits(Dataset[Batch]):
-    """Images and labels in memory, fetched a batch at a time.
-
-    Args:
-        pixels: uint8 (N, 1, 28, 28), 0-255.
-        labels: int64 (N,), 0-9.
-    """
-
-    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
-        self.pixels, self.labels = pixels, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return one image (1, 28, 28) and its label ()."""
-        return self.pixels[index], self.labels[index]
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """Return a whole batch, (B, 1, 28, 28) and (B,): one gather instead of B look-ups and a stack."""
-        return self.pixels[indices], self.labels[indices]
+MOST = {"rotation": 180, "shift": SIDE, "scaling": 1, "shear": 1, "elastic": SIDE}
+AUGMENTATION = 1  # sets its random numbers apart from those of dropout
 
 
 class MNISTDataModule(LightningDataModule):
     """MNIST, or one of its likes: 60,000 images to train on, of which `val_size` are held out, and 10,000 to test on.
 
     Batches are uint8 pixels (B, 1, 28, 28), 0-255, with int64 labels (B,). Training drops the last incomplete batch,
-    evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`.
+    evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`. Training
+    images are augmented if it is asked for (see `augment.warp`), differently each time; they are float32 then.
 
     Args:
         batch_size: images in a batch, of all processes together where training is distributed.
         val_size: images held out of the training set; 0 trains on all of it (with the Trainer's `limit_val_batches=0`).
         split_seed: which images are held out.
+        rotation: training turns each image by up to so many degrees.
+        shift: training moves each image by up to so many pixels.
+        scaling: training resizes each image by up to this share.
+        shear: training slants each image by up to so many pixels for each pixel down.
+        elastic: training bends each image by about so many pixels.
         dataset: MNIST, FashionMNIST or KMNIST.
         data_dir: where the files are kept, as `data_dir/MNIST/raw/*.gz`.
         mirrors: addresses (https, http, file) of folders with the four files, tried in order; by default the copy of
@@ -66,6 +53,12 @@ class MNISTDataModule(LightningDataModule):
         batch_size: int = 100,
         val_size: int = 5_000,
         split_seed: int = 0,
+        *,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        scaling: float = 0.0,
+        shear: float = 0.0,
+        elastic: float = 0.0,
         dataset: DatasetName = "MNIST",
         data_dir: str = "data",
         mirrors: Sequence[str] | None = None,
@@ -81,6 +74,16 @@ class MNISTDataModule(LightningDataModule):
             )
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
+        self.augmentation = {
+            "rotation": rotation,
+            "shift": shift,
+            "scaling": scaling,
+            "shear": shear,
+            "elastic": elastic,
+        }
+        for name, value in self.augmentation.items():
+            if not 0 <= value < MOST[name]:
+                raise ValueError(f"{name} must be at least 0 and less than {MOST[name]}, got {value}")
         # Where files are belongs to a machine, not to an experiment: a checkpoint does not carry it.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
@@ -119,6 +122,16 @@ class MNISTDataModule(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's hook
+        """Augment a training batch, on the device of the training, as a function of seed and step only."""
+        if not (any(self.augmentation.values()) and self.trainer and self.trainer.training):
+            return batch
+        pixels, labels = batch
+        before = self.trainer.fit_loop.total_batch_idx + 1  # batches; this one is counted after its transfer
+        generator = Generator(pixels.device)
+        generator.manual_seed(mixed(self.order_seed, before, self.trainer.global_rank, AUGMENTATION))
+        return warp(pixels, **self.augmentation, generator=generator), labels
+
     @property
     def _share(self) -> tuple[int, int]:
         """This process's rank, and how many processes there are."""
@@ -131,8 +144,3 @@ class MNISTDataModule(LightningDataModule):
             raise ValueError(f"batch_size {self.batch_size} cannot be divided among {processes} processes")
         # No workers: a batch from memory costs less than handing it over from another process.
         return {"batch_size": self.batch_size // processes, "collate_fn": as_fetched}
-
-
-def as_fetched(batch: Any) -> Any:
-    """Pass on what `Digits.__getitems__` has already collated."""
-    return batch

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.random import PCG64
 from torch import Tensor
 
+from mnist_lit.order import mixed
 from mnist_lit.runs import Run
 from mnist_lit.signals import StopRequest
 
@@ -132,9 +132,7 @@ class SeedSteps(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Make dropout, augmentation and the like a function of the seed and the batch."""
-        # Hashed, since torch's generator on the CPU takes no more than 32 bits of a seed.
-        step = (self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank)
-        seed = PCG64(step).random_raw() >> 32
+        seed = mixed(self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank)
         # Not torch.manual_seed: for devices not in use it keeps every call, with a traceback, at a millisecond each.
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type != "cpu":

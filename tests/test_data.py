@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MNIST
+from conftest import MNIST, stock_trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit import idx
-from mnist_lit.data import MNISTDataModule, as_fetched
+from mnist_lit import DigitClassifier, idx
+from mnist_lit.batches import as_fetched
+from mnist_lit.data import MNISTDataModule
 from mnist_lit.model import Batch
 from mnist_lit.order import split
 
@@ -86,6 +88,8 @@ def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
         ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
         ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
+        ({"rotation": -1}, "rotation must be at least 0 and less than 180, got -1"),
+        ({"scaling": 1}, "scaling must be at least 0 and less than 1, got 1"),
         ({"val_size": 60_000}, "val_size must be at least 0 and less than 60,000"),
     ],
 )
@@ -99,5 +103,41 @@ def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
         "batch_size": 50,
         "val_size": 5_000,
         "split_seed": 0,
+        "rotation": 0.0,
+        "shift": 0.0,
+        "scaling": 0.0,
+        "shear": 0.0,
+        "elastic": 0.0,
         "dataset": "MNIST",
     }
+
+
+def batches(trainer: Trainer, data: MNISTDataModule) -> list[Tensor]:
+    """Return the pixels of the training batches as the network gets them."""
+    seen: list[Tensor] = []
+
+    class Watch(DigitClassifier):
+        def training_step(self, batch: Batch) -> Tensor:
+            seen.append(batch[0])
+            return super().training_step(batch)
+
+    torch.manual_seed(777)
+    trainer.fit(Watch(channels=[1]), data)
+    return seen
+
+
+def test_training_images_are_augmented_each_time_anew(data_dir: Path, tmp_path: Path) -> None:
+    """The same images in two epochs, turned differently; just the same in another run."""
+    settings: dict[str, Any] = {"max_epochs": 2, "limit_val_batches": 0, "enable_checkpointing": False}
+    plain, first, again = (
+        batches(
+            stock_trainer(tmp_path, **settings), MNISTDataModule(1_000, 59_000, rotation=most, data_dir=str(data_dir))
+        )
+        for most in (0, 10, 10)
+    )
+    in_order = [pixels.flatten(1).sum(1).sort().values for pixels in plain]
+    assert torch.equal(*in_order), "an epoch has all images"
+    assert torch.equal(torch.stack(first), torch.stack(again))
+    for before, after in zip(plain, first, strict=True):
+        assert (before.float() - after).abs().mean() > 1
+        assert before.float().mean() == pytest.approx(after.mean().item(), rel=0.01)

@@ -8,10 +8,9 @@ import pytest
 import torch
 from conftest import MNIST
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from mnist_lit import idx
-from mnist_lit.order import EpochShuffle, InOrder, ResumableLoader, split
+from mnist_lit.order import EpochShuffle, InOrder, mixed, split
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +64,6 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     assert len(jumped) == 1_000
 
 
-def resumable(limit: float) -> ResumableLoader:
-    return ResumableLoader(limit=limit, dataset=TensorDataset(torch.arange(10)), batch_size=2)
-
-
-@pytest.mark.parametrize(("limit", "states"), [(1.0, [1, 2, 3, 4, 0]), (0.6, [1, 2, 0]), (3, [1, 2, 0])])
-def test_a_loader_goes_on_after_what_it_had_given(limit: float, states: list[int]) -> None:
-    loader = resumable(limit)
-    whole = [batch[0].tolist() for batch in loader]
-    for place, batch in zip(range(len(states)), loader, strict=False):
-        assert batch[0].tolist() == whole[place]
-        state = loader.state_dict()
-        assert state == {"given": states[place]}
-        again = resumable(limit)
-        again.load_state_dict(state)
-        assert [rest[0].tolist() for rest in again] == whole[states[place] :]
-        assert [rest[0].tolist() for rest in again] == whole, "the epoch after it is whole"
-
-
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_each_batch_of_one_order(processes: int) -> None:
     one = list(EpochShuffle(100, seed=1, batch_size=12))
@@ -100,3 +81,10 @@ def test_processes_evaluate_every_place_once(processes: int) -> None:
     shares = [InOrder(10, rank, processes) for rank in range(processes)]
     assert sorted(place for share in shares for place in share) == list(range(10))
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+
+
+def test_seeds_of_different_numbers_differ_and_fit_32_bits() -> None:
+    seeds = [mixed(seed, batch, rank, 1) for seed in range(10) for batch in range(10) for rank in range(10)]
+    assert len(set(seeds)) == 1_000
+    assert max(seeds) < 2**32
+    assert mixed(777, 0, 0) == mixed(777, 0, 0) != mixed(777, 0, 0, 1)

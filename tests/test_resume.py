@@ -1,5 +1,6 @@
 """A run that is interrupted, wherever and however, goes on to exactly what it would have been."""
 
+import json
 import os
 import random
 import resource
@@ -19,8 +20,6 @@ from conftest import RUN, TRAIN, Command
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist_lit import DigitClassifier, checkpoints
 from mnist_lit.checkpoints import read_checkpoint
@@ -80,29 +79,23 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return taken
 
 
-def use_chance_and_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let training have dropout, AdamW and a rate that changes each step."""
-
-    def optimizers(classifier: DigitClassifier) -> dict[str, Any]:
-        optimizer = AdamW(classifier.parameters())
-        schedule = OneCycleLR(optimizer, max_lr=0.01, total_steps=40)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def forward(classifier: DigitClassifier, pixels: Tensor) -> Tensor:
-        logits: Tensor = classifier.network(torch.nn.functional.dropout(pixels.float(), 0.2, classifier.training))
-        return logits
-
-    monkeypatch.setattr(DigitClassifier, "configure_optimizers", optimizers)
-    monkeypatch.setattr(DigitClassifier, "forward", forward)
+AVERAGING = {
+    "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "init_args": {"decay": 0.9, "update_starting_at_step": 8},
+}
+CHANCE = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
+KINDS = {
+    "default": [],
+    "chance and schedule": [*CHANCE, "--model.schedule=one_cycle", "--model.batch_norm=true"],
+    "accumulation": ["--trainer.accumulate_grad_batches=3"],
+    "averaged weights": [*CHANCE, "--model.batch_norm=true", f"--trainer.callbacks=[{json.dumps(AVERAGING)}]"],
+}
 
 
-@pytest.mark.parametrize("kind", ["default", "chance and schedule", "accumulation"])
+@pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 def test_training_goes_on_bit_for_bit_from_every_checkpoint(
-    command: Command, snapshots: list[Path], kind: str, monkeypatch: pytest.MonkeyPatch
+    command: Command, snapshots: list[Path], flags: list[str]
 ) -> None:
-    if kind == "chance and schedule":
-        use_chance_and_a_schedule(monkeypatch)
-    flags = ["--trainer.accumulate_grad_batches=3"] if kind == "accumulation" else []
     assert command("fit", *FLAGS, *flags)[0] == 0
     expected = outcome()
     assert len(expected["curves"]["train/loss"]) == len(expected["curves"]["val/accuracy"]) == 2
