@@ -28,9 +28,15 @@ def test_the_blogs_experiment_ends_with_the_blogs_cost_and_988_of_1000_digits(co
 
 
 def test_the_fast_recipe_reads_987_of_1000_digits(command: Command) -> None:
-    """Its mean over ten seeds is 99.07 % with a spread of 0.07 points."""
+    """Its mean over ten seeds is 99.0 % with a spread of 0.1 points."""
     assert command("fit", "--config", CONFIGS / "fast.yaml")[0] == 0
     assert Run(Path("runs/fast/version_0")).results()["test"]["accuracy"] >= 0.987
+
+
+def test_the_best_recipe_reads_992_of_1000_digits_after_two_epochs(command: Command) -> None:
+    """Trained in full, it takes too long for a test; see README for what it comes to."""
+    assert command("fit", "--config", CONFIGS / "best.yaml", "--trainer.max_epochs=2")[0] == 0
+    assert Run(Path("runs/best/version_0")).results()["test"]["accuracy"] >= 0.992
 
 
 def test_the_same_network_tells_91_of_100_clothes(command: Command) -> None:
