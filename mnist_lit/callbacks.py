@@ -30,7 +30,7 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line; validation has already run, as part of the epoch."""
-        metrics = cast("DigitClassifier", pl_module).train_metrics()
+        metrics = cast("DigitClassifier", pl_module).counts.compute()
         if self.validated:
             metrics |= {name: trainer.callback_metrics[name] for name in ("val/loss", "val/accuracy")}
         values = [f"{name} {value:.4f}" for name, value in metrics.items()]

@@ -8,19 +8,18 @@ from typing import Any, Literal, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
-from torchmetrics.utilities.distributed import gather_all_tensors
+from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mnist_lit.counts import EpochCounts
 from mnist_lit.model import CNN, DIGITS, Batch
 
 __all__ = ["DigitClassifier"]
 
 PAIR = 2
-COUNTED = ("train_loss", "train_accuracy")
 
 
 class DigitClassifier(LightningModule):
@@ -84,12 +83,7 @@ class DigitClassifier(LightningModule):
             dropout=dropout,
         )
 
-        # Counted over the whole epoch, never a mean of batch means: the last batch may be smaller.
-        # Persistent: an epoch that is resumed in its middle ends with the metrics of all its steps.
-        self.train_loss = MeanMetric()
-        self.train_loss.persistent(mode=True)
-        self.train_accuracy = MulticlassAccuracy(DIGITS, average="micro", validate_args=False)
-        self.train_accuracy.persistent(mode=True)
+        self.counts = EpochCounts()
         self.loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
         """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
@@ -110,8 +104,7 @@ class DigitClassifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Count from zero. Within an epoch that is resumed, Lightning does not call it."""
-        self.train_loss.reset()
-        self.train_accuracy.reset()
+        self.counts.reset()
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the batch's mean cross-entropy, and count it."""
@@ -119,20 +112,15 @@ class DigitClassifier(LightningModule):
         logits = self(pixels)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.latest_loss = loss.detach()
-        self.train_loss.update(self.latest_loss, len(labels))
-        self.train_accuracy.update(logits, labels)
+        self.counts.update(self.latest_loss, logits, labels)
         return loss
-
-    def train_metrics(self) -> dict[str, Tensor]:
-        """Return the loss and the accuracy of the epoch so far; logging them in each step takes longer than Adam."""
-        return {"train/loss": self.train_loss.compute(), "train/accuracy": self.train_accuracy.compute()}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's loss and accuracy at once, not after this hook as Lightning would.
 
         A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point.
         """
-        self.log_dict(metrics := self.train_metrics(), logger=False, sync_dist=True, reduce_fx="max")
+        self.log_dict(metrics := self.counts.compute(), logger=False, sync_dist=True, reduce_fx="max")
         for logger in self.loggers:
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
@@ -143,12 +131,13 @@ class DigitClassifier(LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Batch) -> None:
-        """Count what is read as what."""
+    def validation_step(self, batch: Batch) -> Tensor:
+        """Count what is read as what, and return the logits (B, 10)."""
         pixels, labels = batch
-        logits = self(pixels)
+        logits: Tensor = self(pixels)
         self.loss.update(cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
+        return logits
 
     test_step = validation_step
 
@@ -167,19 +156,12 @@ class DigitClassifier(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what each process has counted in the epoch so far, (processes,)."""
-        for name, count in checkpoint["state_dict"].items():
-            if name.startswith(COUNTED):
-                counts = gather_all_tensors(count) if distributed.is_initialized() else [count]
-                checkpoint["state_dict"][name] = torch.stack(counts)
+        """Save the counts of all processes."""
+        self.counts.gather(checkpoint["state_dict"], "counts.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let each process go on with its own count or, where there were not as many, the first one with the sum."""
-        processes = distributed.get_world_size() if distributed.is_initialized() else 1
-        for name, counts in checkpoint["state_dict"].items():
-            if name.startswith(COUNTED):
-                total = counts.sum().expand(processes) * (torch.arange(processes) == 0)
-                checkpoint["state_dict"][name] = (counts if len(counts) == processes else total)[self.global_rank]
+        """Go on with this process's share of them."""
+        self.counts.share(checkpoint["state_dict"], "counts.", self.global_rank)
 
     def predict_step(self, batch: Batch) -> Tensor:
         """Return probabilities (B, 10)."""
