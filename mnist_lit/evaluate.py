@@ -87,15 +87,15 @@ def _restore(command: str, argv: Sequence[str]) -> Restored:
 
 
 @rank_zero_only
-def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule, path: Path) -> None:
-    """Print the test's result, and record it in the run that the checkpoint lies in if it is the run's own result."""
+def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule, path: Path) -> str:
+    """Print the test's result, record it in the run that the checkpoint lies in if it is its own, and return it."""
     if "test/loss" not in trainer.callback_metrics:
-        print("not tested: the limit of test batches is 0")
-        return
+        print(untested := "not tested: the limit of test batches is 0")
+        return untested
     result = evaluation(classifier.confusion.compute(), float(trainer.callback_metrics["test/loss"]))
-    print(evaluation_line("test", result))
+    print(line := evaluation_line("test", result))
     if (run := run_of(path)) is None:
-        return
+        return line
     trained_on = settings_of(read_checkpoint(path))["data"]["dataset"]
     if path.name != "best.ckpt":
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
@@ -103,3 +103,4 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
         print(f"not recorded in {run.folder}: its result is that of all {TEST_IMAGES:,} images of {trained_on}")
     else:
         run.record(test=result | {"checkpoint": f"{run.checkpoints.name}/{path.name}"})
+    return line

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 
+from mnist_lit.board import Board, write_text
 from mnist_lit.checkpoints import load_weights, read_checkpoint
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
@@ -53,10 +54,18 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         settings.trainer.limit_val_batches = 0  # or Lightning would wonder at an empty loader
     stop, timer = StopRequest(), Timer()
     best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
-    callbacks = [FiniteLoss(), SeedSteps(config.seed), best, KeepLast(run, config.save_every, stop), timer]
+    compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
+    board = Board(data.dataset.classes, compared, run.config)
+    callbacks = [timer, FiniteLoss(), SeedSteps(config.seed), board, best, KeepLast(run, config.save_every, stop)]
     step = start.content["global_step"] if start.content else 0
     try:
-        trainer = build_trainer(settings.trainer, run, callbacks, resumed_at=step if start.run else None)
+        trainer = build_trainer(
+            settings.trainer,
+            run,
+            callbacks,
+            resumed_at=step if start.run else None,
+            rate_changes="epoch" if classifier.schedule == "constant" else "step",
+        )
         _check_batches(data.batch_size, trainer.world_size)
     except BaseException:
         if start.run is None and process_rank() == 0:  # other processes have made no run
@@ -81,13 +90,15 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         best_epoch=selected["epoch"] + 1 if selected else None,
         best_val_accuracy=None if best.best_model_score is None else float(best.best_model_score),
     )
-    say(f"\n{fit_lines(fitted)}")
+    summary = fit_lines(fitted)
+    say(f"\n{summary}")
     if selected:
         load_weights(classifier, selected, path)
         trainer.test(classifier, data, verbose=False)
-        report_test(trainer, classifier, data, path)
+        summary += f"\n{report_test(trainer, classifier, data, path)}"
         program = f"python {sys.argv[0]}"
         say(f"\nnext:  tensorboard --logdir {ROOT}\n       {program} test\n       {program} predict")
+    write_text(trainer, "summary", summary.replace("\n", "\n\n"))
     if trainer.is_global_zero:  # last, so that a run that is killed while it is tested is not taken for a finished one
         run.record(fit=fitted)
     part()

@@ -101,15 +101,8 @@ class CNN(nn.Sequential):
             side = (side + number * (2 * zeros + 1 - size)) // square
             if side < 1:
                 raise ValueError(f"channels {list(channels)}: block {i} leaves nothing of {SIDE} pixels")
-            blocks[f"layer{i}"] = conv_block(
-                inputs,
-                outputs,
-                convolutions=number,
-                kernel_size=size,
-                padding=zeros,
-                pooling=square,
-                batch_norm=batch_norm,
-            )
+            block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": square}
+            blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm)
             inputs = outputs
         blocks["flatten"] = nn.Flatten()
         if dropout:
@@ -125,9 +118,14 @@ class CNN(nn.Sequential):
 
         Scaling to 0-1 is part of the network, so that training, testing, prediction and export cannot disagree on it.
         """
+        logits: Tensor = self.fc(self.features(pixels))  # (N, 10)
+        return logits
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Map pixels, as `forward` takes them, to what the linear layer weighs, (N, 3136)."""
         x = pixels.to(self.fc.weight.dtype) / 255  # (N, 1, 28, 28), 0-1
-        for layer in self:
-            x = layer(x)  # (N, 32, 14, 14), (N, 64, 7, 7), (N, 3136), (N, 10)
+        for layer in list(self)[:-1]:
+            x = layer(x)  # (N, 32, 14, 14), (N, 64, 7, 7), (N, 3136)
         return x
 
     def shapes(self) -> list[tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -30,7 +30,11 @@ class RunLogger(TensorBoardLogger):
 
 
 def build_trainer(
-    settings: Any, run: Run | None = None, callbacks: Sequence[Callback] = (), resumed_at: int | None = None
+    settings: Any,
+    run: Run | None = None,
+    callbacks: Sequence[Callback] = (),
+    resumed_at: int | None = None,
+    rate_changes: Literal["step", "epoch"] = "epoch",
 ) -> Trainer:
     """Return a Trainer that writes into `run`, or nowhere.
 
@@ -39,6 +43,7 @@ def build_trainer(
         run: where to log and keep checkpoints.
         callbacks: besides the user's and those that show progress.
         resumed_at: the step that the run goes on from, if it has been started before.
+        rate_changes: how often the learning rate is logged: each epoch, or as often as Lightning logs steps.
 
     Raises:
         UsageError: if the Trainer refuses its arguments.
@@ -55,7 +60,7 @@ def build_trainer(
         if given["logger"] is None or given["logger"] is True:
             given["logger"] = RunLogger(run, resumed_at)
         if given["logger"]:
-            own.append(LearningRateMonitor(logging_interval="epoch"))
+            own.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(), *_listed(given["plugins"])]
     given["callbacks"] = own + _listed(given["callbacks"])
     try:

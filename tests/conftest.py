@@ -14,6 +14,15 @@ from mnist_lit.runs import Run
 FLAGS = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=60", "--model.channels=[4,8]"]
 """Of a training that takes a second or two, on real digits; evaluation is whole."""
 
+SHORT = [
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=20",
+    "--trainer.limit_val_batches=5",
+    "--trainer.limit_test_batches=5",
+    "--model.channels=[4,8]",
+]
+"""Of one that takes less than a second."""
+
 TRAIN = Path(__file__).parent.parent / "train.py"
 collect_ignore = ["benchmarks"]  # programs, which measure when they are imported
 RUN = Run(Path("runs/baseline/version_0"))

@@ -23,6 +23,9 @@ def test_fit_leaves_what_is_promised_and_nothing_else(command: Command) -> None:
         "config",
         "events",
         "events",  # of the test
+        "events",  # of the summary
+        *("projector", *(f"projector/test{name}" for name in ("", "/metadata", "/sprite", "/tensors"))),
+        "projector_config",
         "results",
     ]
     results = RUN.results()

@@ -87,11 +87,7 @@ def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None
     assert out.count("run      runs/baseline/version_0, seed 777, cpu\n") == out.count("test accuracy") == 1
     assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
     assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
-        "checkpoints",
-        "config",
-        "events",
-        "events",
-        "results",
+        *("checkpoints", "config", "events", "events", "events", "projector", "projector_config", "results"),
     ]
     found = read_checkpoint(LAST)["state_dict"]
     for name in [name for name in expected if name.startswith("network.")]:
@@ -100,6 +96,7 @@ def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None
     assert results["test"]["total"] == 10_000
     assert abs(results["test"]["correct"] - scores["test"]["correct"]) < 10
     assert results["fit"]["images_per_second"] > 0
+    assert outcome()["pictures"]["val/mistakes"] == [19, 39], "nothing is drawn twice"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUN, TRAIN, Command
+from conftest import RUN, SHORT, TRAIN, Command
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -27,14 +27,7 @@ from mnist_lit.files import write_atomically
 from mnist_lit.model import Batch
 
 LAST, BEST = RUN.checkpoints / "last.ckpt", RUN.checkpoints / "best.ckpt"
-FLAGS = [
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=20",
-    "--trainer.limit_val_batches=5",
-    "--trainer.limit_test_batches=5",
-    "--model.channels=[4,8]",
-    "--save_every=6",
-]
+FLAGS = [*SHORT, "--save_every=6"]
 
 
 def differences(first: Any, second: Any, at: str = "") -> list[str]:
@@ -61,8 +54,15 @@ def outcome() -> dict[str, Any]:
         path.rename(path.with_name(f"events.out.tfevents.{number:010}"))
     events = EventAccumulator(str(RUN.folder)).Reload()
     curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    pictures = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
     fitted = {name: value for name, value in RUN.results()["fit"].items() if name.startswith(("best", "epochs"))}
-    return {"checkpoints": content, "curves": curves, "fit": fitted, "config": RUN.config.read_text()}
+    return {
+        "checkpoints": content,
+        "curves": curves,
+        "pictures": pictures,
+        "fit": fitted,
+        "config": RUN.config.read_text(),
+    }
 
 
 @pytest.fixture

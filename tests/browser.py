@@ -1,0 +1,75 @@
+"""TensorBoard in a browser. `python tests/browser.py [RUNS]` takes the README's pictures anew, of runs in a folder."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+__all__ = ["BROWSER", "chart", "open_tensorboard", "picture"]
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@contextmanager
+def open_tensorboard(runs: Path) -> Iterator["Page"]:
+    """Serve the runs in a folder, and open them."""
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={runs}", "--host=127.0.0.1", "--port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        try:
+            assert server.stderr
+            address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
+            browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1500, "height": 900})
+            page.goto(address)
+            yield page
+            browser.close()
+        finally:
+            server.terminate()
+
+
+def chart(page: "Page", name: str) -> "Locator":
+    """Return a chart of training and validation, its two curves drawn."""
+    page.goto(f"{page.url.partition('#')[0]}#custom_scalars")
+    found = page.locator("tf-custom-scalar-multi-line-chart-card", has_text=name)
+    found.get_by_text("Matches (2)").wait_for()
+    found.locator("path.line[d^=M]").nth(1).wait_for(state="attached")
+    return found
+
+
+def picture(page: "Page", tag: str) -> "Locator":
+    """Return the picture of a tag, rendered."""
+    page.goto(f"{page.url.partition('#')[0]}#images")
+    group = page.locator("tf-image-dashboard tf-category-paginated-view", has_text=tag.partition("/")[0])
+    found = group.locator("tf-image-loader", has_text=tag).locator("img")
+    heading = group.locator("button.heading")
+    heading.wait_for()
+    if not group.locator("tf-image-loader").count():
+        heading.click()
+    found.wait_for()
+    return found
+
+
+def main(runs: Path) -> None:
+    """Take the pictures."""
+    DOCS.mkdir(exist_ok=True)
+    with open_tensorboard(runs) as page:
+        chart(page, "accuracy")
+        page.wait_for_timeout(2_000)  # until the curves have come to rest
+        page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1500, "height": 460})
+        picture(page, "test/mistakes")
+        page.wait_for_timeout(2_000)
+        page.screenshot(path=DOCS / "mistakes.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))
