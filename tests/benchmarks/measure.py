@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any
 
-__all__ = ["HERE", "TRAIN", "Measured", "run", "save", "table"]
+__all__ = ["HERE", "TRAIN", "Measured", "load", "run", "save", "table"]
 
 HERE = Path(__file__).parent
 TRAIN = HERE.parent.parent / "train.py"
@@ -48,6 +48,13 @@ def table(rows: dict[str, list[float]], unit: str) -> str:
         f"{name:<44} {median(values):8.3f} {unit}   ({min(values):.3f} to {max(values):.3f}, n={len(values)})"
         for name, values in rows.items()
     )
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return a benchmark's saved result, empty if there is none."""
+    path = HERE / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def save(name: str, content: dict[str, Any]) -> None:

@@ -1,0 +1,105 @@
+"""Write what the benchmarks have saved into the tables of the README and of the benchmarks' own.
+
+Run `python tests/benchmarks/tables.py` after a benchmark. A table stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from statistics import mean, median, stdev
+
+from measure import HERE, TRAIN, load
+
+from mnist_lit.results import wilson_interval
+
+__all__ = ["FILES", "filled"]
+
+FILES = (TRAIN.parent / "README.md", HERE / "README.md")
+TEST_IMAGES = 10_000
+Rows = Iterator[tuple[str, ...]]
+
+
+def recipes() -> Rows:
+    """Yield what each recipe comes to, then the peer."""
+    yield (
+        "recipe",
+        "parameters",
+        "images seen",
+        "result of",
+        "training time",
+        "test accuracy, mean ± sd",
+        "95 % interval",
+    )
+    for name, recipe in load("recipes")["recipes"].items():
+        epochs, correct = recipe["epochs"], [count / TEST_IMAGES for count in recipe["correct"]]
+        result = f"best of {epochs} epochs" if recipe["selects"] else "the last step"
+        images = f"{recipe['images_seen']:,} of {recipe['images']:,}"
+        yield _recipe(f"`{name}`", recipe["parameters"], images, result, median(recipe["seconds"]), correct)
+    peer = load("seconds")
+    name, accuracy, took = "one-epoch recipe", *(peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
+    yield _recipe(name, peer["peer"]["parameters"], "60,000 of 60,000", "the last step", median(took), accuracy)
+
+
+def _recipe(
+    name: str, parameters: int, images: str, result: str, seconds: float, found: list[float]
+) -> tuple[str, ...]:
+    time = f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+    spread = f" ± {stdev(found):.2%} ({len(found)} seeds)" if len(found) > 1 else " (1 seed)"
+    low, high = wilson_interval(round(mean(found) * TEST_IMAGES), TEST_IMAGES)
+    accuracy = f"{mean(found):.2%}{spread}"
+    return name, f"{parameters:,}", images, result, time, accuracy, f"{low:.2%} to {high:.2%}"
+
+
+def choices() -> Rows:
+    """Yield what each choice of `fast.yaml` brings."""
+    saved = load("choices")
+    yield "recipe", f"validation accuracy, mean ± sd of {saved['seeds']} seeds", "seconds, with validation"
+    for name, found in saved["choices"].items():
+        accuracy = found["accuracy"]
+        yield name, f"{mean(accuracy):.2%} ± {stdev(accuracy):.2%}", f"{median(found['seconds']):.1f}"
+
+
+def seconds(*names: str) -> Callable[[], Rows]:
+    """Return what yields the medians and ranges of benchmarks, and their ratios."""
+
+    def rows() -> Rows:
+        yield "", "median", "range"
+        for name in names:
+            saved = load(name)
+            for what, values in saved["seconds"].items():
+                yield what, f"{median(values):.2f} s", f"{min(values):.2f} to {max(values):.2f} s, n={len(values)}"
+            for what, values in saved.get("megabytes", {}).items():
+                yield f"{what}: largest resident size", f"{median(values):.0f} MB", f"n={len(values)}"
+            for what, ratio in saved["ratios"].items():
+                yield f"**{what}**", f"**{ratio:.2f}**", ""
+
+    return rows
+
+
+TABLES = {
+    "recipes": recipes,
+    "choices": choices,
+    "epoch": seconds("epoch"),
+    "seconds": seconds("seconds"),
+    "startup": seconds("startup"),
+}
+
+
+def filled(text: str) -> str:
+    """Return a Markdown text with its tables made anew."""
+
+    def table(place: re.Match[str]) -> str:
+        head, *rows = ("| " + " | ".join(cells) + " |" for cells in TABLES[place[1]]())
+        line = "|" + "---|" * (head.count(" | ") + 1)
+        return "\n".join([f"<!-- {place[1]} -->", head, line, *rows, "<!-- end -->"])
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write the tables."""
+    for path in FILES:
+        path.write_text(filled(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
