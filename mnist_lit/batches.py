@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,7 +32,8 @@ class Digits(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return a whole batch, (B, 1, 28, 28) and (B,): one gather instead of B look-ups and a stack."""
-        return self.pixels[indices], self.labels[indices]
+        chosen = torch.tensor(indices)
+        return self.pixels.index_select(0, chosen), self.labels.index_select(0, chosen)
 
 
 def as_fetched(batch: Any) -> Any:
