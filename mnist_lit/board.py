@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from shutil import rmtree
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, cast
 from warnings import catch_warnings
@@ -21,6 +20,7 @@ from mnist_lit.mistakes import Mistakes
 from mnist_lit.model import SIDE, Batch
 from mnist_lit.pictures import draw_confusion, draw_digits, draw_filters, mistake_captions
 from mnist_lit.processes import say
+from mnist_lit.projector import write_projection
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Board", "write_text"]
 
 MOST = 32  # pictures of digits in one drawing
-PROJECTED, COMPONENTS = 1_000, 50
-PROJECTOR = "projector"  # a folder, where torch would name one after the step
+PROJECTED = 1_000
 METRICS = ("val/accuracy", "test/accuracy")
 CHARTS = {
     "training and validation": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "accuracy")}
@@ -133,17 +132,13 @@ class Board(Callback):
         return counts
 
     def _project(self, trainer: Trainer, classifier: DigitClassifier) -> None:
-        """Write the first test images' last features, as their principal components, for the projector."""
+        """Write the first test images' last features for the projector."""
         test_set = cast("MNISTDataModule", trainer.datamodule).test_set  # type: ignore[attr-defined]
         pixels, labels = test_set.pixels[:PROJECTED], test_set.labels[:PROJECTED]
+        names = [self.classes[label] for label in labels]
         for writer in _writers(trainer):
-            folder = Path(writer.log_dir)
-            rmtree(folder / PROJECTOR, ignore_errors=True)  # of a test that was interrupted, or after fewer epochs
-            (folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            features = classifier.network.features(pixels.to(classifier.device)).float().cpu()  # (N, F)
-            along, length, _ = torch.pca_lowrank(features, min(COMPONENTS, *features.shape))  # (N, 50), (50,)
-            names = [self.classes[label] for label in labels]
-            writer.add_embedding(along * length, names, 1 - pixels / 255, PROJECTOR, "test")
+            features = classifier.network.features(pixels.to(classifier.device)).cpu()  # (N, F)
+            write_projection(writer, features, names, pixels)
 
 
 def _writers(trainer: Trainer) -> "list[SummaryWriter]":

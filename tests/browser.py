@@ -65,10 +65,10 @@ def main(runs: Path) -> None:
     with open_tensorboard(runs) as page:
         chart(page, "accuracy")
         page.wait_for_timeout(2_000)  # until the curves have come to rest
-        page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1500, "height": 460})
+        page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1200, "height": 460})
         picture(page, "test/mistakes")
         page.wait_for_timeout(2_000)
-        page.screenshot(path=DOCS / "mistakes.png")
+        page.screenshot(path=DOCS / "mistakes.png", clip={"x": 360, "y": 60, "width": 740, "height": 740})
 
 
 if __name__ == "__main__":

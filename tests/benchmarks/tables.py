@@ -32,11 +32,11 @@ def recipes() -> Rows:
     for name, recipe in load("recipes")["recipes"].items():
         epochs, correct = recipe["epochs"], [count / TEST_IMAGES for count in recipe["correct"]]
         result = f"best of {epochs} epochs" if recipe["selects"] else "the last step"
-        images = f"{recipe['images_seen']:,} of {recipe['images']:,}"
+        images = f"{recipe['images_seen'] / recipe['images']:.2g} × {recipe['images']:,}"
         yield _recipe(f"`{name}`", recipe["parameters"], images, result, median(recipe["seconds"]), correct)
     peer = load("seconds")
     name, accuracy, took = "one-epoch recipe", *(peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    yield _recipe(name, peer["peer"]["parameters"], "60,000 of 60,000", "the last step", median(took), accuracy)
+    yield _recipe(name, peer["peer"]["parameters"], "1 × 60,000", "the last step", median(took), accuracy)
 
 
 def _recipe(
