@@ -68,7 +68,7 @@ def main(runs: Path) -> None:
         page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1200, "height": 460})
         picture(page, "test/mistakes")
         page.wait_for_timeout(2_000)
-        page.screenshot(path=DOCS / "mistakes.png", clip={"x": 360, "y": 60, "width": 740, "height": 740})
+        page.screenshot(path=DOCS / "mistakes.png", clip={"x": 360, "y": 125, "width": 740, "height": 675})
 
 
 if __name__ == "__main__":
