@@ -76,10 +76,11 @@ class KeepLast(Checkpoint):
         validation = trainer.val_check_batch and (batch_idx + 1) % trainer.val_check_batch == 0
         if trainer.is_last_batch or accumulating or validation:
             return
-        self._agree(trainer)
-        if self.stop.number is not None or trainer.global_step >= self.saved + self.every_n_steps:
+        stopping = self._agreed(trainer)
+        if stopping or trainer.global_step >= self.saved + self.every_n_steps:
             self._save(trainer)
-        self.stop.check()
+        if stopping:
+            self.stop.check()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop without saving: training resumes from what was saved last. Several processes end the epoch together."""
@@ -89,8 +90,8 @@ class KeepLast(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save, after validation and the best checkpoint."""
         self._save(trainer)
-        self._agree(trainer)
-        self.stop.check()
+        if self._agreed(trainer):
+            self.stop.check()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, _checkpoint: dict[str, Any]) -> None:
         """Keep what is not finite out of every checkpoint, and let the curves reach as far as the checkpoint does."""
@@ -100,11 +101,15 @@ class KeepLast(Checkpoint):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
 
-    def _agree(self, trainer: Trainer) -> None:
-        """Let a signal to one process be one to all, so that all stop after the same step."""
-        received = self.stop.number is not None
-        if trainer.strategy.reduce_boolean_decision(received, all=False) and not received:
+    def _agreed(self, trainer: Trainer) -> bool:
+        """Return whether a signal has come to any process, so that all stop after the same step.
+
+        One that comes while they agree is for the next step: a process that saved alone would wait for the others.
+        """
+        stopping = trainer.strategy.reduce_boolean_decision(self.stop.number is not None, all=False)
+        if stopping and self.stop.number is None:
             self.stop.number = signal.SIGTERM
+        return stopping
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
