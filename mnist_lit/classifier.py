@@ -1,6 +1,6 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,12 +10,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
+from mnist_lit.calibration import BestTemperature
 from mnist_lit.counts import EpochCounts
 from mnist_lit.model import CNN, DIGITS, Batch
+from mnist_lit.schedule import one_cycle
 
 __all__ = ["DigitClassifier"]
 
@@ -46,6 +47,8 @@ class DigitClassifier(LightningModule):
     >>> DigitClassifier(channels=[8, 16]).hparams.learning_rate
     0.001
     """
+
+    temperature: Tensor
 
     def __init__(
         self,
@@ -87,6 +90,12 @@ class DigitClassifier(LightningModule):
         self.loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
         """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
+        self.best_temperature = BestTemperature()
+        self.register_buffer("temperature", torch.ones(()))
+        self.raw_error, self.calibration_error = (
+            MulticlassCalibrationError(DIGITS, norm="l1", validate_args=False) for _ in range(2)
+        )
+        """Of the latest test: how far probabilities are from how often they are right, before and after calibration."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> Self:  # type: ignore[override]
@@ -96,6 +105,10 @@ class DigitClassifier(LightningModule):
         """
         loaded: Self = super().load_from_checkpoint(checkpoint_path, **settings | {"weights_only": True})
         return loaded
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take weights, also those of a time before there was a temperature."""
+        return super().load_state_dict({"temperature": torch.ones(())} | dict(state_dict), *args, **kwargs)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 10)."""
@@ -126,28 +139,43 @@ class DigitClassifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Count from zero."""
-        self.loss.reset()
-        self.confusion.reset()
+        for metric in (self.loss, self.confusion, self.best_temperature, self.raw_error, self.calibration_error):
+            metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch) -> Tensor:
         """Count what is read as what, and return the logits (B, 10)."""
+        logits, labels = self._evaluate(batch)
+        self.best_temperature.update(logits, labels)
+        return logits
+
+    def test_step(self, batch: Batch) -> Tensor:
+        """Count what is read as what, and how surely, and return the logits (B, 10)."""
+        logits, labels = self._evaluate(batch)
+        self.raw_error.update(logits.softmax(dim=1), labels)
+        self.calibration_error.update((logits / self.temperature).softmax(dim=1), labels)
+        return logits
+
+    def _evaluate(self, batch: Batch) -> Batch:
         pixels, labels = batch
         logits: Tensor = self(pixels)
         self.loss.update(cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
-        return logits
-
-    test_step = validation_step
+        return logits, labels
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint."""
+        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint, and find its temperature."""
+        if not self.trainer.sanity_checking:
+            self.temperature.copy_(self.best_temperature.compute())
         self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/loss` and `test/accuracy`."""
+        """Log `test/loss` and `test/accuracy`; the calibration errors are for who asks the Trainer."""
         self._log_evaluation("test")
+        errors = {"calibration_error_before": self.raw_error, "calibration_error": self.calibration_error}
+        computed = {f"test/{name}": metric.compute() for name, metric in errors.items()}
+        self.log_dict(computed, logger=False, sync_dist=True, reduce_fx="max")
 
     def _log_evaluation(self, stage: str) -> None:
         counts = self.confusion.compute()  # of all processes; each logs the same, of which a mean might differ
@@ -164,28 +192,15 @@ class DigitClassifier(LightningModule):
         self.counts.share(checkpoint["state_dict"], "counts.", self.global_rank)
 
     def predict_step(self, batch: Batch) -> Tensor:
-        """Return probabilities (B, 10)."""
+        """Return probabilities (B, 10), calibrated where there was a validation."""
         pixels, _ = batch
-        probabilities: Tensor = self(pixels).softmax(dim=1)
-        return probabilities
+        logits: Tensor = self(pixels)
+        return (logits / self.temperature).softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its rate, step by step."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, foreach=True)
         if self.schedule == "constant":
             return optimizer
-        cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=self._total_steps(), cycle_momentum=False)
+        cycle = one_cycle(optimizer, self.learning_rate, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
-
-    def _total_steps(self) -> int:
-        """Return how many steps the optimizer will take.
-
-        Not the Trainer's `estimated_stepping_batches`, which would load the data too early for a run that is resumed.
-        """
-        trainer = self.trainer
-        if (data := trainer.datamodule) is None or trainer.max_epochs in {None, -1}:  # type: ignore[attr-defined]
-            raise ValueError("schedule one_cycle needs a data module, and an end: give the Trainer max_epochs")
-        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-        batches = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
-        steps: int = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
-        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["evaluation", "evaluation_line", "fit_lines", "training", "wilson_interval"]
+__all__ = ["calibration_line", "evaluation", "evaluation_line", "fit_lines", "training", "wilson_interval"]
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -63,6 +63,13 @@ def evaluation_line(name: str, result: dict[str, Any]) -> str:
         f"{name} accuracy {result['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}): "
         f"{result['total'] - result['correct']:,} errors in {result['total']:,}"
     )
+
+
+def calibration_line(temperature: float, before: float, after: float) -> str:
+    """Tell in one line how far probabilities are from how often they are right, before and after calibration."""
+    if temperature == 1:
+        return f"calibration error {after:.2%}: probabilities are as the network gives them, without validation"
+    return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 
 def fit_lines(fit: dict[str, Any]) -> str:

@@ -2,12 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import MNIST, stock_trainer
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
@@ -111,37 +110,41 @@ def test_training_smooths_labels_and_evaluation_does_not(data_dir: Path) -> None
     assert_close(classifier.loss.compute(), cross_entropy(logits, batch[1]).detach())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "steps"),
-    [
-        ({"max_epochs": 2}, 14),
-        ({"max_epochs": 3, "limit_train_batches": 0.5}, 9),
-        ({"max_epochs": 3, "limit_train_batches": 4}, 12),
-        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 8),
-        ({"max_epochs": 9, "max_steps": 5}, 5),
-    ],
-)
-def test_one_cycle_goes_from_a_25th_up_and_down_to_nothing_at_the_last_step(
-    data_dir: Path, tmp_path: Path, arguments: dict[str, Any], steps: int
-) -> None:
-    rates: list[float] = []
+def test_validation_finds_the_temperature_and_the_test_tells_what_it_brings(data_dir: Path, tmp_path: Path) -> None:
+    seed_everything(1, verbose=False)
+    data, stock = MNISTDataModule(data_dir=str(data_dir)), stock_trainer(tmp_path, max_epochs=1)
+    classifier = DigitClassifier(channels=[4, 8], learning_rate=0.01)
+    stock.fit(classifier, data)
+    pixels, labels = (torch.cat(part) for part in zip(*data.val_dataloader(), strict=True))
+    classifier.eval()
+    with torch.no_grad():
+        logits = classifier(pixels)
+    losses = [float(cross_entropy(logits / (classifier.temperature * factor), labels)) for factor in (0.98, 1, 1.02)]
+    assert losses[1] == min(losses)
 
-    class Watch(Callback):
-        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-            if trainer.global_step == len(rates):
-                rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    stock.test(classifier, data)
+    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    with torch.no_grad():
+        logits = classifier(pixels)
+    for given, metric in (
+        (logits, classifier.raw_error),
+        (logits / classifier.temperature, classifier.calibration_error),
+    ):
+        sure, read = given.softmax(dim=1).max(dim=1)
+        bins = (sure * 15).ceil().long()
+        shares = [
+            float((sure[bins == i].mean() - (read == labels)[bins == i].float().mean()).abs()) * int((bins == i).sum())
+            for i in bins.unique()
+        ]
+        assert float(metric.compute()) == pytest.approx(sum(shares) / len(labels), abs=1e-5)
 
-    stock = stock_trainer(tmp_path, callbacks=[Watch()], limit_val_batches=0, enable_checkpointing=False, **arguments)
-    data = MNISTDataModule(batch_size=100, val_size=59_300, data_dir=str(data_dir))
-    stock.fit(DigitClassifier(channels=[1], schedule="one_cycle", learning_rate=0.1), data)
-    assert len(rates) == steps == stock.global_step
-    assert rates[0] == pytest.approx(0.1 / 25)
-    assert max(rates) > 0.08
-    assert rates[-1] < 0.1 / 10_000
-    assert rates[: rates.index(max(rates))] == sorted(rates[: rates.index(max(rates))])
 
-
-def test_one_cycle_needs_an_end(data_dir: Path, tmp_path: Path) -> None:
-    stock = stock_trainer(tmp_path, max_epochs=-1, limit_val_batches=0, enable_checkpointing=False)
-    with pytest.raises(ValueError, match="schedule one_cycle needs a data module, and an end"):
-        stock.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))
+def test_weights_of_a_time_without_temperatures_are_taken_as_they_are() -> None:
+    classifier = DigitClassifier(channels=[4])
+    state = classifier.state_dict()
+    del state["temperature"]
+    other = DigitClassifier(channels=[4])
+    other.temperature.fill_(3)
+    other.load_state_dict(state)
+    assert other.temperature == 1
+    assert torch.equal(other.network.fc.weight, classifier.network.fc.weight)

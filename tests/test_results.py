@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_lit.results import evaluation, evaluation_line, fit_lines, training, wilson_interval
+from mnist_lit.results import calibration_line, evaluation, evaluation_line, fit_lines, training, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
     assert evaluation_line("test", result) == (
         "test accuracy 99.00% (95% interval 98.79% to 99.18%): 100 errors in 10,000"
     )
+
+
+@pytest.mark.parametrize(
+    ("temperature", "line"),
+    [
+        (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
+        (1.0, "calibration error 0.20%: probabilities are as the network gives them, without validation"),
+    ],
+)
+def test_calibration_is_told_before_and_after(temperature: float, line: str) -> None:
+    assert calibration_line(temperature, 0.005, 0.002) == line
 
 
 def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection() -> None:
