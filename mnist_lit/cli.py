@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
 
 from mnist_lit.memory import keep_freed_memory
@@ -16,7 +17,8 @@ from mnist_lit.usage import UsageError, nearest
 
 __all__ = ["main"]
 
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = {"fit": "fit", "validate": "evaluate", "test": "evaluate", "predict": "predict", "export": "export"}
+"""Each with its module."""
 HELP = """\
 usage: python train.py COMMAND [flags]
 
@@ -24,12 +26,14 @@ commands:
   fit        train, keep the best checkpoint by validation, test it once
   validate   the accuracy of a checkpoint on its validation images
   test       the accuracy of a checkpoint on the 10,000 test images
-  predict    what a checkpoint reads in every test image, as a CSV file
+  predict    what a checkpoint reads in your own pictures of digits, or in every test image
+  export     a checkpoint as ONNX or torch.export program
 
 examples:
   python train.py fit
   python train.py fit --config configs/blog.yaml --seed 1
   python train.py test --ckpt_path runs/baseline/version_0/checkpoints/last.ckpt
+  python train.py predict --images photo.jpg scans/
 
 A run goes to runs/<experiment>/version_<n>/; the other commands take the best checkpoint of the newest run.
 Add --traceback to see where an error comes from. All flags of a command: python train.py COMMAND --help
@@ -49,10 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with handle_signals(stop_now):
             keep_freed_memory()
-            from mnist_lit import evaluate, fit  # now, not above: help does not wait for torch
-
+            run = getattr(import_module(f"mnist_lit.{COMMANDS[name]}"), name)  # now: help does not wait for torch
             _prepare_output()
-            getattr(fit if name == "fit" else evaluate, name)(flags)
+            run(flags)
     except BaseException as error:  # whatever it is, a person gets one line
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0

@@ -1,36 +1,30 @@
-"""A checkpoint in use: validate, test, predict."""
+"""A checkpoint in use: what every such command starts with; validate and test."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from mnist_lit.checkpoints import load_weights, open_checkpoint, read_checkpoint, settings_of
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
-from mnist_lit.files import write_atomically
-from mnist_lit.model import DIGITS
 from mnist_lit.processes import rank_zero_only
-from mnist_lit.results import evaluation, evaluation_line
+from mnist_lit.results import calibration_line, evaluation, evaluation_line
 from mnist_lit.runs import find_checkpoint, run_of
 from mnist_lit.settings import build_parser, instantiate, parse, take_defaults
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
 
-__all__ = ["predict", "report_test", "test", "validate"]
+__all__ = ["Restored", "report_test", "restore", "test", "validate"]
 
 TEST_IMAGES = 10_000
 
 
 def validate(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on its validation set."""
-    restored = _restore("validate", argv)
+    restored = restore("validate", argv)
     if not restored.data.val_size:
         raise ValueError(f"{restored.path} was trained on all {TRAIN_IMAGES:,} images: there is no validation set")
     restored.trainer.validate(restored.classifier, restored.data, verbose=False)
@@ -40,25 +34,9 @@ def validate(argv: Sequence[str]) -> None:
 
 def test(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on the test set; the result goes to the run that the checkpoint lies in."""
-    restored = _restore("test", argv)
+    restored = restore("test", argv)
     restored.trainer.test(restored.classifier, restored.data, verbose=False)
     report_test(restored.trainer, restored.classifier, restored.data, restored.path)
-
-
-def predict(argv: Sequence[str]) -> None:
-    """Write a CSV file with what a checkpoint reads in every test image."""
-    restored = _restore("predict", argv)
-    batches = restored.trainer.predict(restored.classifier, restored.data)
-    probabilities = torch.cat(cast("list[Tensor]", batches))  # (N, 10)
-    run = run_of(restored.path)
-    target = Path(restored.output or (run.folder if run else Path()) / "predictions.csv")
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "digit", "probability", *(f"p{digit}" for digit in range(DIGITS))])
-    for image, row in enumerate(probabilities):
-        writer.writerow([image, int(row.argmax()), *(f"{float(p):.6f}" for p in (row.max(), *row))])
-    write_atomically(target, table.getvalue().encode())
-    print(f"{len(probabilities):,} test images read: {target}")
 
 
 @dataclass(frozen=True)
@@ -69,21 +47,27 @@ class Restored:
     classifier: DigitClassifier
     data: MNISTDataModule
     trainer: Trainer
-    output: str | None
+    config: Namespace
 
 
-def _restore(command: str, argv: Sequence[str]) -> Restored:
+def restore(command: str, argv: Sequence[str]) -> Restored:
+    """Return what a command's flags ask for: a checkpoint with all that it needs, ready for use.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        OSError, ValueError: if there is no such checkpoint, or it cannot be used.
+    """
     parser = build_parser(command)
     config = parse(parser, argv)
     limit = f"limit_{'val' if command == 'validate' else command}_batches"
-    if config.trainer[limit] == 0:
+    if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     path, content = open_checkpoint(find_checkpoint(config.ckpt_path, config.experiment))
     take_defaults(parser, settings_of(content), path)
     settings = instantiate(parser, parse(parser, argv))
     load_weights(settings.model, content, path)
     print(f"checkpoint {path}")
-    return Restored(path, settings.model, settings.data, build_trainer(settings.trainer), settings.get("output"))
+    return Restored(path, settings.model, settings.data, build_trainer(settings.trainer), settings)
 
 
 @rank_zero_only
@@ -92,8 +76,11 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
     if "test/loss" not in trainer.callback_metrics:
         print(untested := "not tested: the limit of test batches is 0")
         return untested
-    result = evaluation(classifier.confusion.compute(), float(trainer.callback_metrics["test/loss"]))
-    print(line := evaluation_line("test", result))
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    result = evaluation(classifier.confusion.compute(), logged["test/loss"])
+    errors = logged["test/calibration_error_before"], logged["test/calibration_error"]
+    line = f"{evaluation_line('test', result)}\n{calibration_line(float(classifier.temperature), *errors)}"
+    print(line)
     if (run := run_of(path)) is None:
         return line
     trained_on = settings_of(read_checkpoint(path))["data"]["dataset"]

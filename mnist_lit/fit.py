@@ -97,7 +97,7 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
         trainer.test(classifier, data, verbose=False)
         summary += f"\n{report_test(trainer, classifier, data, path)}"
         program = f"python {sys.argv[0]}"
-        say(f"\nnext:  tensorboard --logdir {ROOT}\n       {program} test\n       {program} predict")
+        say(f"\nnext:  tensorboard --logdir {ROOT}\n       {program} test\n       {program} predict --images PHOTO.jpg")
     write_text(trainer, "summary", summary.replace("\n", "\n\n"))
     if trainer.is_global_zero:  # last, so that a run that is killed while it is tested is not taken for a finished one
         run.record(fit=fitted)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["draw_confusion", "draw_digits", "draw_filters", "mistake_captions"]
+__all__ = ["draw_confusion", "draw_digits", "draw_dots", "draw_filters", "mistake_captions"]
 
 Colour = tuple[int, int, int]
 WHITE, PALE, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
@@ -15,6 +15,8 @@ CELL = 40  # pixels a side
 COLUMNS = 4  # TensorBoard shows pictures about 350 pixels wide: more would make captions too small to read
 ZOOM = 3  # of a digit's pixels
 DARK = 0.5  # ink on which text is white
+MIDDLE = 127  # of 0-255
+BRAILLE = [[1, 8], [2, 16], [4, 32], [64, 128]]  # Unicode's bits of the dots, where they stand
 
 
 def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
@@ -79,6 +81,21 @@ def draw_digits(pixels: Tensor, captions: Sequence[str]) -> Image.Image:
         image.paste(picture, (x + 8, y + 4))
         draw.text((x + across / 2, y + ZOOM * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
+
+
+def draw_dots(pixels: Tensor) -> list[str]:
+    """Draw an image in lines of Braille: a character has two columns of four dots, each dot one pixel of ink.
+
+    Args:
+        pixels: 0-255, (H, W); H a multiple of 4, W of 2.
+
+    >>> draw_dots(torch.tensor([[255, 0], [255, 0], [255, 0], [255, 255]]))
+    ['⣇']
+    """
+    height, width = pixels.shape
+    dots = (pixels > MIDDLE).view(height // 4, 4, width // 2, 2)
+    codes = (dots * torch.tensor(BRAILLE)[None, :, None]).sum(dim=(1, 3))  # (H / 4, W / 2)
+    return ["".join(chr(0x2800 + code) for code in line) for line in codes.tolist()]
 
 
 def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[str]) -> list[str]:

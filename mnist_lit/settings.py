@@ -31,6 +31,10 @@ COMMON = """\
   --data.data_dir DIR      where the data files are kept (data)
   --trainer.accelerator A  cpu, gpu, mps … (the best there is)
 """
+CHECKPOINT = """\
+  --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
+  --experiment NAME        look for the newest run in runs/NAME only
+"""
 SHORT_HELP = {
     "fit": f"""\
 The flags that people change:
@@ -44,11 +48,21 @@ The flags that people change:
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}
 """,
+    "predict": f"""\
+The flags that people change:
+  --images PATH [PATH …]   your own pictures of digits, files or folders (else the test set)
+  --save_seen DIR          keep what the network saw of them, 28×28
+  --output FILE            the CSV file (predictions.csv in the run folder)
+{CHECKPOINT}{COMMON}
+""",
+    "export": f"""\
+The flags that people change:
+  --output FILE            FILE.onnx or FILE.pt2 (model.onnx in the run folder)
+{CHECKPOINT}{COMMON}
+""",
     "evaluate": f"""\
 The flags that people change:
-  --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
-  --experiment NAME        look for the newest run in runs/NAME only
-{COMMON}
+{CHECKPOINT}{COMMON}
 """,
 }
 
@@ -58,12 +72,12 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 def build_parser(command: str) -> ArgumentParser:
-    """Return the parser of `fit`, `validate`, `test` or `predict`."""
+    """Return the parser of a command."""
     fit = command == "fit"
     parser = ArgumentParser(
         prog=f"python train.py {command}",
         usage=f"python train.py {command} [flags]",
-        description=SHORT_HELP["fit" if fit else "evaluate"] + "All flags:",
+        description=SHORT_HELP.get(command, SHORT_HELP["evaluate"]) + "All flags:",
         formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
@@ -80,7 +94,13 @@ def build_parser(command: str) -> ArgumentParser:
         for name in ("seed", "save_every"):  # so that a run's config.yaml can be given
             parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
+        parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
         parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
+        parser.add_argument("--save_seen", type=str | None, default=None, help="folder for what the network saw")
+    if command == "export":
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="FILE.onnx or FILE.pt2 (model.onnx in the run)"
+        )
     parser.add_class_arguments(DigitClassifier, "model")
     parser.add_class_arguments(MNISTDataModule, "data")
     # The run folder is the root directory. The limits are declared below.

@@ -64,7 +64,7 @@ def test_a_commands_help_starts_with_the_flags_that_people_change(name: str, com
     ("argv", "code", "message"),
     [
         (["tset"], 2, "no command tset: did you mean test?"),
-        (["sing"], 2, "no command sing: the commands are fit, validate, test, predict"),
+        (["sing"], 2, "no command sing: the commands are fit, validate, test, predict, export"),
         (["fit", "--data.batch_sze=3"], 2, "no flag --data.batch_sze: did you mean --data.batch_size?"),
         (["fit", "--data.batch_size=0"], 2, "batch_size must be 1 to 55,000 (the training images), got 0"),
         (["fit", "--data.batch_size=55001"], 2, "batch_size must be 1 to 55,000 (the training images), got 55001"),

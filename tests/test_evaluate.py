@@ -1,13 +1,12 @@
 """A checkpoint in use does what the README says, on the real digits."""
 
-import csv
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FLAGS, MNIST, RUN, Command
+from conftest import FLAGS, RUN, Command
 
-from mnist_lit import DigitClassifier, idx
+from mnist_lit import DigitClassifier
 from mnist_lit.model import Batch
 
 
@@ -94,26 +93,3 @@ def test_experiments_are_kept_apart(trained: Command) -> None:
     assert "runs/baseline/version_0/checkpoints/best.ckpt" in trained("test", "--experiment=baseline")[1]
     code, _, err = trained("test", "--experiment=none")
     assert (code, err) == (1, "error: no run with a best checkpoint in runs/none: train one with fit\n")
-
-
-def test_predict_writes_a_row_for_every_test_image_in_the_files_order(trained: Command, data_dir: Path) -> None:
-    code, out, _ = trained("predict")
-    assert code == 0
-    assert str(RUN.folder / "predictions.csv") in out
-    with (RUN.folder / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
-    assert [row["image"] for row in rows] == [str(n) for n in range(10_000)]
-    _, labels = idx.read(MNIST, data_dir, train=False)
-    correct = sum(int(row["digit"]) == label for row, label in zip(rows, labels.tolist(), strict=True))
-    assert correct == RUN.results()["test"]["correct"]
-    for row in rows[:100]:
-        shares = [float(row[f"p{digit}"]) for digit in range(10)]
-        assert sum(shares) == pytest.approx(1, abs=1e-5)
-        assert max(shares) == shares[int(row["digit"])] == float(row["probability"])
-
-
-def test_predictions_go_where_they_are_asked_for(trained: Command) -> None:
-    assert trained("predict", "--output=mine/digits.csv")[0] == 0
-    assert Path("mine/digits.csv").is_file()
-    assert not (RUN.folder / "predictions.csv").exists()

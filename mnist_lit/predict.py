@@ -1,0 +1,144 @@
+"""What a checkpoint reads: in the test images, or in a person's own pictures."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from mnist_lit.batches import Digits, as_fetched
+from mnist_lit.evaluate import Restored, restore
+from mnist_lit.files import write_atomically
+from mnist_lit.images import find_images, open_image
+from mnist_lit.ink import as_mnist
+from mnist_lit.model import DIGITS, SIDE
+from mnist_lit.pictures import draw_dots
+from mnist_lit.runs import run_of
+from mnist_lit.usage import UsageError
+
+__all__ = ["predict"]
+
+SURE = 0.9
+"""Probability of the digit below which an answer is marked as unsure."""
+AT_ONCE = 64  # files, which a signal waits for
+MOST_DRAWN = 100  # pictures drawn on a terminal
+
+
+def predict(argv: Sequence[str]) -> None:
+    """Write a CSV file with what a checkpoint reads in every test image, or in image files.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        ValueError: at the end, if some of the image files could not be read.
+    """
+    restored = restore("predict", argv)
+    if not restored.config.images:
+        probabilities = _probabilities(restored, restored.data)
+        _write(restored, [str(number) for number in range(len(probabilities))], probabilities)
+        return
+    if (dataset := restored.data.dataset.name) != "MNIST":
+        raise UsageError(f"--images: the checkpoint reads {dataset}, not digits")
+    names, pixels, failed = _read(restored.config.images)
+    if names:
+        loader = DataLoader(Digits(pixels, torch.zeros(len(names))), restored.data.batch_size, collate_fn=as_fetched)
+        probabilities = _probabilities(restored, loader)
+        _tell(names, pixels, probabilities)
+        if restored.config.save_seen:
+            _save(Path(restored.config.save_seen), names, pixels)
+        _write(restored, names, probabilities)
+    if failed:
+        raise ValueError(f"{failed:,} of {failed + len(names):,} could not be read")
+
+
+def _probabilities(restored: Restored, data: Any) -> Tensor:
+    batches = restored.trainer.predict(restored.classifier, data)
+    return torch.cat(cast("list[Tensor]", batches))  # (N, 10)
+
+
+def _read(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
+    """Return the names and pixels (N, 1, 28, 28) of the digits that can be read, and how many files could not be."""
+    failed = 0
+
+    def complain(name: str, reason: str) -> None:
+        nonlocal failed
+        failed += 1
+        tqdm.write(f"error: {printable(name)}: {reason}", file=sys.stderr)
+
+    files = list(find_images(paths, complain))
+    names: list[str] = []
+    digits: list[NDArray[np.uint8]] = []
+    # Decoding and filtering run outside of Python's lock: threads are enough.
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(files), disable=not sys.stdout.isatty(), leave=False) as bar,
+    ):
+        for first in range(0, len(files), AT_ONCE):
+            some = files[first : first + AT_ONCE]
+            for name, read in zip(some, threads.map(_attempt, some), strict=True):
+                bar.update()
+                if isinstance(read, ValueError):
+                    complain(name, str(read))
+                else:
+                    names.append(name)
+                    digits.append(read)
+    return names, torch.from_numpy(np.array(digits, dtype=np.uint8)).view(-1, 1, SIDE, SIDE), failed
+
+
+def _attempt(name: str) -> NDArray[np.uint8] | ValueError:
+    try:
+        return as_mnist(open_image(name))
+    except ValueError as error:
+        return error
+
+
+def printable(name: str) -> str:
+    """Return a file name with a question mark for what would not print, or would change how the terminal prints."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _tell(names: Sequence[str], pixels: Tensor, probabilities: Tensor) -> None:
+    """Print a line for each picture; on a terminal, beside a drawing of what the network saw."""
+    drawn = sys.stdout.isatty() and len(names) <= MOST_DRAWN
+    for name, digit, row in zip(names, pixels, probabilities, strict=False):
+        best, second = row.topk(2).indices.tolist()
+        line = f"{printable(name)}: {best}, {row[best]:.1%}"
+        if row[best] < SURE:
+            line += f" (unsure: or a {second}, {row[second]:.1%})"
+        if drawn:
+            dots = draw_dots(digit[0])
+            dots[len(dots) // 2] += f"  {line}"
+            print(*dots, sep="\n")
+        else:
+            print(line)
+
+
+def _save(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
+    """Save what the network saw, numbered in the order of the table: two folders may have files of one name."""
+    for number, (name, digit) in enumerate(zip(names, pixels, strict=True)):
+        content = io.BytesIO()
+        Image.fromarray(digit[0].numpy()).save(content, "PNG")
+        write_atomically(folder / f"{number:05}_{Path(name).stem}.png", content.getvalue())
+    print(f"what the network saw: {folder}")
+
+
+def _write(restored: Restored, names: Sequence[str], probabilities: Tensor) -> None:
+    run = run_of(restored.path)
+    target = Path(restored.config.output or (run.folder if run else Path()) / "predictions.csv")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "digit", "probability", *(f"p{digit}" for digit in range(DIGITS))])
+    for name, row in zip(names, probabilities, strict=False):  # fewer, if a limit of batches was given
+        writer.writerow([name, int(row.argmax()), *(f"{float(p):.6f}" for p in (row.max(), *row))])
+    write_atomically(target, table.getvalue().encode(errors="surrogateescape"))
+    print(f"{len(probabilities):,} images read: {target}")
