@@ -17,7 +17,14 @@ from mnist_lit.usage import UsageError, nearest
 
 __all__ = ["main"]
 
-COMMANDS = {"fit": "fit", "validate": "evaluate", "test": "evaluate", "predict": "predict", "export": "export"}
+COMMANDS = {
+    "fit": "fit",
+    "validate": "evaluate",
+    "test": "evaluate",
+    "predict": "predict",
+    "export": "export",
+    "search": "search",
+}
 """Each with its module."""
 HELP = """\
 usage: python train.py COMMAND [flags]
@@ -28,6 +35,7 @@ commands:
   test       the accuracy of a checkpoint on the 10,000 test images
   predict    what a checkpoint reads in your own pictures of digits, or in every test image
   export     a checkpoint as ONNX or torch.export program
+  search     try hyperparameters, each trial an ordinary run
 
 examples:
   python train.py fit
@@ -91,6 +99,7 @@ def _prepare_output() -> None:
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's table is asked for
     # Batches come from memory: workers would make it slower.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     # Lightning 2.6 asks torch 2.14 in a way that is about to change.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 
 from mnist_lit.board import Board, write_text
@@ -25,15 +25,25 @@ from mnist_lit.start import Start, find_start
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
 
-__all__ = ["fit"]
+__all__ = ["fit", "train"]
 
 
 def fit(argv: Sequence[str]) -> None:
     """Train, keep the best checkpoint by validation accuracy and the last, then test the best one, once."""
     parser = build_parser("fit")
-    start = find_start(parser, argv)
-    if start is None:
-        return
+    if start := find_start(parser, argv):
+        train(parser, start)
+
+
+def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = (), *, tested: bool = True) -> Run:
+    """Train from where `start` says, and return the run.
+
+    Args:
+        parser: of `fit`.
+        start: what to train, and from where.
+        callbacks: besides those of every run.
+        tested: whether the best checkpoint is tested; else the test set is not even read.
+    """
     seed_everything(start.config.seed, verbose=False)
     settings = instantiate(parser, start.config)
     if start.path and start.content:
@@ -41,14 +51,18 @@ def fit(argv: Sequence[str]) -> None:
     settings.data.prepare_data()  # before there is a run folder: no data, no run
 
     if process_rank() > 0:  # one more process of a run that the first process has made and writes
-        _train(start.run or Run(ROOT), parser, start, settings)
-        return
+        run = start.run or Run(ROOT)
+        _train(run, parser, start, settings, callbacks, tested=tested)
+        return run
     run = start.run or new_run(start.config.experiment)
     with run.lock():
-        _train(run, parser, start, settings)
+        _train(run, parser, start, settings, callbacks, tested=tested)
+    return run
 
 
-def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) -> None:
+def _train(
+    run: Run, parser: ArgumentParser, start: Start, settings: Namespace, added: Sequence[Callback], *, tested: bool
+) -> None:
     config, classifier, data = start.config, settings.model, settings.data
     if data.val_size == 0:
         settings.trainer.limit_val_batches = 0  # or Lightning would wonder at an empty loader
@@ -56,7 +70,15 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
     best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
     board = Board(data.dataset.classes, compared, run.config)
-    callbacks = [timer, FiniteLoss(), SeedSteps(config.seed), board, best, KeepLast(run, config.save_every, stop)]
+    callbacks = [
+        timer,
+        FiniteLoss(),
+        SeedSteps(config.seed),
+        board,
+        best,
+        KeepLast(run, config.save_every, stop),
+        *added,
+    ]
     step = start.content["global_step"] if start.content else 0
     try:
         trainer = build_trainer(
@@ -92,7 +114,7 @@ def _train(run: Run, parser: ArgumentParser, start: Start, settings: Namespace) 
     )
     summary = fit_lines(fitted)
     say(f"\n{summary}")
-    if selected:
+    if selected and tested:
         load_weights(classifier, selected, path)
         trainer.test(classifier, data, verbose=False)
         summary += f"\n{report_test(trainer, classifier, data, path)}"

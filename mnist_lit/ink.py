@@ -109,9 +109,11 @@ def _only_digit(strength: Grey) -> Grey:
     """
     if min(strength.shape) >= COARSE:
         strength = ndimage.gaussian_filter(strength, 0.7)
-    low, paper = np.percentile(strength, (5, 30))  # at most two thirds of a picture are ink
+    step = max(1, min(strength.shape) // 100)
+    some = strength[::step, ::step]  # enough pixels to tell kinds from
+    low, paper = np.percentile(some, (5, 30))  # at most two thirds of a picture are ink
     noise = 4 * (paper - low)
-    mask = strength > _threshold(strength.clip(paper + noise, 1))
+    mask = strength > _threshold(some.clip(paper + noise, 1))
     if not mask.any() or strength[mask].mean() - paper < max(LEAST_CONTRAST, 1.35 * noise):
         raise ValueError(BLANK)
     digit = _parts_of_digit(mask, strength)
@@ -170,6 +172,7 @@ def _is_line(part: Mask, box: tuple[slice, ...], shape: tuple[int, ...]) -> bool
 
 def _usual_stroke(digit: Grey) -> Grey:
     """Return a digit (h, w), 0-1, with strokes as broad as MNIST's, where those of a pen or a marker were not."""
+    digit = np.asarray(Image.fromarray(digit).reduce(max(1, max(digit.shape) // (3 * BOX))))
     scale = max(digit.shape) / BOX
     if scale < ROUGH:
         return digit

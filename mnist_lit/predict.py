@@ -31,6 +31,7 @@ __all__ = ["predict"]
 
 SURE = 0.9
 """Probability of the digit below which an answer is marked as unsure."""
+ALMOST = 0.9995
 AT_ONCE = 64  # files, which a signal waits for
 MOST_DRAWN = 100  # pictures drawn on a terminal
 
@@ -112,7 +113,8 @@ def _tell(names: Sequence[str], pixels: Tensor, probabilities: Tensor) -> None:
     drawn = sys.stdout.isatty() and len(names) <= MOST_DRAWN
     for name, digit, row in zip(names, pixels, probabilities, strict=False):
         best, second = row.topk(2).indices.tolist()
-        line = f"{printable(name)}: {best}, {row[best]:.1%}"
+        sure = f"{row[best]:.1%}" if row[best] < ALMOST else "over 99.9%"  # never certain
+        line = f"{printable(name)}: {best}, {sure}"
         if row[best] < SURE:
             line += f" (unsure: or a {second}, {row[second]:.1%})"
         if drawn:

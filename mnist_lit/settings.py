@@ -13,7 +13,7 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.usage import UsageError, explain
 
-__all__ = ["build_parser", "instantiate", "parse", "take_defaults"]
+__all__ = ["build_parser", "instantiate", "parse", "take_defaults", "with_values"]
 
 # A config may name Lightning's loggers and callbacks, and those of this package; it imports nothing else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
@@ -48,6 +48,14 @@ The flags that people change:
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}
 """,
+    "search": f"""\
+The flags that people change:
+  --config FILE            the space to search and what all trials have in common (configs/search.yaml)
+  --trials N               trials that the study shall have in all (20); more of them go on with a study
+  --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n>
+  --trainer.max_epochs N   epochs of a trial (15)
+{COMMON}
+""",
     "predict": f"""\
 The flags that people change:
   --images PATH [PATH …]   your own pictures of digits, files or folders (else the test set)
@@ -73,7 +81,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 def build_parser(command: str) -> ArgumentParser:
     """Return the parser of a command."""
-    fit = command == "fit"
+    fit = command in {"fit", "search"}
     parser = ArgumentParser(
         prog=f"python train.py {command}",
         usage=f"python train.py {command} [flags]",
@@ -85,7 +93,11 @@ def build_parser(command: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="a YAML file with any of these flags")
     if fit:
         parser.add_argument("--experiment", type=Name, default="baseline", help="the run goes to runs/NAME/version_<n>")
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
+        if command == "search":
+            parser.add_argument("--trials", type=PositiveInt, default=20, help="trials that the study shall have")
+            parser.add_argument("--space", type=dict[str, Any], default={}, help="what to search (configs/search.yaml)")
+        else:
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all chance")
         parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
     else:
@@ -148,6 +160,22 @@ def take_defaults(parser: ArgumentParser, settings: dict[str, dict[str, Any]], s
         known = parser.get_defaults().keys()
         raise ValueError(f"{source} cannot be used: {explain(str(error), ['its settings'], known)}") from error
     parser.set_defaults({f"{group}.{name}": value for group in settings for name, value in settings[group].items()})
+
+
+def with_values(parser: ArgumentParser, config: Namespace, values: dict[str, Any]) -> Namespace:
+    """Return `config` with other values for some flags.
+
+    Raises:
+        UsageError: if a value is of another type than the flag's.
+    """
+    changed = config.clone()
+    for name, value in values.items():
+        changed[name] = value
+    try:
+        checked: Namespace = parser.parse_object(changed)
+    except ArgumentError as error:
+        raise UsageError(explain(str(error), ["the space"], known=parser.get_defaults().keys())) from error
+    return checked
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:

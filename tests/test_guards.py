@@ -105,6 +105,27 @@ def test_a_signal_is_obeyed_where_training_resumes_exactly(run: Run, data_dir: P
         assert not last.path.exists(), "nothing had been trained since the last save"
 
 
+def test_a_signal_that_comes_while_processes_agree_is_for_the_next_step(run: Run, data_dir: Path) -> None:
+    """The others have not heard of it: a process that saved now would wait for them for ever."""
+    last, agreed = keep_last(run), []
+
+    class Disagree(Callback):
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            def agree(decision: bool, *, all: bool) -> bool:  # noqa: A002, FBT001  # Lightning's
+                assert not all
+                agreed.append(decision)
+                if len(agreed) == 3:
+                    last.stop.note(15, None)
+                return decision
+
+            trainer.strategy.reduce_boolean_decision = agree  # type: ignore[assignment, method-assign]
+
+    with pytest.raises(Stopped):
+        fit(data_dir, run, Disagree(), last)
+    assert agreed == [False, False, False, True]
+    assert read_checkpoint(last.path)["global_step"] == 4
+
+
 def spoil(loss: float) -> Callback:
     """Return a callback that makes the loss of step 7 be `loss`."""
 

@@ -13,7 +13,7 @@ from mnist_lit.results import wilson_interval
 
 __all__ = ["FILES", "filled"]
 
-FILES = (TRAIN.parent / "README.md", HERE / "README.md")
+FILES = (TRAIN.parent / "README.md", TRAIN.parent / "docs" / "scaling.md", HERE / "README.md")
 TEST_IMAGES = 10_000
 Rows = Iterator[tuple[str, ...]]
 
@@ -75,7 +75,17 @@ def seconds(*names: str) -> Callable[[], Rows]:
     return rows
 
 
+def scaling() -> Rows:
+    """Yield the images a second in one process and in two."""
+    rates = load("scaling")["images_per_second"]
+    yield "", "images a second", "range", "of 1 process, 1 thread"
+    for name, values in rates.items():
+        one = median(rates[f"{name.partition(',')[0]}, 1 process, 1 thread"])
+        yield name, f"{median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", f"{median(values) / one:.2f}"
+
+
 TABLES = {
+    "scaling": scaling,
     "recipes": recipes,
     "choices": choices,
     "epoch": seconds("epoch"),
