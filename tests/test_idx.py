@@ -134,7 +134,7 @@ def test_when_no_mirror_serves_a_file_the_message_says_how_to_go_on_offline(tmp_
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_processes_that_start_at_once_fetch_once_and_all_succeed(tmp_path: Path, count: int) -> None:
     with serving() as server:
         processes = [start(tmp_path, server.url("well")) for _ in range(count)]

@@ -94,7 +94,10 @@ KINDS = {
 
 @pytest.mark.parametrize(
     "flags",
-    [pytest.param(f, id=k, marks=[pytest.mark.slow] if k == "averaged weights" else []) for k, f in KINDS.items()],
+    [
+        pytest.param(f, id=k, marks=[] if k in {"default", "accumulation"} else [pytest.mark.slow])
+        for k, f in KINDS.items()
+    ],
 )
 def test_training_goes_on_bit_for_bit_from_every_checkpoint(
     command: Command, snapshots: list[Path], flags: list[str]

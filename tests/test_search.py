@@ -126,6 +126,7 @@ def test_a_trial_that_others_were_better_than_ends_early(
     assert list(study().trials[1].intermediate_values) == [0]
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_study(config: str) -> None:
     argv = [sys.executable, str(TRAIN), "search", config]
     processes = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]
