@@ -37,6 +37,8 @@ class Prune(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Report the validation accuracy; the run ends as if this had been its last epoch."""
+        if "val/accuracy" not in trainer.callback_metrics:  # validation may be rarer
+            return
         self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
         self.pruned = trainer.should_stop = self.trial.should_prune()
 
@@ -68,7 +70,7 @@ def _check(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("no --space to search: see configs/search.yaml")
     if config.data.val_size == 0 or config.trainer.limit_val_batches == 0:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
-    if config.trainer.devices not in {1, "1"} or config.trainer.num_nodes > 1:
+    if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
         raise UsageError("a trial runs in one process: start the search several times to share it")
     for name, choice in space.items():
         if name not in config or isinstance(config[name], Namespace):
@@ -93,11 +95,18 @@ def _open(folder: Path) -> "Study":
 
 
 def _suggest(trial: "Trial", name: str, choice: Any) -> Any:
-    """Return a value: one of a list, or one of a range, which is of whole numbers if its bounds are."""
-    if isinstance(choice, list):  # as text: a choice may be a list itself
-        return json.loads(str(trial.suggest_categorical(name, [json.dumps(one) for one in choice])))
-    whole = isinstance(choice["low"], int) and isinstance(choice["high"], int)
-    return (trial.suggest_int if whole else trial.suggest_float)(name, **choice)
+    """Return a value: one of a list, or one of a range, which is of whole numbers if its bounds are.
+
+    Raises:
+        UsageError: if Optuna cannot use the range, or the study has had other choices so far.
+    """
+    try:
+        if isinstance(choice, list):  # as text: a choice may be a list itself
+            return json.loads(str(trial.suggest_categorical(name, [json.dumps(one) for one in choice])))
+        whole = isinstance(choice["low"], int) and isinstance(choice["high"], int)
+        return (trial.suggest_int if whole else trial.suggest_float)(name, **choice)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--space: {name}: {error}") from error
 
 
 def _run(study: "Study", trial: "Trial", config: Namespace, values: dict[str, Any]) -> None:
@@ -107,6 +116,8 @@ def _run(study: "Study", trial: "Trial", config: Namespace, values: dict[str, An
     parser, prune = build_parser("fit"), Prune(trial)
     try:
         run = train(parser, Start(with_values(parser, config, values)), [prune], tested=False)
+        if (score := run.results()["fit"]["best_val_accuracy"]) is None:
+            raise ValueError("it ended before its first validation")  # noqa: TRY301  # told as any other failure
     except Exception as error:  # noqa: BLE001  # whatever it is, the study goes on
         print(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}\n")
         study.tell(trial, state=TrialState.FAIL)
@@ -117,7 +128,7 @@ def _run(study: "Study", trial: "Trial", config: Namespace, values: dict[str, An
         study.tell(trial, state=TrialState.PRUNED)
     else:
         print()
-        study.tell(trial, run.results()["fit"]["best_val_accuracy"])
+        study.tell(trial, score)
 
 
 def _tell(study: "Study", folder: Path) -> None:

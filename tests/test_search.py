@@ -114,6 +114,12 @@ def test_a_trial_that_fails_does_not_end_the_study(command: Command, config: str
     assert "2 fail\n" in out
 
 
+def test_a_trial_that_ends_before_its_first_validation_fails(command: Command, config: str) -> None:
+    code, out, _ = command("search", config, "--trials=1", "--trainer.check_val_every_n_epoch=5")
+    assert code == 1
+    assert "the trial failed: it ended before its first validation" in out
+
+
 def test_a_trial_that_others_were_better_than_ends_early(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +160,16 @@ def test_wrong_usage_is_named_before_anything_is_made(command: Command, config: 
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: {message}")
     assert not Path("runs").exists()
+
+
+def test_a_range_that_is_none_and_choices_that_were_others_are_wrong_usage(command: Command, config: str) -> None:
+    for choice in ('{"low": 3, "high": 1}', '{"low": "a", "high": 1}'):
+        code, _, err = command("search", config, f'--space={{"data.shift": {choice}}}')
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("error: --space: data.shift: ")
+    assert command("search", config, "--trials=1", '--space={"data.shift": [1, 2]}')[0] == 0
+    code, _, err = command("search", config, "--trials=2", '--space={"data.shift": [1, 3]}')
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_without_the_extra_one_line_says_what_to_install(
