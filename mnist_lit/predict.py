@@ -29,7 +29,7 @@ from mnist_lit.usage import UsageError
 
 __all__ = ["predict"]
 
-SURE = 0.9
+SURE, SURE_UNCALIBRATED = 0.9, 0.5
 """Probability of the digit below which an answer is marked as unsure."""
 ALMOST = 0.9995
 AT_ONCE = 64  # files, which a signal waits for
@@ -54,7 +54,10 @@ def predict(argv: Sequence[str]) -> None:
     if names:
         loader = DataLoader(Digits(pixels, torch.zeros(len(names))), restored.data.batch_size, collate_fn=as_fetched)
         probabilities = _probabilities(restored, loader)
-        _tell(names, pixels, probabilities)
+        calibrated = restored.classifier.temperature != 1
+        if not calibrated:
+            print("trained without validation, so the probabilities are as the network gives them: not calibrated")
+        _tell(names, pixels, probabilities, SURE if calibrated else SURE_UNCALIBRATED)
         if restored.config.save_seen:
             _save(Path(restored.config.save_seen), names, pixels)
         _write(restored, names, probabilities)
@@ -109,14 +112,14 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
-def _tell(names: Sequence[str], pixels: Tensor, probabilities: Tensor) -> None:
+def _tell(names: Sequence[str], pixels: Tensor, probabilities: Tensor, least: float) -> None:
     """Print a line for each picture; on a terminal, beside a drawing of what the network saw."""
     drawn = sys.stdout.isatty() and len(names) <= MOST_DRAWN
     for name, digit, row in zip(names, pixels, probabilities, strict=False):
         best, second = row.topk(2).indices.tolist()
         sure = f"{row[best]:.1%}" if row[best] < ALMOST else "over 99.9%"  # never certain
         line = f"{printable(name)}: {best}, {sure}"
-        if row[best] < SURE:
+        if row[best] < least:
             line += f" (unsure: or a {second}, {row[second]:.1%})"
         if drawn:
             dots = draw_dots(digit[0])

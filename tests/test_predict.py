@@ -161,6 +161,18 @@ def test_probabilities_are_calibrated_and_answers_are_not_changed(trained: Comma
     assert (found.argmax(axis=1) == logits.numpy().argmax(axis=1)).all()
 
 
+def test_what_is_not_calibrated_is_said_to_be_so(trained: Command, pictures: Path) -> None:
+    """Label smoothing alone makes a network unsure: only what is less likely than not is marked then."""
+    content = read_checkpoint(RUN.checkpoints / "best.ckpt")
+    content["state_dict"]["temperature"] = torch.ones(())
+    torch.save(content, "raw.ckpt")
+    code, out, _ = trained("predict", "--images", pictures, "--ckpt_path=raw.ckpt", "--output=raw.csv")
+    assert code == 0
+    assert out.splitlines()[1].endswith("as the network gives them: not calibrated")
+    for line, row in zip(out.splitlines()[2:-1], rows(Path("raw.csv")), strict=True):
+        assert ("unsure" in line) == (float(row["probability"]) < 0.5)
+
+
 @pytest.mark.slow
 def test_ten_thousand_pictures_are_read_with_bounded_memory(trained: Command, data_dir: Path, tmp_path: Path) -> None:
     pixels, labels = idx.read(MNIST, data_dir, train=False)
