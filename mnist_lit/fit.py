@@ -121,6 +121,8 @@ def _train(
         program = f"python {sys.argv[0]}"
         say(f"\nnext:  tensorboard --logdir {ROOT}\n       {program} test\n       {program} predict --images PHOTO.jpg")
     write_text(trainer, "summary", summary.replace("\n", "\n\n"))
+    for logger in trainer.loggers:  # which the summary has opened anew
+        logger.finalize("success")
     if trainer.is_global_zero:  # last, so that a run that is killed while it is tested is not taken for a finished one
         run.record(fit=fitted)
     part()

@@ -1,10 +1,11 @@
 """A training leaves what is promised, and goes on exactly where it was interrupted."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FLAGS, RUN, Command
+from conftest import FLAGS, RUN, SHORT, Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -51,6 +52,13 @@ def test_tensorboard_has_the_promised_scalars() -> None:
     assert tags == stages | {"lr-Adam", "epoch"}
     assert [event.step for event in events.Scalars("val/accuracy")] == [59, 119]
     assert events.Scalars("test/accuracy")[0].value == pytest.approx(RUN.results()["test"]["accuracy"])
+
+
+def test_a_training_leaves_no_thread_that_writes_later(command: Command) -> None:
+    """A process may train many runs, as a search does, and be in another folder by the time that it writes."""
+    before = threading.active_count()
+    assert command("fit", *SHORT)[0] == 0
+    assert threading.active_count() == before
 
 
 def test_a_saved_config_repeats_the_run_bit_for_bit(trained: Command) -> None:
