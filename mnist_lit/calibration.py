@@ -5,10 +5,15 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-__all__ = ["BestTemperature"]
+__all__ = ["BestTemperature", "calibrated"]
 
 COOLEST, HOTTEST = 0.2, 5.0
 """Where all of few images are right, no temperature would be too cool: it says nothing of others."""
+
+
+def calibrated(logits: Tensor, temperature: Tensor) -> Tensor:
+    """Return probabilities (N, K) from logits (N, K) and a temperature ()."""
+    return (logits / temperature).softmax(dim=1)
 
 
 class BestTemperature(Metric):

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from mnist_lit.calibration import BestTemperature
+from mnist_lit.calibration import BestTemperature, calibrated
 from mnist_lit.counts import EpochCounts
 from mnist_lit.model import CNN, DIGITS, Batch
 from mnist_lit.schedule import one_cycle
@@ -154,7 +154,7 @@ class DigitClassifier(LightningModule):
         """Count what is read as what, and how surely, and return the logits (B, 10)."""
         logits, labels = self._evaluate(batch)
         self.raw_error.update(logits.softmax(dim=1), labels)
-        self.calibration_error.update((logits / self.temperature).softmax(dim=1), labels)
+        self.calibration_error.update(calibrated(logits, self.temperature), labels)
         return logits
 
     def _evaluate(self, batch: Batch) -> Batch:
@@ -194,8 +194,7 @@ class DigitClassifier(LightningModule):
     def predict_step(self, batch: Batch) -> Tensor:
         """Return probabilities (B, 10), calibrated where there was a validation."""
         pixels, _ = batch
-        logits: Tensor = self(pixels)
-        return (logits / self.temperature).softmax(dim=1)
+        return calibrated(self(pixels), self.temperature)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its rate, step by step."""

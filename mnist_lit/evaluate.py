@@ -12,7 +12,7 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
 from mnist_lit.processes import rank_zero_only
 from mnist_lit.results import calibration_line, evaluation, evaluation_line
-from mnist_lit.runs import find_checkpoint, run_of
+from mnist_lit.runs import Run, find_checkpoint, run_of
 from mnist_lit.settings import build_parser, instantiate, parse, take_defaults
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
@@ -48,6 +48,15 @@ class Restored:
     data: MNISTDataModule
     trainer: Trainer
     config: Namespace
+
+    @property
+    def run(self) -> Run | None:
+        """The run that the checkpoint lies in, if it lies in one."""
+        return run_of(self.path)
+
+    def target(self, name: str) -> Path:
+        """Return the file to write: `--output`, or `name` in the run folder, or here where there is none."""
+        return Path(self.config.output or (self.run.folder if self.run else Path()) / name)
 
 
 def restore(command: str, argv: Sequence[str]) -> Restored:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
 
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from mnist_lit import __version__
+from mnist_lit.calibration import calibrated
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.evaluate import Restored, restore
 from mnist_lit.files import write_atomically
 from mnist_lit.model import SIDE
-from mnist_lit.runs import run_of
 from mnist_lit.usage import UsageError
 
 __all__ = ["Reader", "export"]
@@ -46,8 +45,7 @@ class Reader(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, white on black, (N, 1, 28, 28), to probabilities (N, 10)."""
-        logits: Tensor = self.network(pixels)
-        return (logits / self.temperature).softmax(dim=1)
+        return calibrated(self.network(pixels), self.temperature)
 
 
 def export(argv: Sequence[str]) -> None:
@@ -58,8 +56,7 @@ def export(argv: Sequence[str]) -> None:
         ValueError: if the exported model reads an image otherwise.
     """
     restored = restore("export", argv)
-    run = run_of(restored.path)
-    target = Path(restored.config.output or (run.folder if run else Path()) / "model.onnx")
+    target = restored.target("model.onnx")
     if target.suffix not in FORMATS:
         raise UsageError(f"--output: {target} must end in {' or '.join(FORMATS)}")
     reader = Reader(restored.classifier.cpu())
@@ -94,7 +91,6 @@ def _difference(read: Read, reader: Reader, pixels: Tensor) -> float:
 
 def _metadata(restored: Restored) -> dict[str, str]:
     """Return what a user of the file may ask: what goes in and comes out, and where it is from."""
-    run = run_of(restored.path)
     settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
     return {
         "input": f"pixels: uint8 (N, 1, {SIDE}, {SIDE}), 0-255, white on black; N from 1 to {MOST}",
@@ -102,7 +98,7 @@ def _metadata(restored: Restored) -> dict[str, str]:
         "classes": json.dumps(restored.data.dataset.classes),
         "dataset": restored.data.dataset.name,
         "mnist_lit": __version__,
-        "run": run.folder.as_posix() if run else "",
+        "run": restored.run.folder.as_posix() if restored.run else "",
         "checkpoint": restored.path.name,
         "settings": json.dumps(settings),
     }

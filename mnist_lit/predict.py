@@ -24,7 +24,6 @@ from mnist_lit.images import find_images, open_image
 from mnist_lit.ink import as_mnist
 from mnist_lit.model import DIGITS, SIDE
 from mnist_lit.pictures import draw_dots
-from mnist_lit.runs import run_of
 from mnist_lit.usage import UsageError
 
 __all__ = ["predict"]
@@ -139,8 +138,7 @@ def _save(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
 
 
 def _write(restored: Restored, names: Sequence[str], probabilities: Tensor) -> None:
-    run = run_of(restored.path)
-    target = Path(restored.config.output or (run.folder if run else Path()) / "predictions.csv")
+    target = restored.target("predictions.csv")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "digit", "probability", *(f"p{digit}" for digit in range(DIGITS))])
