@@ -1,5 +1,6 @@
 """What several test modules need."""
 
+import builtins
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,18 @@ def stock_trainer(folder: Path, **arguments: Any) -> Trainer:
     """Return Lightning's own Trainer, without a word or a log."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(default_root_dir=folder, accelerator="cpu", **quiet | arguments)
+
+
+def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a package be as if it were not installed."""
+    given = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(name=package)
+        return given(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
 
 
 @pytest.fixture(scope="session")

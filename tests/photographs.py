@@ -1,6 +1,5 @@
 """Digits of the data set as people's pictures of digits: the same digit, on paper, in some light, in some file."""
 
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -8,23 +7,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Photograph", "photograph"]
+__all__ = ["photograph"]
 
 MODES = ("JPEG", "PNG", "palette", "16-bit", "CMYK", "transparent", "turned")
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """A picture of a digit, as a file's content, and how it was made."""
+def photograph(digit: NDArray[np.uint8], chance: Generator) -> tuple[bytes, str]:
+    """Return a picture of a digit (28, 28), 0-255, as a file's content and suffix.
 
-    content: bytes
-    suffix: str
-    how: str
-
-
-def photograph(digit: NDArray[np.uint8], chance: Generator) -> Photograph:
-    """Return a picture of a digit (28, 28), 0-255: by chance larger, off centre, coloured, inverted, shadowed, noisy.
-
+    By chance it is larger, off centre, coloured, inverted, shadowed, noisy.
     Pictures are 60 to 2,000 pixels a side; most are small, so that many can be made.
     """
     width, height = (int(60 * (2_000 / 60) ** chance.beta(1, 2)) for _ in range(2))
@@ -43,9 +34,8 @@ def photograph(digit: NDArray[np.uint8], chance: Generator) -> Photograph:
     if mode != "transparent":
         picture = picture * _light(height, width, chance)[..., None]
         picture = picture + chance.normal(0, chance.uniform(0, 0.04), picture.shape)
-    how = f"{mode}, {width}x{height}, {'light' if light else 'dark'} ink, digit of {size}"
     pixels = (255 * picture.clip(0, 1)).round().astype(np.uint8)
-    return Photograph(*_file(pixels, strength, mode, chance), how)
+    return _file(pixels, strength, mode, chance)
 
 
 def _ink(digit: NDArray[np.uint8], size: int, chance: Generator) -> NDArray[np.float64]:

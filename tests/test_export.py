@@ -1,6 +1,5 @@
 """An exported model reads as its checkpoint does, any number of images, and says what it is."""
 
-import builtins
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import MNIST, RUN, Command
+from conftest import MNIST, RUN, Command, uninstall
 
 from mnist_lit import DigitClassifier, __version__, idx
 from mnist_lit import export as module
@@ -88,14 +87,7 @@ def test_other_formats_are_wrong_usage(trained: Command) -> None:
 
 
 def test_without_the_extra_one_line_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "onnxruntime":
-            raise ModuleNotFoundError(name=name)
-        return given(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    uninstall("onnxruntime", monkeypatch)
     code, _, err = trained("export")
     assert code == 2
     assert err == "error: ONNX needs onnxruntime: pip install -e '.[export]', or give --output FILE.pt2\n"

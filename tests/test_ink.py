@@ -58,8 +58,8 @@ def test_photographs_are_read_as_well_as_the_digits_that_they_are_of(
     pixels, labels = digits[0][:2_000], digits[1][:2_000]
     chance, seen = np.random.default_rng(0), []
     for number, digit in enumerate(pixels):
-        picture = photograph(digit, chance)
-        (path := tmp_path / f"{number}{picture.suffix}").write_bytes(picture.content)
+        content, suffix = photograph(digit, chance)
+        (path := tmp_path / f"{number}{suffix}").write_bytes(content)
         try:
             seen.append(as_mnist(open_image(str(path))))
         except ValueError:

@@ -1,6 +1,5 @@
 """A search goes on where it stopped, is not ended by a trial, never reads the test set, and leaves what `fit` takes."""
 
-import builtins
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import TRAIN, Command
+from conftest import TRAIN, Command, uninstall
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -175,13 +174,6 @@ def test_a_range_that_is_none_and_choices_that_were_others_are_wrong_usage(comma
 def test_without_the_extra_one_line_says_what_to_install(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("optuna"):
-            raise ModuleNotFoundError(name="optuna")
-        return given(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    uninstall("optuna", monkeypatch)
     code, _, err = command("search", config)
     assert (code, err) == (2, "error: a search needs optuna: pip install -e '.[search]'\n")

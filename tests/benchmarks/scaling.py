@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from measure import TRAIN, run, save, table
@@ -37,15 +36,8 @@ def main(repeats: int) -> None:
                     results = json.loads((folder / f"runs/baseline/version_{number}/results.json").read_text())
                     rates.setdefault(f"batches of {batch}, {kind}", []).append(results["fit"]["images_per_second"])
                     number += 1
-    middle = {name: median(values) for name, values in rates.items()}
-    ratios = {
-        f"batches of {batch}, {many} / 1 process, 1 thread": middle[f"batches of {batch}, {many}"]
-        / middle[f"batches of {batch}, 1 process, 1 thread"]
-        for batch in (100, 800)
-        for many in list(KINDS)[1:]
-    }
-    print(table(rates, "/s"), *(f"{name:<70} {ratio:6.2f}" for name, ratio in ratios.items()), sep="\n")
-    save("scaling", {"images_per_second": rates, "ratios": ratios})
+    print(table(rates, "/s"))
+    save("scaling", {"images_per_second": rates})
 
 
 if __name__ == "__main__":
