@@ -39,18 +39,20 @@ class BestTemperature(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take a batch: logits (B, K) and labels (B,)."""
-        self.logits.append(logits.double())
+        self.logits.append(logits.float())
         self.labels.append(labels)
 
     def compute(self) -> Tensor:
-        """Return the temperature (), by Newton's method: the loss is convex in its inverse."""
-        logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)  # (N, K), (N,)
+        """Return the temperature (), float32 on the CPU, by Newton's method: the loss is convex in its inverse."""
+        # On the CPU: other devices, as Apple's, may have no float64.
+        logits = dim_zero_cat(self.logits).to("cpu", torch.float64)  # (N, K)
+        labels = dim_zero_cat(self.labels).cpu()  # (N,)
         right = logits.gather(1, labels[:, None])[:, 0]
-        inverse = torch.ones((), dtype=logits.dtype, device=logits.device)
+        inverse = logits.new_ones(())
         for _ in range(20):
             shares = (inverse * logits).softmax(dim=1)
             mean = (shares * logits).sum(dim=1)
             variance = (shares * logits.square()).sum(dim=1) - mean.square()
             step = (right - mean).mean() / variance.mean().clamp(min=1e-9)
             inverse = (inverse + step.clamp(-inverse / 2, inverse)).clamp(1 / HOTTEST, 1 / COOLEST)
-        return 1 / inverse
+        return (1 / inverse).float()

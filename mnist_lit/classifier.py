@@ -1,7 +1,8 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
+from inspect import signature
+from math import inf, nan
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,8 +19,10 @@ from mnist_lit.counts import EpochCounts
 from mnist_lit.model import CNN, DIGITS, Batch
 from mnist_lit.schedule import one_cycle
 
-__all__ = ["DigitClassifier"]
+__all__ = ["NETWORK_SETTINGS", "DigitClassifier"]
 
+NETWORK_SETTINGS = tuple(signature(CNN).parameters)
+"""The settings that are passed on to the network."""
 PAIR = 2
 
 
@@ -87,7 +90,7 @@ class DigitClassifier(LightningModule):
         )
 
         self.counts = EpochCounts()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=nan)  # by default it would leave out what is not a number
         self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
         """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
         self.best_temperature = BestTemperature()
@@ -131,10 +134,11 @@ class DigitClassifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's loss and accuracy at once, not after this hook as Lightning would.
 
-        A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point.
+        A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point. They
+        have none of an epoch that a limit has cut: the run may be resumed within it.
         """
         self.log_dict(metrics := self.counts.compute(), logger=False, sync_dist=True, reduce_fx="max")
-        for logger in self.loggers:
+        for logger in self.loggers if self.trainer.is_last_batch else ():
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
@@ -166,8 +170,9 @@ class DigitClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` and `val/accuracy`, which selects the best checkpoint, and find its temperature."""
-        if not self.trainer.sanity_checking:
-            self.temperature.copy_(self.best_temperature.compute())
+        temperature = self.best_temperature.compute()
+        if temperature.isfinite() and not self.trainer.sanity_checking:
+            self.temperature.copy_(temperature)
         self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
@@ -184,8 +189,9 @@ class DigitClassifier(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the counts of all processes."""
+        """Save the counts of all processes, and the temperature, which weight averaging would have averaged too."""
         self.counts.gather(checkpoint["state_dict"], "counts.")
+        checkpoint["state_dict"]["temperature"] = self.temperature.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with this process's share of them."""

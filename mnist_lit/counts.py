@@ -1,5 +1,6 @@
 """The loss and accuracy of a training epoch, which survive its interruption, in one process or several."""
 
+from math import nan
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class EpochCounts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=nan)
         self.accuracy = MulticlassAccuracy(DIGITS, average="micro", validate_args=False)
         for metric in (self.loss, self.accuracy):
             metric.persistent(mode=True)

@@ -1,9 +1,14 @@
 """Probabilities become as high as they are often right, and answers stay the same."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import stock_trainer
 from torch.nn.functional import cross_entropy
 
+from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.calibration import COOLEST, HOTTEST, BestTemperature
 
 
@@ -37,6 +42,16 @@ def test_few_images_that_are_all_right_do_not_make_certain() -> None:
     best = BestTemperature()
     best.update(torch.eye(10), torch.arange(10))
     assert float(best.compute()) == pytest.approx(COOLEST)
+
+
+def test_a_temperature_that_is_not_finite_does_not_replace_the_one_before(data_dir: Path, tmp_path: Path) -> None:
+    classifier = DigitClassifier(channels=[1])
+    classifier.temperature.fill_(1.5)
+    torch.nn.init.constant_(classifier.network.fc.weight, math.inf)
+    stock_trainer(tmp_path, limit_val_batches=1).validate(
+        classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False
+    )
+    assert float(classifier.temperature) == 1.5
 
 
 def test_images_that_are_all_wrong_make_as_unsure_as_may_be() -> None:

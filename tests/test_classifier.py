@@ -148,3 +148,11 @@ def test_weights_of_a_time_without_temperatures_are_taken_as_they_are() -> None:
     other.load_state_dict(state)
     assert other.temperature == 1
     assert torch.equal(other.network.fc.weight, classifier.network.fc.weight)
+
+
+def test_a_loss_that_is_not_a_number_is_not_left_out(data_dir: Path, tmp_path: Path) -> None:
+    classifier = DigitClassifier(channels=[1])
+    torch.nn.init.constant_(classifier.network.fc.weight, math.nan)
+    stock = stock_trainer(tmp_path, limit_val_batches=1)
+    [validated] = stock.validate(classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False)
+    assert math.isnan(validated["val/loss"])

@@ -1,9 +1,14 @@
-"""Lower precision, accumulated and clipped gradients: a run still learns what it should."""
+"""Lower precision, accumulated and clipped gradients: a run still learns what it should; no device needs float64."""
+
+from typing import Any
 
 import pytest
 import torch
 from conftest import FLAGS, RUN, SHORT, Command
+from lightning.pytorch import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mnist_lit.board import Board
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.runs import Run
 
@@ -39,3 +44,32 @@ def test_gradients_clipped_to_nothing_teach_nothing(command: Command) -> None:
     """Adam divides by the size of the gradients, unless they are far below its epsilon of 1e-8."""
     assert command("fit", *SHORT, "--trainer.gradient_clip_val=1e-13", "--trainer.max_epochs=1")[0] == 0
     assert RUN.results()["fit"]["best_val_accuracy"] < 0.3
+
+
+class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuse float64 on the device of the training, as Apple's MPS does.
+
+    The device is the CPU here. So what may be float64 is what was moved to the CPU by name, and what comes of it.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = torch.utils._pytree.tree_leaves((args, kwargs))  # noqa: SLF001
+        to = (torch.ops.aten._to_copy.default, torch.ops.aten.to.device)  # noqa: SLF001
+        moved = func in to and any(isinstance(value, torch.device) for value in given)
+        allowed = moved or any(isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in given)
+        result = func(*args, **kwargs)
+        for value in torch.utils._pytree.tree_leaves(result):  # noqa: SLF001
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64 and not allowed:
+                raise TypeError(f"{func} makes float64, which the training device does not have")
+        return result
+
+
+def test_no_float64_is_needed_on_the_device_of_the_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="makes float64"), NoFloat64():  # type: ignore[no-untyped-call]
+        torch.ones(1).double()
+    augmented = ["--data.rotation=5", "--data.elastic=1", "--model.schedule=one_cycle", "--model.batch_norm=true"]
+    monkeypatch.setattr(Board, "on_fit_end", Callback.on_fit_end)  # traces a copy on the CPU, which the mode disturbs
+    with NoFloat64():  # type: ignore[no-untyped-call]
+        for name, *flags in (["fit", *SHORT, *augmented], ["validate"], ["test"], ["predict"]):
+            assert command(name, *flags)[::2] == (0, "")
