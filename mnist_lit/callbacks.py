@@ -29,7 +29,9 @@ class EpochLines(Callback):
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line; validation has already run, as part of the epoch."""
+        """Print the line; validation has already run, as part of the epoch. A limit may have cut the epoch."""
+        if not trainer.is_last_batch:
+            return
         metrics = cast("DigitClassifier", pl_module).counts.compute()
         if self.validated:
             metrics |= {name: trainer.callback_metrics[name] for name in ("val/loss", "val/accuracy")}

@@ -29,7 +29,7 @@ def training(
     """Return the `fit` part of results.json.
 
     Args:
-        epochs: finished ones.
+        epochs: finished ones; one that a limit has cut is not counted.
         seconds: of training, with its validations.
         images: how many were trained on in that time, each as often as it was used.
         best_epoch: of the best checkpoint, counted from 1, if there is one.
@@ -72,12 +72,19 @@ def calibration_line(temperature: float, before: float, after: float) -> str:
     return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 
-def fit_lines(fit: dict[str, Any]) -> str:
-    """Tell a training in two lines."""
-    epochs = "1 epoch" if fit["epochs"] == 1 else f"{fit['epochs']} epochs"
-    cost = f"trained {epochs} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
+def fit_lines(fit: dict[str, Any], batches: int = 0) -> str:
+    """Tell a training in two lines.
+
+    Args:
+        fit: the `fit` part of results.json.
+        batches: of an epoch that a limit has cut.
+    """
+    trained = "1 epoch" if fit["epochs"] == 1 else f"{fit['epochs']:,} epochs"
+    if batches:
+        trained += " and 1 batch" if batches == 1 else f" and {batches:,} batches"
+    cost = f"trained {trained} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
     if fit["best_epoch"] is None:
-        return f"{cost}\nthere was no validation yet: there is no best checkpoint, and nothing to test"
+        return f"{cost}\nthere is no checkpoint, and nothing to test"
     if (score := fit["best_val_accuracy"]) is None:
         return f"{cost}\nno validation: the best checkpoint is the last, epoch {fit['best_epoch']}"
     return f"{cost}\nbest validation accuracy {score:.2%} in epoch {fit['best_epoch']}"

@@ -1,6 +1,7 @@
 """The best and the last checkpoint are kept, and nothing that is not finite gets into them."""
 
 import math
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from conftest import stock_trainer
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit import DigitClassifier, MNISTDataModule, guards
 from mnist_lit.checkpoints import read_checkpoint
-from mnist_lit.guards import FiniteLoss, KeepBest, KeepLast, SeedSteps
+from mnist_lit.guards import Diverged, FiniteLoss, KeepBest, KeepLast, Limits, SeedSteps
 from mnist_lit.runs import Run, new_run
 from mnist_lit.signals import Stopped, StopRequest
 
@@ -43,7 +44,8 @@ class Watch(Callback):
 
 def fit(data_dir: Path, run: Run, *callbacks: Callback, **arguments: Any) -> DigitClassifier:
     settings = {"max_epochs": 2, "limit_train_batches": 20, "limit_val_batches": 5} | arguments
-    classifier, data = DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir))
+    classifier = DigitClassifier(channels=[4], batch_norm=settings.pop("batch_norm", False))
+    data = MNISTDataModule(data_dir=str(data_dir))
     stock_trainer(run.folder, callbacks=list(callbacks), **settings).fit(classifier, data)
     return classifier
 
@@ -85,10 +87,40 @@ def test_last_is_saved_every_few_steps_and_at_the_end_of_an_epoch(run: Run, data
     assert read_checkpoint(run.checkpoints / "last.ckpt")["global_step"] == 40
 
 
-def test_last_is_never_saved_within_an_accumulated_step_nor_before_a_validation(run: Run, data_dir: Path) -> None:
+def test_last_is_never_saved_within_an_accumulated_step_and_after_a_validation_instead_of_before(
+    run: Run, data_dir: Path
+) -> None:
     watch = Watch(run)
     fit(data_dir, run, watch, keep_last(run, every=1), accumulate_grad_batches=3, val_check_interval=9, max_epochs=1)
-    assert watch.steps == [1] * 3 + [2] * 6 + [4] * 3 + [5] * 5, "after batches 3, 6, 12 and 15; not 9, 18 and 20"
+    assert watch.steps == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3 + [6] * 2, "step 3 and 6 after a validation"
+
+
+def step_of(path: Path) -> tuple[int, int]:
+    """Return the epoch, from 0, and the step of a checkpoint."""
+    content = read_checkpoint(path)
+    return content["epoch"], content["global_step"]
+
+
+def test_a_limit_of_steps_ends_an_epoch_without_counting_it(run: Run, data_dir: Path) -> None:
+    last = keep_last(run)
+    limited = fit(data_dir, run, Limits(), KeepBest(run, validated=True), last, max_steps=33)
+    assert limited.trainer.current_epoch == 1
+    assert "train/loss" in limited.trainer.callback_metrics, "of the first epoch"
+    assert step_of(last.path) == (1, 33)
+    assert step_of(run.checkpoints / "best.ckpt") == (0, 20)
+
+
+def test_a_limit_of_time_ends_with_a_whole_step_and_counts_the_time_before(
+    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(10_000))
+    monkeypatch.setattr(guards, "monotonic", lambda: next(seconds))
+    limits, last = Limits(timedelta(seconds=100)), keep_last(run)
+    limits.load_state_dict({"seconds": 95.0})
+    fit(data_dir, run, limits, last, accumulate_grad_batches=3)
+    assert step_of(last.path) == (0, 4), "the clock is read at the start and after each of the optimizer's steps"
+    assert limits.seconds > 100
+    assert limits.seconds == limits.state_dict()["seconds"]
 
 
 @pytest.mark.parametrize("place", ["on_sanity_check_start", "on_train_batch_start", "on_validation_batch_start"])
@@ -145,15 +177,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(run: Run
     assert read_checkpoint(last.path)["global_step"] == 6
 
 
-def test_weights_that_are_not_finite_are_never_saved(run: Run, data_dir: Path) -> None:
+@pytest.mark.parametrize("name", ["network.fc.weight", "network.layer1.2.running_var"])
+def test_weights_and_buffers_that_are_not_finite_are_never_saved(run: Run, data_dir: Path, name: str) -> None:
     class Spoil(Callback):
         def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
             if trainer.global_step == 8:
-                next(trainer.lightning_module.parameters()).data.fill_(math.nan)
+                trainer.lightning_module.state_dict()[name].fill_(math.nan)
 
     last = keep_last(run, every=4)
-    with pytest.raises(ValueError, match=r"the weights are not finite after step 8"):
-        fit(data_dir, run, Spoil(), last)
+    with pytest.raises(Diverged, match=rf"{name} is not finite after step 8"):
+        fit(data_dir, run, Spoil(), last, batch_norm="running_var" in name)
     assert read_checkpoint(last.path)["global_step"] == 4
 
 

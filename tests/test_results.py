@@ -49,8 +49,9 @@ def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection()
         "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
     )
     assert "no validation: the best checkpoint is the last, epoch 2" in fit_lines(fit | {"best_val_accuracy": None})
+    assert fit_lines(fit, batches=13).startswith("trained 3 epochs and 13 batches in 10.0 s")
     unfinished = training(epochs=1, seconds=1, images=100, best_epoch=None, best_val_accuracy=None)
     assert fit_lines(unfinished).splitlines() == [
         "trained 1 epoch in 1.0 s, 100 images a second",
-        "there was no validation yet: there is no best checkpoint, and nothing to test",
+        "there is no checkpoint, and nothing to test",
     ]
