@@ -14,7 +14,14 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.files import write_atomically
 from mnist_lit.processes import say
 
-__all__ = ["DurableCheckpointIO", "load_weights", "open_checkpoint", "read_checkpoint", "settings_of"]
+__all__ = [
+    "DurableCheckpointIO",
+    "initialize_weights",
+    "load_weights",
+    "open_checkpoint",
+    "read_checkpoint",
+    "settings_of",
+]
 
 KEYS = {
     "state_dict": dict,
@@ -93,6 +100,26 @@ def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Pat
         classifier.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the network: was a --model flag changed?") from error
+
+
+def initialize_weights(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> list[str]:
+    """Start `classifier` from a checkpoint's network, and return the names of the tensors whose shapes differ.
+
+    Those keep their initial values.     The temperature is not taken: it is fitted to other weights.
+
+    Raises:
+        ValueError: if no parameter fits.
+    """
+    own, given = classifier.network.state_dict(), content["state_dict"]
+    fitting = {
+        name: given[f"network.{name}"]
+        for name, value in own.items()
+        if f"network.{name}" in given and given[f"network.{name}"].shape == value.shape
+    }
+    if not fitting.keys() & dict(classifier.network.named_parameters()).keys():
+        raise ValueError(f"no weights in {path} fit the network: give --init_from a checkpoint of the same network")
+    classifier.network.load_state_dict(own | fitting)
+    return [name for name in own if name not in fitting]
 
 
 def _load(file: BinaryIO) -> Any:

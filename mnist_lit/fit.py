@@ -3,18 +3,19 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
 
 from mnist_lit.board import Board, write_text
-from mnist_lit.checkpoints import load_weights, read_checkpoint
+from mnist_lit.checkpoints import initialize_weights, load_weights, read_checkpoint
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
 from mnist_lit.evaluate import report_test
 from mnist_lit.files import write_atomically
-from mnist_lit.guards import FiniteLoss, KeepBest, KeepLast, SeedSteps
+from mnist_lit.guards import Diverged, FiniteLoss, KeepBest, KeepLast, Limits, SeedSteps
 from mnist_lit.mirrors import without_password
 from mnist_lit.processes import part, process_rank, rank_zero_only, say
 from mnist_lit.results import fit_lines, training
@@ -48,6 +49,8 @@ def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = 
     settings = instantiate(parser, start.config)
     if start.path and start.content:
         load_weights(settings.model, start.content, start.path)  # another network is refused before anything is written
+    elif start.weights:
+        initialize(settings.model, start.weights, Path(start.config.init_from))
     settings.data.prepare_data()  # before there is a run folder: no data, no run
 
     if process_rank() > 0:  # one more process of a run that the first process has made and writes
@@ -55,8 +58,17 @@ def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = 
         _train(run, parser, start, settings, callbacks, tested=tested)
         return run
     run = start.run or new_run(start.config.experiment)
-    with run.lock():
-        _train(run, parser, start, settings, callbacks, tested=tested)
+    try:
+        with run.lock():
+            _train(run, parser, start, settings, callbacks, tested=tested)
+    except BaseException as error:
+        failed = isinstance(error, Diverged) or (isinstance(error, Exception) and not tested)
+        kept = start.run or failed or run.checkpoints.is_dir() or (isinstance(error, Stopped) and run.config.is_file())
+        if not kept:  # it failed before there was anything to resume
+            run.remove()
+        elif failed:
+            run.fail(str(error))
+        raise
     return run
 
 
@@ -66,53 +78,52 @@ def _train(
     config, classifier, data = start.config, settings.model, settings.data
     if data.val_size == 0:
         settings.trainer.limit_val_batches = 0  # or Lightning would wonder at an empty loader
-    stop, timer = StopRequest(), Timer()
-    best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
+    stop, limits = StopRequest(), _limits(settings.trainer)
+    best, last = (
+        KeepBest(run, validated=settings.trainer.limit_val_batches != 0),
+        KeepLast(run, config.save_every, stop),
+    )
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
     board = Board(data.dataset.classes, compared, run.config)
     callbacks = [
-        timer,
+        limits,
         FiniteLoss(),
         SeedSteps(config.seed),
         board,
         best,
-        KeepLast(run, config.save_every, stop),
+        last,
         *added,
     ]
     step = start.content["global_step"] if start.content else 0
-    try:
-        trainer = build_trainer(
-            settings.trainer,
-            run,
-            callbacks,
-            resumed_at=step if start.run else None,
-            rate_changes="epoch" if classifier.schedule == "constant" else "step",
-        )
-        _check_batches(data.batch_size, trainer.world_size)
-    except BaseException:
-        if start.run is None and process_rank() == 0:  # other processes have made no run
-            run.remove()
-        raise
+    trainer = build_trainer(
+        settings.trainer,
+        run,
+        callbacks,
+        resumed_at=step if start.run else None,
+        rate_changes="epoch" if classifier.schedule == "constant" else "step",
+    )
+    _check_batches(data.batch_size, trainer.world_size)
     _open(run, parser, start)
     say(_opening(run, config.seed, trainer, classifier, data))
     try:
         with handle_signals(stop.note):
             trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
+        last.stop_if_asked(trainer)  # by a signal since the last save
     except Stopped as stopped:
         part()
-        last = run.checkpoints / "last.ckpt"
-        hint = f": to go on, python {sys.argv[0]} fit --ckpt_path {last if last.is_file() else 'last'}"
+        hint = f": to go on, python {sys.argv[0]} fit --ckpt_path {last.path if last.path.is_file() else 'last'}"
         raise Stopped(stopped.exit_code - 128, hint) from None
-    path = Path(best.best_model_path)
+    path = run.checkpoints / "best.ckpt"
     selected = read_checkpoint(path) if path.is_file() else None
+    batches = trainer.fit_loop.total_batch_idx + 1
     fitted = training(
         epochs=trainer.current_epoch,
-        seconds=timer.time_elapsed("train"),
-        images=(trainer.fit_loop.total_batch_idx + 1) * data.batch_size,
+        seconds=limits.seconds,
+        images=batches * data.batch_size,
         best_epoch=selected["epoch"] + 1 if selected else None,
         best_val_accuracy=None if best.best_model_score is None else float(best.best_model_score),
     )
-    summary = fit_lines(fitted)
+    summary = fit_lines(fitted, int(batches % trainer.num_training_batches))
     say(f"\n{summary}")
     if selected and tested:
         load_weights(classifier, selected, path)
@@ -126,6 +137,23 @@ def _train(
     if trainer.is_global_zero:  # last, so that a run that is killed while it is tested is not taken for a finished one
         run.record(fit=fitted)
     part()
+
+
+def initialize(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> None:
+    """Start from a checkpoint's weights, and name the layers that start anew."""
+    anew = initialize_weights(classifier, content, path)
+    say(f"weights from {path}" + (f"; these start anew, their shapes differ: {', '.join(anew)}" if anew else ""))
+
+
+def _limits(settings: Namespace) -> Limits:
+    """Take `max_time` out of the Trainer's settings: its own timer would stop within an accumulated step."""
+    max_time = settings.pop("max_time")
+    if max_time is not None and settings.max_epochs is None:
+        settings.max_epochs = -1  # or Lightning would stop after 1,000
+    try:
+        return Limits(max_time)
+    except (MisconfigurationException, TypeError) as error:
+        raise UsageError(f"--trainer.max_time: {error}") from error
 
 
 def _check_batches(batch_size: int, processes: int) -> None:

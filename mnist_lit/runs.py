@@ -16,7 +16,7 @@ from mnist_lit.files import write_atomically
 __all__ = ["ROOT", "Run", "find_checkpoint", "find_interrupted", "new_run", "run_of"]
 
 ROOT = Path("runs")  # in the current folder
-RESULTS = "results.json"
+RESULTS, FAILURE = "results.json", "failed.txt"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,17 @@ class Run:
 
     def clear(self) -> None:
         """Remove the results of a shorter training, and what a killed process was about to write."""
-        for path in (self.folder / RESULTS, *self.folder.rglob(".*.part")):
+        for path in (self.folder / RESULTS, self.folder / FAILURE, *self.folder.rglob(".*.part")):
             path.unlink(missing_ok=True)
+
+    def fail(self, reason: str) -> None:
+        """Note that resuming the run would not help, and why."""
+        write_atomically(self.folder / FAILURE, f"{reason}\n".encode())
+
+    @property
+    def failed(self) -> bool:
+        """Whether `fail` was called, after which `--ckpt_path last` passes the run over."""
+        return (self.folder / FAILURE).exists()
 
 
 def new_run(experiment: str) -> Run:
@@ -119,7 +128,8 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
 def find_interrupted(which: str, experiment: str | None = None) -> tuple[Run, Path | None]:
     """Return the run to resume and its checkpoint: `last` of the newest unfinished run, else as `find_checkpoint` does.
 
-    The newest run is returned where none is unfinished, and no checkpoint where the run has not saved one yet.
+    The newest run is returned where none is unfinished, and no checkpoint where the run has not saved one yet. A run
+    that failed for good, as by a loss that is NaN, is passed over.
 
     Raises:
         FileNotFoundError: if there is no run or no such checkpoint; its message says what to do.
@@ -128,7 +138,9 @@ def find_interrupted(which: str, experiment: str | None = None) -> tuple[Run, Pa
     if which == "last":
         if not (runs := _newest_first(experiment)):
             raise FileNotFoundError(f"no run in {ROOT / (experiment or '')}: train one with fit")
-        run = next((run for run in runs if "fit" not in run.results()), runs[0])
+        if not (whole := [run for run in runs if not run.failed]):
+            raise FileNotFoundError(f"no run to resume: {runs[0].folder} failed, see {runs[0].folder / FAILURE}")
+        run = next((run for run in whole if "fit" not in run.results()), whole[0])
         return run, path if (path := run.checkpoints / "last.ckpt").is_file() else None
     path = find_checkpoint(which, experiment)
     if (found := run_of(path)) is None:

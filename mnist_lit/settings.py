@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
@@ -17,6 +19,9 @@ __all__ = ["build_parser", "instantiate", "parse", "take_defaults", "with_values
 
 # A config may name Lightning's loggers and callbacks, and those of this package; it imports nothing else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
+
+# A default of Lightning's may be an enum, as that of Timer's interval: a saved config has its value.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
 
 Name = restricted_string_type("Name", r"^\w[\w.-]*$")  # of a folder, not a path
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy takes
@@ -41,6 +46,7 @@ The flags that people change:
   --config FILE            a config file with any of the flags below; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
   --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
+  --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  Adam's learning rate (0.001)
@@ -98,12 +104,13 @@ def build_parser(command: str) -> ArgumentParser:
             parser.add_argument("--space", type=dict[str, Any], default={}, help="what to search (configs/search.yaml)")
         else:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
+            parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
         parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all chance")
         parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
     else:
         parser.add_argument("--experiment", type=Name, default=None, help="look for the newest run in runs/NAME")
         parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
-        for name in ("seed", "save_every"):  # so that a run's config.yaml can be given
+        for name in ("seed", "save_every", "init_from"):  # so that a run's config.yaml can be given
             parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")

@@ -1,5 +1,7 @@
 """A training leaves what is promised, and goes on exactly where it was interrupted."""
 
+import math
+import shutil
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from mnist_lit import DigitClassifier
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.model import Batch
+from mnist_lit.runs import Run
 
 
 def test_fit_leaves_what_is_promised_and_nothing_else(command: Command) -> None:
@@ -106,12 +109,60 @@ def test_without_validation_best_is_last_and_said_so(command: Command) -> None:
     assert "there is no validation set" in err
 
 
-@pytest.mark.parametrize("flag", ["--trainer.max_epochs=0", "--trainer.max_steps=3"])
-def test_a_training_too_short_for_a_validation_is_said_to_have_no_best_checkpoint(command: Command, flag: str) -> None:
-    code, out, err = command("fit", *FLAGS, flag)
+def test_a_training_of_nothing_is_said_to_have_no_checkpoint(command: Command) -> None:
+    code, out, err = command("fit", *FLAGS, "--trainer.max_epochs=0")
     assert (code, err) == (0, "")
-    assert "there was no validation yet: there is no best checkpoint, and nothing to test" in out
+    assert "there is no checkpoint, and nothing to test" in out
     assert RUN.results().keys() == {"fit"}
+
+
+def test_a_limit_before_the_first_validation_has_the_last_step_tested(command: Command) -> None:
+    code, out, err = command("fit", *FLAGS, "--trainer.max_steps=3")
+    assert (code, err) == (0, "")
+    assert "trained 0 epochs and 3 batches in " in out
+    assert "no validation: the best checkpoint is the last, epoch 1" in out
+    assert RUN.results()["fit"]["epochs"] == 0
+    assert read_checkpoint(RUN.checkpoints / "best.ckpt")["global_step"] == 3
+    assert RUN.results()["test"]["total"] == 10_000
+
+
+def test_a_limit_of_time_ends_a_run_and_what_is_no_duration_is_named(command: Command) -> None:
+    code, out, err = command("fit", *SHORT, "--trainer.max_time=00:00:00:00", "--trainer.max_epochs=null")
+    assert (code, err) == (0, "")
+    assert "trained 0 epochs in" in out
+    code, _, err = command("fit", *SHORT, "--trainer.max_time=5m")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: --trainer.max_time: ")
+    assert not Path("runs/baseline/version_1").exists()
+
+
+def test_a_start_that_fails_before_its_first_checkpoint_leaves_no_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: DigitClassifier) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(DigitClassifier, "on_train_start", fail)
+    assert command("fit", *SHORT)[::2] == (1, "error: no luck\n")
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_diverged_keeps_its_curves_and_is_not_resumed_as_the_last(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("fit", *SHORT, "--trainer.max_epochs=1")[0] == 0
+    step = DigitClassifier.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(DigitClassifier, "training_step", lambda self, batch: step(self, batch) * math.nan)
+        code, _, err = command("fit", *SHORT)
+    assert (code, err.count("\n")) == (1, 1)
+    failed = Run(RUN.folder.with_name("version_1"))
+    assert (failed.folder / "failed.txt").read_text(encoding="utf-8") == err.removeprefix("error: ")
+    assert list(failed.folder.glob("events*"))
+    assert f"{RUN.folder} is finished" in command("fit", "--ckpt_path=last")[1]
+    shutil.rmtree(RUN.folder)
+    code, _, err = command("fit", "--ckpt_path=last")
+    assert (code, err) == (1, f"error: no run to resume: {failed.folder} failed, see {failed.folder / 'failed.txt'}\n")
 
 
 def test_an_epoch_of_few_batches_gives_no_warning(command: Command) -> None:
