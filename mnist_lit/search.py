@@ -40,7 +40,8 @@ class Prune(Callback):
         if "val/accuracy" not in trainer.callback_metrics:  # validation may be rarer
             return
         self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
-        self.pruned = trainer.should_stop = self.trial.should_prune()
+        self.pruned = self.trial.should_prune()
+        trainer.should_stop |= self.pruned
 
 
 def search(argv: Sequence[str]) -> None:

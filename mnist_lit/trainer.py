@@ -6,7 +6,12 @@ from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
@@ -15,6 +20,13 @@ from mnist_lit.runs import Run
 from mnist_lit.usage import UsageError
 
 __all__ = ["build_trainer"]
+
+
+REFUSED: dict[type[Callback], str] = {
+    LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and no run resumes after it: use search",
+    BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
+    StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
+}
 
 
 class RunLogger(TensorBoardLogger):
@@ -62,7 +74,11 @@ def build_trainer(
         if given["logger"]:
             own.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(), *_listed(given["plugins"])]
-    given["callbacks"] = own + _listed(given["callbacks"])
+    for callback in (callbacks_given := _listed(given["callbacks"])):
+        for refused, reason in REFUSED.items():
+            if isinstance(callback, refused):
+                raise UsageError(f"--trainer.callbacks: {type(callback).__name__} cannot be used: {reason}")
+    given["callbacks"] = own + callbacks_given
     try:
         trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FLAGS, RUN, SHORT, TRAIN, Command
+from conftest import RUN, SHORT, TRAIN, Command, stock_trainer
 
-from mnist_lit.checkpoints import read_checkpoint
+from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs import Run
 
 LIGHTNING = "lightning.pytorch.callbacks."
@@ -26,18 +26,33 @@ def test_early_stopping_ends_a_run_that_no_longer_gets_better(command: Command) 
     assert "test accuracy" in out
 
 
-def test_the_learning_rate_finder_sets_the_rate_that_the_run_is_trained_with(command: Command) -> None:
-    find = callback("LearningRateFinder", num_training_steps=40, max_lr=0.1)
-    code, _, err = command("fit", *FLAGS, "--trainer.max_epochs=1", find)
-    assert code == 0, err
-    content = read_checkpoint(RUN.checkpoints / "last.ckpt")
-    rate = content["optimizer_states"][0]["param_groups"][0]["lr"]
-    assert 1e-6 < rate < 0.1
-    assert rate != 0.001
-    assert content["global_step"] == 60, "the steps of the finder are forgotten"
-    assert sorted(path.name for path in RUN.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert not list(RUN.folder.glob(".lr_find*"))
-    assert command("test")[0] == 0
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("LearningRateFinder", {}), ("BatchSizeFinder", {}), ("StochasticWeightAveraging", {"swa_lrs": 0.01})],
+)
+def test_a_callback_that_would_give_a_wrong_run_is_refused_with_its_reason(
+    command: Command, name: str, arguments: dict[str, object]
+) -> None:
+    code, _, err = command("fit", *SHORT, callback(name, **arguments))
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --trainer.callbacks: {name} cannot be used: ")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["WeightAveraging", "EMAWeightAveraging"])
+def test_averaged_weights_are_saved_with_the_temperature_that_was_fitted_to_them(command: Command, name: str) -> None:
+    assert command("fit", *SHORT, callback(name))[0] == 0
+    averaged = DigitClassifier.load_from_checkpoint(RUN.checkpoints / "last.ckpt")
+    saved = float(averaged.temperature)
+    stock = stock_trainer(Path(), limit_val_batches=5)
+    stock.validate(averaged, MNISTDataModule(), verbose=False)
+    assert float(averaged.temperature) == saved != 1
+
+
+def test_a_timer_of_ones_own_ends_the_run(command: Command) -> None:
+    code, _, err = command("fit", *SHORT, callback("Timer", duration={"seconds": 0}))
+    assert (code, err) == (0, "")
+    assert RUN.results()["fit"]["epochs"] == 0
 
 
 @pytest.mark.usefixtures("command")
