@@ -86,8 +86,14 @@ def open_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def settings_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings that a checkpoint carries, by group: `{"model": …, "data": {"batch_size": 100, …}}`."""
-    return {"model": content["hyper_parameters"], "data": content["datamodule_hyper_parameters"]}
+    """Return the settings that a checkpoint carries, by group: `{"model": …, "data": {"batch_size": 100, …}}`.
+
+    Where data is kept and fetched from is none of them: a file of somebody else's must not choose folders and servers.
+    """
+    data = {
+        name: v for name, v in content["datamodule_hyper_parameters"].items() if name not in ("data_dir", "mirrors")
+    }
+    return {"model": content["hyper_parameters"], "data": data}
 
 
 def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> None:

@@ -32,6 +32,13 @@ def test_a_checkpoint_carries_the_settings_of_model_and_data(checkpoint: Path) -
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 
 
+def test_a_checkpoint_chooses_no_folder_and_no_server(checkpoint: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    expected = settings_of(content)
+    content["datamodule_hyper_parameters"] |= {"data_dir": "/nowhere", "mirrors": ["http://127.0.0.1:9/mnist"]}
+    assert settings_of(content) == expected
+
+
 def test_weights_are_put_into_a_network_of_the_same_shape(checkpoint: Path) -> None:
     content = read_checkpoint(checkpoint)
     load_weights(classifier := DigitClassifier(channels=[4]), content, checkpoint)
