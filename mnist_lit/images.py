@@ -4,7 +4,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import NoReturn
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ ENOUGH = 512
 MIDDLE = 127
 ONE_TONE = 20
 """Standard deviation of grey levels, 0-255, below which what is visible of a transparent picture is ink alone."""
+_opening = Lock()
+"""Held while the filters of warnings are changed, which belong to all threads."""
 
 
 def find_images(paths: Sequence[str], complain: Complain) -> Iterator[str]:
@@ -38,7 +42,7 @@ def find_images(paths: Sequence[str], complain: Complain) -> Iterator[str]:
         complain: is told of what cannot be looked into: name and reason.
     """
     for path in paths:
-        if not Path(path).is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path
             continue
         empty = True
@@ -82,7 +86,10 @@ def open_image(path: str) -> NDArray[np.float32]:
             _refuse("not a file")
         if not status.st_size:
             _refuse("an empty file")
-        with Image.open(path, formats=FORMATS) as image:
+        # Pillow would warn of many pixels before the limit here can refuse them.
+        with _opening, catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(path, formats=FORMATS)
+        with image:
             return _pixels(image)
     except Refused:
         raise

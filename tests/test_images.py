@@ -102,6 +102,7 @@ def test_colours_are_kept_and_large_pictures_reduced(tmp_path: Path) -> None:
         (b"hello", "not an image that can be read: save it as JPEG or PNG"),
         (b"GIF89a", "not an image that can be read"),
         (png(50_000, 50_000), "too many pixels: make it smaller"),
+        (png(10_000, 10_000), "10,000 x 10,000 pixels are too many: make it smaller"),  # Pillow would warn
         (png(1, 80_000_000), "1 x 80,000,000 pixels are too many: make it smaller"),
         (png(80_000_000, 1), "80,000,000 x 1 pixels are too many: make it smaller"),
         (png(1, 100_000), "1 x 100,000 pixels are too many: make it smaller"),
