@@ -33,6 +33,7 @@ SURE, SURE_UNCALIBRATED = 0.9, 0.5
 ALMOST = 0.9995
 AT_ONCE = 64  # files, which a signal waits for
 MOST_DRAWN = 100  # pictures drawn on a terminal
+LONGEST_NAME = 100  # bytes of a picture's name in that of what the network saw; file systems take 143 to 255 in all
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -57,9 +58,9 @@ def predict(argv: Sequence[str]) -> None:
         if not calibrated:
             print("trained without validation, so the probabilities are as the network gives them: not calibrated")
         _tell(names, pixels, probabilities, SURE if calibrated else SURE_UNCALIBRATED)
+        _write(restored, names, probabilities)
         if restored.config.save_seen:
             _save(Path(restored.config.save_seen), names, pixels)
-        _write(restored, names, probabilities)
     if failed:
         raise ValueError(f"{failed:,} of {failed + len(names):,} could not be read")
 
@@ -133,7 +134,8 @@ def _save(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
     for number, (name, digit) in enumerate(zip(names, pixels, strict=True)):
         content = io.BytesIO()
         Image.fromarray(digit[0].numpy()).save(content, "PNG")
-        write_atomically(folder / f"{number:05}_{Path(name).stem}.png", content.getvalue())
+        short = os.fsencode(Path(name).stem)[:LONGEST_NAME].decode(errors="ignore")
+        write_atomically(folder / f"{number:05}_{short}.png", content.getvalue())
     print(f"what the network saw: {folder}")
 
 

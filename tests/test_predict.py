@@ -121,6 +121,22 @@ def test_what_the_network_saw_is_kept_if_asked_for(trained: Command, pictures: P
             assert np.corrcoef(np.asarray(image).sum(axis=0), digit.sum(axis=0))[0, 1] > 0.8
 
 
+def test_what_the_network_saw_of_a_file_with_a_long_name_has_a_shorter_one(trained: Command, pictures: Path) -> None:
+    name = "mine/" + 125 * "é" + ".png"  # 254 bytes
+    (pictures / "0_7.png").rename(name)
+    code, out, _ = trained("predict", "--images", name, "mine/" + 300 * "a", "--save_seen=seen")
+    assert code == 1, "the name that is too long for any file is told, the others are read"
+    assert "images read" in out
+    assert [path.name for path in Path("seen").iterdir()] == ["00000_" + 50 * "é" + ".png"]
+
+
+def test_the_table_is_there_also_where_what_the_network_saw_cannot_be_saved(trained: Command, pictures: Path) -> None:
+    Path("seen").touch()
+    code, _, err = trained("predict", "--images", pictures, "--save_seen=seen")
+    assert (code, err.count("\n")) == (1, 1)
+    assert len(rows(RUN.folder / "predictions.csv")) == 10
+
+
 @pytest.mark.usefixtures("trained")
 def test_a_terminal_shows_what_the_network_saw(pictures: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
