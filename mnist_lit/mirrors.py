@@ -11,10 +11,18 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-__all__ = ["download", "without_password"]
+__all__ = ["download", "split_address", "without_password"]
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16  # bytes
+PASSWORD = re.compile(
+    r"""
+      (?<=://)(?!(?<=file://)/)\S*:\S*@     # user:password@, but no path of a file
+    | (?<=//)[^\s/]*@                        # user@
+    | (?<!\S)[^\s/\\:@]+:(?![/\\])\S*@      # user:password@ where no scheme is before it, but no path
+    """,
+    re.VERBOSE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +32,7 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
 
     Args:
         name: the file's name, the last part of its address.
-        mirrors: addresses (https, http, file) of folders; with `user:password@` where a server asks for them.
+        mirrors: addresses (https, http, file) of folders; with `user:password@`, percent-encoded, where a server asks.
         max_bytes: where to stop reading.
         is_right: whether content is that of the file.
 
@@ -34,7 +42,7 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
     reasons = []
     for mirror in mirrors:
         try:
-            content = _get(urlsplit(f"{mirror.rstrip('/')}/{name}"), name, max_bytes)
+            content = _get(split_address(f"{mirror.rstrip('/')}/{name}"), name, max_bytes)
             if is_right(content):
                 return content
             reason = "not the published file"
@@ -45,18 +53,33 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
     raise OSError(f"no mirror serves {name}; tried {'; '.join(reasons)}")
 
 
+def split_address(address: str) -> SplitResult:
+    """Return the parts of a mirror's address.
+
+    Raises:
+        ValueError: if it is no https, http or file address, or the host in it cannot be told from a password.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme.lower() not in {"http", "https", "file"}:
+        raise ValueError("not an https, http or file address")
+    user, _, _ = rest.rpartition("@")
+    if scheme.lower() != "file" and ":" in user and re.search("[/?#]", user):
+        raise ValueError("percent-encode a password's / as %2F, ? as %3F and # as %23, or a path's @ as %40")
+    return urlsplit(address)
+
+
 def without_password(text: str) -> str:
     """Return a text without the user names and passwords in its addresses.
+
+    A password ends at the last @ before a space. So what stands before an @ is left out too where it may be a password.
 
     >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
     'https://example.org/mnist, example.org and /home/me@work/data'
     """
-    return re.sub(r"(?<=//)[^\s/]*@|\b[^\s/:@]+:[^\s/@]+@", "", text)
+    return PASSWORD.sub("", text)
 
 
 def _get(address: SplitResult, name: str, max_bytes: int) -> bytes:
-    if address.scheme not in {"http", "https", "file"}:
-        raise ValueError("not an https, http or file address")
     user, _, host = address.netloc.rpartition("@")
     request = Request(address._replace(netloc=host).geturl())  # noqa: S310  # its scheme is one of the three
     if user:  # not forwarded when the server redirects to another one

@@ -9,6 +9,7 @@ import termios
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from random import Random
 
 import pytest
 from conftest import MNIST
@@ -121,7 +122,29 @@ def test_a_download_shows_a_bar_on_a_terminal(server: Server) -> None:
 
 
 def test_no_password_is_ever_shown() -> None:
-    for address in ("https://me:se@cret@host/a", "ftp://secret@host/a", "me:secret@host/a"):
-        assert "cret" not in without_password(f"{address}: refused")
-        assert without_password(address).endswith("host/a")
-    assert without_password("/home/me@work: full") == "/home/me@work: full"
+    chance = Random(777)
+    printable = [letter for letter in map(chr, range(33, 0x250)) if letter.isprintable()] + 40 * list("/:@?#\\'[],")
+    for _ in range(2_000):
+        user, password = ("".join(chance.choices(printable, k=chance.randint(1, 9))) for _ in range(2))
+        text = "got ['https://{0}host/x'], not http://{0}h:80/y: refused"
+        assert without_password(text.format(f"{user}:{password}@")) == text.format("")
+    assert without_password("me:se/c@ret@host/a: refused") == "host/a: refused"
+    assert without_password("ftp://secret@host/a") == "ftp://host/a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("/home/me@work: full", "file:///home/me@work/data", "C:\\Users\\me@work: full", "file:///C:/Users/me@work"),
+        *("https://cdn.example.org/mnist@1.0/raw", "http://127.0.0.1:9/mnist"),
+    ],
+)
+def test_what_is_no_password_is_shown(text: str) -> None:
+    assert without_password(text) == text
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se?cret", "se#cret", "/@"])
+def test_a_password_that_ends_the_host_is_not_sent_anywhere(password: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match=r"tried http://127.0.0.1:9/x \(percent-encode a password's / as %2F") as caught:
+        get(f"http://me:{password}@127.0.0.1:9/x")
+    assert password not in f"{caught.value} {caplog.text}"
