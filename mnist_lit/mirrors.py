@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-__all__ = ["download", "split_address", "without_password"]
+__all__ = ["download", "without_password"]
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16  # bytes
@@ -42,7 +42,7 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
     reasons = []
     for mirror in mirrors:
         try:
-            content = _get(split_address(f"{mirror.rstrip('/')}/{name}"), name, max_bytes)
+            content = _get(_split_address(f"{mirror.rstrip('/')}/{name}"), name, max_bytes)
             if is_right(content):
                 return content
             reason = "not the published file"
@@ -53,7 +53,18 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_right: Callab
     raise OSError(f"no mirror serves {name}; tried {'; '.join(reasons)}")
 
 
-def split_address(address: str) -> SplitResult:
+def without_password(text: str) -> str:
+    """Return a text without the user names and passwords in its addresses.
+
+    A password ends at the last @ before a space. So what stands before an @ is left out too where it may be a password.
+
+    >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
+    'https://example.org/mnist, example.org and /home/me@work/data'
+    """
+    return PASSWORD.sub("", text)
+
+
+def _split_address(address: str) -> SplitResult:
     """Return the parts of a mirror's address.
 
     Raises:
@@ -66,17 +77,6 @@ def split_address(address: str) -> SplitResult:
     if scheme.lower() != "file" and ":" in user and re.search("[/?#]", user):
         raise ValueError("percent-encode a password's / as %2F, ? as %3F and # as %23, or a path's @ as %40")
     return urlsplit(address)
-
-
-def without_password(text: str) -> str:
-    """Return a text without the user names and passwords in its addresses.
-
-    A password ends at the last @ before a space. So what stands before an @ is left out too where it may be a password.
-
-    >>> without_password("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
-    'https://example.org/mnist, example.org and /home/me@work/data'
-    """
-    return PASSWORD.sub("", text)
 
 
 def _get(address: SplitResult, name: str, max_bytes: int) -> bytes:
