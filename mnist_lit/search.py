@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lit.files import write_atomically
 from mnist_lit.fit import train
+from mnist_lit.order import mixed
 from mnist_lit.runs import ROOT, Run
 from mnist_lit.settings import build_parser, parse, with_values
 from mnist_lit.start import Start
@@ -17,6 +20,7 @@ from mnist_lit.usage import UsageError, nearest
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 __all__ = ["search"]
@@ -60,6 +64,7 @@ def search(argv: Sequence[str]) -> None:
     study = _open(ROOT / config.experiment)
     while (finished := sum(trial.state.is_finished() for trial in study.trials)) < trials:
         trial = study.ask()
+        study.sampler = sampler_of_trial(config.seed, trial, space)
         values = {name: _suggest(trial, name, choice) for name, choice in space.items()}
         print(f"trial {finished + 1} of {trials}: {_told(values)}")
         _run(study, trial, config, values)
@@ -73,13 +78,29 @@ def _check(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
         raise UsageError("a trial runs in one process: start the search several times to share it")
+    parser = build_parser("fit")
     for name, choice in space.items():
         if name not in config or isinstance(config[name], Namespace):
             raise UsageError(f"--space: no setting {name}{nearest(name, config.keys())}")
-        if isinstance(choice, list) and choice:
-            continue
-        if not isinstance(choice, dict) or not {"low", "high"} <= choice.keys() <= RANGE:
-            raise UsageError(f"--space: {name} needs a list of choices, or low and high (and log or step)")
+        try:
+            for value in _examples(name, choice):
+                with_values(parser, config, {name: value})
+        except UsageError as error:
+            raise UsageError(f"--space: {str(error).removeprefix('--')}") from error
+
+
+def _examples(name: str, choice: Any) -> list[Any]:
+    """Return the values of a list, or the ends of a range."""
+    if isinstance(choice, list) and choice:
+        return choice
+    if not isinstance(choice, dict) or not {"low", "high"} <= choice.keys() <= RANGE:
+        raise UsageError(f"{name} needs a list of choices, or low and high (and log or step)")
+    if name == "seed":
+        try:
+            return [_seeds(choice)[0], choice["high"]]
+        except (ValueError, TypeError, IndexError) as error:
+            raise UsageError("seed needs a list, or whole numbers: low, and a high that is not less") from error
+    return [choice["low"], choice["high"]]
 
 
 def _open(folder: Path) -> "Study":
@@ -93,6 +114,33 @@ def _open(folder: Path) -> "Study":
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+
+
+def sampler_of_trial(seed: int, trial: "Trial", space: dict[str, Any]) -> "BaseSampler":
+    """Return what proposes a trial's values: by chance that depends on the search's seed and the trial's number alone.
+
+    So the same search proposes the same values, and processes that share it propose different ones. A `seed` in the
+    space is nothing to be learnt: the trials take its values one after another, none twice before all have been taken.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import PartialFixedSampler, TPESampler
+
+    sampler = TPESampler(seed=mixed(seed, trial.number))
+    if "seed" not in space:
+        return sampler
+    seeds = _seeds(space["seed"])
+    at = trial.number % len(seeds)
+    taken = [other.params.get("seed") for other in trial.study.trials if other.state.is_finished()]
+    free = next((one for one in chain(seeds[at:], seeds[:at]) if one not in taken), seeds[at])
+    with catch_warnings(action="ignore", category=ExperimentalWarning):
+        return PartialFixedSampler({"seed": free}, sampler)
+
+
+def _seeds(choice: Any) -> Sequence[Any]:
+    """Return all values of the `seed` in a space, as the study has them."""
+    if isinstance(choice, list):
+        return [json.dumps(one) for one in choice]
+    return range(choice["low"], choice["high"] + 1, choice.get("step", 1))
 
 
 def _suggest(trial: "Trial", name: str, choice: Any) -> Any:

@@ -1,6 +1,7 @@
 """A search goes on where it stopped, is not ended by a trial, never reads the test set, and leaves what `fit` takes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from optuna.storages.journal import JournalFileBackend
 
 from mnist_lit import idx
 from mnist_lit.fit import train
-from mnist_lit.runs import Run
+from mnist_lit.runs import Run, new_run
+from mnist_lit.search import sampler_of_trial
 from mnist_lit.settings import build_parser, parse
 from mnist_lit.signals import Stopped
+from mnist_lit.start import Start
 
 FOLDER = Path("runs/search")
 SPACE = {
@@ -104,6 +107,53 @@ def test_the_same_command_goes_on_with_a_study_until_it_has_its_trials(
     assert "trial 4 of 4" in command("search", config, "--trials=4")[1]
 
 
+def test_the_same_search_proposes_the_same_trials_and_another_seed_others(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(_parser: Any, start: Start, *_: Any, **__: Any) -> Run:
+        run = new_run(start.config.experiment)
+        run.config.write_bytes(build_parser("fit").dump(start.config, skip_unset=False).encode())
+        run.record(fit={"best_val_accuracy": start.config.model.learning_rate})
+        return run
+
+    monkeypatch.setattr("mnist_lit.search.train", train)
+    proposed = []
+    for flag in ("--seed=777", "--seed=777", "--seed=1"):
+        shutil.rmtree("runs", ignore_errors=True)
+        assert command("search", config, flag)[0] == 0
+        proposed.append([trial.params for trial in study().trials])
+    assert proposed[0] == proposed[1] != proposed[2]
+    assert len({trial["model.learning_rate"] for trial in proposed[0]}) == 3
+
+
+def test_processes_that_share_a_study_propose_different_values() -> None:
+    shared = optuna.create_study()
+    values = set()
+    for _ in range(12):
+        trial = shared.ask()  # as a process does before another one's trial has ended
+        shared.sampler = sampler_of_trial(777, trial, SPACE)
+        values.add(trial.suggest_float("model.learning_rate", 0, 1))
+    assert len(values) == 12
+
+
+@pytest.mark.parametrize("seeds", [{"low": 5, "high": 9, "step": 2}, [9, 1, 2]])
+def test_no_seed_is_tried_twice_before_all_have_been(seeds: Any) -> None:
+    shared = optuna.create_study()
+    tried = []
+    for number in range(7):
+        trial = shared.ask()
+        shared.sampler = sampler_of_trial(777, trial, {"seed": seeds})
+        value = (
+            trial.suggest_categorical("seed", ["9", "1", "2"])
+            if isinstance(seeds, list)
+            else trial.suggest_int("seed", **seeds)
+        )
+        if number != 1:  # which is interrupted: another trial has to take its seed
+            shared.tell(trial, 0.5)
+            tried.append(value)
+    assert len(set(tried[:3])) == len(set(tried)) == 3
+
+
 def test_a_trial_that_fails_does_not_end_the_study(command: Command, config: str) -> None:
     space = SETTINGS | {"space": {"model.dropout": [2.0], "data.batch_size": [100]}, "trials": 2}
     Path("search.yaml").write_text(json.dumps(space))
@@ -149,6 +199,10 @@ def test_several_processes_share_a_study(config: str) -> None:
         ('--space={"model": [1]}', "--space: no setting model"),
         ('--space={"data.shift": {"low": 1}}', "--space: data.shift needs a list of choices, or low and high"),
         ('--space={"data.shift": []}', "--space: data.shift needs a list of choices, or low and high"),
+        ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--space: data.batch_size: expected int, got 10.5"),
+        ('--space={"seed": {"low": 0, "high": 1e3}}', "--space: seed needs a list, or whole numbers: low, and a"),
+        ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list, or whole numbers: low, and a"),
+        ('--space={"seed": [-1]}', "--space: seed: -1 does not conform to restriction"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
         ("--trainer.devices=2", "a trial runs in one process: start the search several times to share it"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
