@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from signal import SIG_IGN
 
 from mnist_lit.memory import keep_freed_memory
-from mnist_lit.signals import Stopped, handle_signals, stop_now
+from mnist_lit.signals import Stopped, handle_signals, set_handler, stop_now
 from mnist_lit.usage import UsageError, nearest
 
 __all__ = ["main"]
@@ -49,22 +50,25 @@ Add --traceback to see where an error comes from. All flags of a command: python
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    given = sys.argv[1:] if argv is None else argv
+    """Run one command and return its exit code.
+
+    Without `argv` it is the program: once the result is known, Ctrl-C and SIGTERM no longer change the exit code, also
+    while Python shuts down. With `argv` the handlers of signals are afterwards as before.
+    """
+    if argv is None:
+        set_handler(stop_now)
+        return _run(sys.argv[1:])
+    with handle_signals(stop_now):
+        return _run(argv)
+
+
+def _run(given: Sequence[str]) -> int:
     arguments = [argument for argument in given if argument != "--traceback"]
-    if not arguments or arguments[0] in {"-h", "--help"}:
-        print(HELP, end="")
-        return 0
-    name, *flags = arguments
-    if name not in COMMANDS:
-        return _fail(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}", 2)
     try:
-        with handle_signals(stop_now):
-            keep_freed_memory()
-            run = getattr(import_module(f"mnist_lit.{COMMANDS[name]}"), name)  # now: help does not wait for torch
-            _prepare_output()
-            run(flags)
+        _dispatch(arguments)
+        set_handler(SIG_IGN)
     except BaseException as error:  # whatever it is, a person gets one line
+        set_handler(SIG_IGN)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
         if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
@@ -73,6 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(*_describe(error))
     return 0
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(HELP, end="")
+        return
+    name, *flags = arguments
+    if name not in COMMANDS:
+        raise UsageError(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
+    keep_freed_memory()
+    run = getattr(import_module(f"mnist_lit.{COMMANDS[name]}"), name)  # now: help does not wait for torch
+    _prepare_output()
+    run(flags)
 
 
 def _fail(message: str, code: int) -> int:

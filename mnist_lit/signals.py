@@ -5,9 +5,11 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-__all__ = ["StopRequest", "Stopped", "handle_signals", "stop_now"]
+__all__ = ["StopRequest", "Stopped", "handle_signals", "set_handler", "stop_now"]
 
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -42,10 +44,15 @@ class StopRequest:
             raise Stopped(self.number)
 
 
+def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
+    """Let `handler` have Ctrl-C and SIGTERM from now on, and return what had each of them before."""
+    return {number: signal.signal(number, handler) for number in SIGNALS}
+
+
 @contextmanager
-def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handle_signals(handler: Handler) -> Iterator[None]:
     """Let `handler` have Ctrl-C and SIGTERM within this context."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = set_handler(handler)
     try:
         yield
     finally:

@@ -143,6 +143,46 @@ def test_a_signal_during_start_up_ends_it_too(start: Start, number: int, code: i
     assert err in {b"error: interrupted\n", b"error: terminated\n"}
 
 
+ENDING = """
+import atexit, sys, time
+from types import ModuleType
+from mnist_lit import cli
+
+def end():
+    print("the end", flush=True)
+    time.sleep(0.5)
+
+def fit(flags):
+    if flags:
+        raise ValueError("refused")
+
+atexit.register(end)
+sys.modules["mnist_lit.fit"] = module = ModuleType("fit")
+module.fit = fit
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(("flags", "ending"), [([], (0, b"")), (["--flag"], (1, b"error: refused\n"))])
+def test_a_signal_while_python_shuts_down_changes_nothing(flags: list[str], ending: tuple[int, bytes]) -> None:
+    argv = [sys.executable, "-c", ENDING, "fit", *flags]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=TRAIN.parent)
+    assert process.stdout
+    assert process.stdout.readline() == b"the end\n"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+        sleep(0.05)
+    _, err = process.communicate()
+    assert (process.returncode, err) == ending
+
+
+def test_main_with_arguments_leaves_the_handlers_of_signals_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert (cli.main(["--help"]), cli.main(["tset"])) == (0, 2)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert capsys.readouterr().err.startswith("error: no command tset")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_with_its_exit_code_and_one_line(start: Start, number: int, code: int) -> None:
     process = start("fit", *FLAGS, "--trainer.max_epochs=10000")
