@@ -44,7 +44,7 @@ class Run:
         if not (path := self.folder / RESULTS).exists():
             return {}
         try:
-            results: dict[str, Any] = json.loads(path.read_text())
+            results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not valid JSON ({error}): mend or remove it") from error
         return results
@@ -67,7 +67,8 @@ class Run:
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)
+                    with suppress(PermissionError):  # Windows removes no open file: there, the lock does it when closed
+                        path.unlink(missing_ok=True)
         except Timeout as error:
             raise OSError(f"{self.folder} is being trained by another process") from error
 
@@ -151,7 +152,9 @@ def find_interrupted(which: str, experiment: str | None = None) -> tuple[Run, Pa
 def run_of(checkpoint: Path) -> Run | None:
     """Return the run that a checkpoint lies in, or None where it lies elsewhere."""
     folder = checkpoint.resolve().parent
-    run = Run(Path(os.path.relpath(folder.parent)))
+    run = Run(folder.parent)
+    with suppress(ValueError):  # on Windows, of another drive
+        run = Run(Path(os.path.relpath(folder.parent)))
     return run if folder.name == run.checkpoints.name and run.config.is_file() else None
 
 

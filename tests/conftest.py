@@ -1,10 +1,13 @@
 """What several test modules need."""
 
 import builtins
+import errno
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ SHORT = [
 ]
 """Of one that takes less than a second."""
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a system like Linux or macOS")
 TRAIN = Path(__file__).parent.parent / "train.py"
 collect_ignore = ["benchmarks"]  # programs, which measure when they are imported
 RUN = Run(Path("runs/baseline/version_0"))
@@ -62,13 +66,36 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def link_data(data_dir: Path, folder: Path) -> None:
+    """Put the real files into the `data` of a folder, without copying them; Windows has hard links for everybody."""
+    shutil.copytree(data_dir, folder / "data", copy_function=os.link)
+
+
+@pytest.fixture
+def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse to remove a file that this process has open, as Windows does."""
+    remove = os.unlink
+
+    def unlink(path: Any, *, dir_fd: int | None = None) -> None:
+        wanted = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+        for descriptor in range(256):
+            with suppress(OSError):  # no such descriptor
+                if os.path.samestat(os.fstat(descriptor), wanted):
+                    break
+        else:
+            return remove(path, dir_fd=dir_fd)
+        raise PermissionError(errno.EACCES, "used by another process", str(path))
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
 @pytest.fixture
 def command(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
     """Run a command line in an empty folder; return its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").symlink_to(data_dir)
+    link_data(data_dir, tmp_path)
 
     def run(*argv: str | Path) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -80,7 +107,7 @@ def command(
 
 def train(folder: Path, data_dir: Path, *flags: str) -> None:
     """Train in a process of its own, in an empty folder."""
-    (folder / "data").symlink_to(data_dir)
+    link_data(data_dir, folder)
     subprocess.run([sys.executable, TRAIN, "fit", *flags], cwd=folder, check=True, capture_output=True)
 
 

@@ -20,7 +20,7 @@ from mnist_lit.runs import Run
 def test_fit_leaves_what_is_promised_and_nothing_else(command: Command) -> None:
     code, out, err = command("fit", *FLAGS)
     assert (code, err) == (0, "")
-    assert sorted(str(path.relative_to(RUN.folder)).split(".")[0] for path in RUN.folder.rglob("*")) == [
+    assert sorted(path.relative_to(RUN.folder).as_posix().split(".")[0] for path in RUN.folder.rglob("*")) == [
         "checkpoints",
         "checkpoints/best",
         "checkpoints/last",
@@ -77,26 +77,32 @@ def test_a_saved_config_repeats_the_run_bit_for_bit(trained: Command) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_the_saved_config_says_what_was_run() -> None:
-    text = RUN.config.read_text()
+    text = RUN.config.read_text(encoding="utf-8")
     for line in ("experiment: baseline", "seed: 777", "  learning_rate: 0.001", "  limit_train_batches: 60"):
         assert line in text.splitlines()
 
 
 def test_without_data_there_is_no_run_and_one_line_says_what_to_do(command: Command) -> None:
-    Path("data").unlink()
+    shutil.rmtree("data")
     mirrors = "--data.mirrors=[file:///nowhere,http://me:secret@127.0.0.1:9/mnist]"
     code, out, err = command("fit", *FLAGS, mirrors)
     assert (code, out) == (1, "")
     *_, last = err.splitlines()
     assert last.startswith("error: no mirror serves train-images-idx3-ubyte.gz; tried file:///nowhere (")
-    assert last.endswith("t10k-labels-idx1-ubyte.gz into data/MNIST/raw")
+    assert last.endswith(f"t10k-labels-idx1-ubyte.gz into {Path('data/MNIST/raw')}")
     assert "secret" not in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("open_files_stay")
+def test_a_training_that_cannot_begin_leaves_no_run_also_where_no_open_file_can_be_removed(command: Command) -> None:
+    assert command("fit", "--trainer.accelerator=abacus")[0] == 2
     assert not Path("runs").exists()
 
 
 def test_no_password_is_saved_with_a_run(command: Command) -> None:
     assert command("fit", *FLAGS, "--data.mirrors=[http://me:secret@127.0.0.1:9/mnist]")[0] == 0
-    assert "- http://127.0.0.1:9/mnist" in RUN.config.read_text()
+    assert "- http://127.0.0.1:9/mnist" in RUN.config.read_text(encoding="utf-8")
 
 
 def test_without_validation_best_is_last_and_said_so(command: Command) -> None:

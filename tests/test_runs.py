@@ -88,7 +88,26 @@ def test_results_are_recorded_part_by_part() -> None:
 
 def test_damaged_results_are_named_and_left_alone() -> None:
     run = new_run("a")
-    (path := run.folder / "results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"version_0/results.json is not valid JSON"):
+    (path := run.folder / "results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"version_0.results.json is not valid JSON"):
         run.record(test={})
-    assert path.read_text() == "{"
+    assert path.read_text(encoding="utf-8") == "{"
+
+
+@pytest.mark.usefixtures("open_files_stay")
+def test_a_run_is_locked_while_it_is_trained_also_where_no_open_file_can_be_removed() -> None:
+    run = new_run("a")
+    with run.lock(), pytest.raises(OSError, match="is being trained by another process"), run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_a_checkpoint_on_another_drive_knows_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished("a", 0, "best")
+
+    def refuse(_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert run_of(run.checkpoints / "best.ckpt") == Run(run.folder.absolute())
