@@ -65,7 +65,8 @@ class Board(Callback):
             writer.add_custom_scalars(CHARTS)
             for summary in hparams(plain, dict.fromkeys(METRICS, 0)):  # type: ignore[no-untyped-call]
                 writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-            writer.add_text("config", indent(self.config.read_text(), "    "), trainer.global_step)  # indented: code
+            code = indent(self.config.read_text(encoding="utf-8"), "    ")  # which Markdown shows as it is
+            writer.add_text("config", code, trainer.global_step)
 
     def on_train_batch_end(
         self, _trainer: Trainer, _module: LightningModule, _outputs: Any, batch: Batch, *_: Any

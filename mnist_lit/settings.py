@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import chdir
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,24 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keep the lines of the short help as they are."""
 
 
+class Parser(ArgumentParser):
+    """Read config files as UTF-8 on every system: jsonargparse does so in the encoding of the system."""
+
+    def parse_path(self, path: str, **kwargs: Any) -> Namespace:
+        """Parse a config file; raise UsageError if it is no text."""
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not a text in UTF-8: save it as such") from error
+        with chdir(Path(path).parent):  # which files that are named in it are relative to
+            parsed: Namespace = self.parse_string(content, path, **kwargs)
+        return parsed
+
+
 def build_parser(command: str) -> ArgumentParser:
     """Return the parser of a command."""
     fit = command in {"fit", "search"}
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python train.py {command}",
         usage=f"python train.py {command} [flags]",
         description=SHORT_HELP.get(command, SHORT_HELP["evaluate"]) + "All flags:",

@@ -11,6 +11,6 @@ def test_the_tables_are_made_from_what_the_benchmarks_have_saved(monkeypatch: py
     monkeypatch.syspath_prepend(TRAIN.parent / "tests" / "benchmarks")
     tables = import_module("tables")
     for path in tables.FILES:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert "<!-- end -->" in text
         assert tables.filled(text) == text, path

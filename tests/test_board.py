@@ -78,11 +78,11 @@ def test_there_are_the_config_the_summary_the_graph_and_each_class(shown: EventA
 def test_a_thousand_test_digits_are_laid_out_by_their_features(shown: EventAccumulator) -> None:
     assert shown.Tags()["scalars"]
     [config] = RUN.folder.glob("projector_config.pbtxt")
-    assert config.read_text().count("tensor_path") == 1
+    assert config.read_text(encoding="utf-8").count("tensor_path") == 1
     folder = RUN.folder / "projector" / "test"
-    rows = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
+    rows = [line.split("\t") for line in (folder / "tensors.tsv").read_text(encoding="utf-8").splitlines()]
     assert (len(rows), len(rows[0])) == (1_000, 50)
-    assert (folder / "metadata.tsv").read_text().split()[:5] == list("72104")
+    assert (folder / "metadata.tsv").read_text(encoding="utf-8").split()[:5] == list("72104")
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (32 * 28, 32 * 28)
 
@@ -91,7 +91,7 @@ def test_the_last_projection_replaces_a_former_one(shown: EventAccumulator, comm
     assert shown.Tags()["images"]
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[0] == 0
     assert len(list(RUN.folder.glob("projector/*"))) == 1
-    assert (RUN.folder / "projector_config.pbtxt").read_text().count("tensor_path") == 1
+    assert (RUN.folder / "projector_config.pbtxt").read_text(encoding="utf-8").count("tensor_path") == 1
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_another_logger_gets_the_curves_and_no_pictures(command: Command) -> Non
     assert (code, err) == (0, "")
     assert out.count("pictures are for TensorBoard: none are drawn for this logger") == 1
     [metrics] = Path("logs").glob("**/metrics.csv")
-    with metrics.open() as file:
+    with metrics.open(encoding="utf-8") as file:
         names = csv.DictReader(file).fieldnames or []
     assert {"train/loss", "val/accuracy", "test/accuracy"} <= set(names)
     assert not list(RUN.folder.glob("events*"))

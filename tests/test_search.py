@@ -38,7 +38,7 @@ SETTINGS = {
 @pytest.fixture
 def config(command: Command) -> str:
     assert command is not None  # which makes the folder the current one
-    Path("search.yaml").write_text(json.dumps(SETTINGS))
+    Path("search.yaml").write_text(json.dumps(SETTINGS), encoding="utf-8")
     return "--config=search.yaml"
 
 
@@ -156,7 +156,7 @@ def test_no_seed_is_tried_twice_before_all_have_been(seeds: Any) -> None:
 
 def test_a_trial_that_fails_does_not_end_the_study(command: Command, config: str) -> None:
     space = SETTINGS | {"space": {"model.dropout": [2.0], "data.batch_size": [100]}, "trials": 2}
-    Path("search.yaml").write_text(json.dumps(space))
+    Path("search.yaml").write_text(json.dumps(space), encoding="utf-8")
     code, out, err = command("search", config)
     assert (code, err) == (1, "error: no trial came to its end: there is nothing to choose from\n")
     assert out.count("the trial failed: dropout must be at least 0 and less than 1, got 2.0") == 2

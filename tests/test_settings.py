@@ -1,5 +1,6 @@
 """Configs are deltas, later ones win, flags win over all, and mistakes are named."""
 
+import builtins
 import re
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -18,7 +19,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "my.yaml"
-    path.write_text("seed: 5\ndata:\n  batch_size: 50\n")
+    path.write_text("seed: 5\ndata:\n  batch_size: 50\n", encoding="utf-8")
     return path
 
 
@@ -47,7 +48,7 @@ def test_every_config_names_its_experiment_and_can_be_built(path: Path) -> None:
 
 
 def test_later_configs_win_and_flags_win_over_all(config: Path, tmp_path: Path) -> None:
-    (later := tmp_path / "later.yaml").write_text("data:\n  batch_size: 25\n")
+    (later := tmp_path / "later.yaml").write_text("data:\n  batch_size: 25\n", encoding="utf-8")
     settings = parse(build_parser("fit"), [f"--config={config}", "--config", str(later), "--data.val_size=7"])
     assert (settings.seed, settings.data.batch_size, settings.data.val_size) == (5, 25, 7)
     before = parse(build_parser("fit"), ["--data.batch_size=10", "--config", str(config)])
@@ -57,9 +58,9 @@ def test_later_configs_win_and_flags_win_over_all(config: Path, tmp_path: Path) 
 def test_a_saved_config_gives_the_same_settings(config: Path, tmp_path: Path) -> None:
     parser = build_parser("fit")
     settings = parse(parser, ["--config", str(config), "--trainer.max_epochs=3"])
-    (saved := tmp_path / "saved.yaml").write_text(parser.dump(settings, skip_unset=False))
+    (saved := tmp_path / "saved.yaml").write_text(parser.dump(settings, skip_unset=False), encoding="utf-8")
     again = parse(build_parser("fit"), ["--config", str(saved)])
-    assert parser.dump(again, skip_unset=False) == saved.read_text()
+    assert parser.dump(again, skip_unset=False) == saved.read_text(encoding="utf-8")
 
 
 def test_a_checkpoints_settings_are_defaults_that_flags_win_over() -> None:
@@ -96,7 +97,7 @@ def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(monkeypatch: pytest.Mo
 def test_a_config_of_fit_is_understood_by_the_other_commands(path: Path, tmp_path: Path) -> None:
     fit = build_parser("fit")
     settings = parse(fit, ["--config", str(path)])
-    (saved := tmp_path / "saved.yaml").write_text(fit.dump(settings, skip_unset=False))
+    (saved := tmp_path / "saved.yaml").write_text(fit.dump(settings, skip_unset=False), encoding="utf-8")
     for given in (path, saved):
         assert parse(build_parser("test"), ["--config", str(given)]).data.dataset == settings.data.dataset
 
@@ -141,7 +142,7 @@ def test_a_mistaken_flag_is_named_with_what_would_do(argv: str, message: str) ->
     ],
 )
 def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str) -> None:
-    (path := tmp_path / "bad.yaml").write_text(text)
+    (path := tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), ["--config", str(path)])
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(message)
@@ -149,8 +150,8 @@ def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str)
 
 @pytest.mark.parametrize("group", ["logger", "callbacks", "profiler", "strategy", "plugins", "accelerator"])
 def test_no_config_imports_a_module(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hostile.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n")
-    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: hostile.Trap\n")
+    (tmp_path / "hostile.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n", encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: hostile.Trap\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=rf"--trainer.{group}: .*hostile.Trap"):
@@ -162,3 +163,19 @@ def test_a_value_out_of_range_is_a_usage_error() -> None:
     parser = build_parser("fit")
     with pytest.raises(UsageError, match="batch_size must be 1 to 55,000"):
         instantiate(parser, parse(parser, ["--data.batch_size=0"]))
+
+
+def test_a_config_is_utf_8_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "my.yaml").write_text("data:\n  data_dir: zürich\n", encoding="utf-8")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("opened in the encoding of the system, as jsonargparse does")
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert parse(build_parser("fit"), ["--config", str(path)]).data.data_dir == "zürich"
+
+
+def test_a_config_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (path := tmp_path / "my.yaml").write_bytes("data:\n  data_dir: zürich\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"my.yaml is not a text in UTF-8"):
+        parse(build_parser("fit"), ["--config", str(path)])

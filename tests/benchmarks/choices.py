@@ -45,7 +45,9 @@ def main(seeds: int) -> None:
                 with redirect_stdout(StringIO()):
                     if cli.main([*argv, "--trainer.limit_test_batches=0"]):
                         raise SystemExit(f"{argv} failed")
-                results = json.loads(Path(f"runs/choice{number}/version_{seed}/results.json").read_text())["fit"]
+                results = json.loads(
+                    Path(f"runs/choice{number}/version_{seed}/results.json").read_text(encoding="utf-8")
+                )["fit"]
                 found[name]["accuracy"].append(results["best_val_accuracy"])
                 found[name]["seconds"].append(results["seconds"])
         chdir(TRAIN.parent)

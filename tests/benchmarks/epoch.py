@@ -33,7 +33,7 @@ def main(repeats: int) -> None:
             seconds["the blog's loop"].append(float(blog.out))
             megabytes["the blog's loop"].append(blog.megabytes)
             fit = run(TRAIN, "fit", *FLAGS, folder=folder)
-            results = json.loads((folder / f"runs/baseline/version_{number}/results.json").read_text())
+            results = json.loads((folder / f"runs/baseline/version_{number}/results.json").read_text(encoding="utf-8"))
             seconds["fit"].append(results["fit"]["seconds"])
             megabytes["fit"].append(fit.megabytes)
             bare, peak = run(HERE / "bare_steps.py", "data", folder=folder).out.split()

@@ -53,7 +53,7 @@ def table(rows: dict[str, list[float]], unit: str) -> str:
 def load(name: str) -> dict[str, Any]:
     """Return a benchmark's saved result, empty if there is none."""
     path = HERE / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 
@@ -61,12 +61,12 @@ def save(name: str, content: dict[str, Any]) -> None:
     """Write a benchmark's result beside it, with what it was measured on."""
     versions = {package: version(package) for package in ("torch", "lightning", "torchvision")}
     machine = {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
-    (HERE / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n")
+    (HERE / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

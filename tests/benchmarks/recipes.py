@@ -23,7 +23,7 @@ def recipe(name: str, folder: Path) -> dict[str, Any]:
     for number in range(SEEDS[name]):
         flags = [f"--data.data_dir={Path('data').absolute()}", *([f"--seed={number}"] if number else [])]
         command = run(TRAIN, "fit", f"--config={CONFIGS / name}.yaml", *flags, folder=folder)
-        results = json.loads((folder / f"runs/{name}/version_{number}/results.json").read_text())
+        results = json.loads((folder / f"runs/{name}/version_{number}/results.json").read_text(encoding="utf-8"))
         print(name, results, flush=True)
         found["seconds"].append(results["fit"]["seconds"])
         found["command_seconds"].append(round(command.seconds, 1))

@@ -33,7 +33,9 @@ def main(repeats: int) -> None:
                 for kind, (threads, flags) in KINDS.items():
                     os.environ["OMP_NUM_THREADS"] = str(threads)
                     run(TRAIN, "fit", *COMMON, *size, *flags, folder=folder)
-                    results = json.loads((folder / f"runs/baseline/version_{number}/results.json").read_text())
+                    results = json.loads(
+                        (folder / f"runs/baseline/version_{number}/results.json").read_text(encoding="utf-8")
+                    )
                     rates.setdefault(f"batches of {batch}, {kind}", []).append(results["fit"]["images_per_second"])
                     number += 1
     print(table(rates, "/s"))

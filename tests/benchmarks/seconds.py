@@ -25,12 +25,14 @@ def main(seeds: int) -> None:
         folder = Path(name)
         for seed in range(seeds):
             fast = run(TRAIN, "fit", f"--config={FAST}", f"--seed={seed}", folder=folder)
-            results = json.loads((folder / f"runs/fast/version_{2 * seed}/results.json").read_text())
+            results = json.loads((folder / f"runs/fast/version_{2 * seed}/results.json").read_text(encoding="utf-8"))
             seconds["fast.yaml, with validation"].append(results["fit"]["seconds"])
             seconds["fast.yaml, the whole command"].append(fast.seconds)
             accuracy["fast.yaml"].append(results["test"]["accuracy"])
             run(TRAIN, "fit", f"--config={FAST}", f"--seed={seed}", *STEPS_ONLY, folder=folder)
-            results = json.loads((folder / f"runs/fast/version_{2 * seed + 1}/results.json").read_text())
+            results = json.loads(
+                (folder / f"runs/fast/version_{2 * seed + 1}/results.json").read_text(encoding="utf-8")
+            )
             seconds["fast.yaml"].append(results["fit"]["seconds"])
             peer = json.loads(run(HERE / "one_epoch.py", "data", str(seed), folder=folder).out)
             seconds["one-epoch recipe"].append(peer["seconds"])

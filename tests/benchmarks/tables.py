@@ -108,7 +108,7 @@ def filled(text: str) -> str:
 def main() -> None:
     """Write the tables."""
     for path in FILES:
-        path.write_text(filled(path.read_text()))
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
