@@ -1,18 +1,16 @@
 """Help is at hand at once, output suits its reader, and every end has its exit code."""
 
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 
 import pytest
-from conftest import FLAGS, TRAIN, Command
+from conftest import FLAGS, TRAIN, Command, link_data, posix
 
 from mnist_lit import cli
 
@@ -22,7 +20,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 @pytest.fixture
 def start(data_dir: Path, tmp_path: Path) -> Start:
     """Start `python train.py …` in an empty folder."""
-    (tmp_path / "data").symlink_to(data_dir)
+    link_data(data_dir, tmp_path)
 
     def run(*argv: str, output: int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, str(TRAIN), *argv], cwd=tmp_path, stdout=output, stderr=output)
@@ -93,7 +91,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     code, _, err = command("fit")
-    assert (code, err) == (1, "error: runs/baseline: Not a directory\n")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: {Path('runs/baseline')}: ")
 
 
 def test_a_traceback_is_shown_if_asked_for(command: Command) -> None:
@@ -111,7 +110,11 @@ def test_where_output_is_no_terminal_there_is_one_line_an_epoch_and_no_warning(s
     assert b"\r" not in out
 
 
+@posix
 def test_a_terminal_shows_a_bar(start: Start) -> None:
+    import pty
+    import termios
+
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     process = start("fit", *FLAGS, output=theirs)
@@ -133,6 +136,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_start_up_ends_it_too(start: Start, number: int, code: int) -> None:
     process = start("fit", *FLAGS)
@@ -163,6 +167,7 @@ sys.exit(cli.main())
 """
 
 
+@posix
 @pytest.mark.parametrize(("flags", "ending"), [([], (0, b"")), (["--flag"], (1, b"error: refused\n"))])
 def test_a_signal_while_python_shuts_down_changes_nothing(flags: list[str], ending: tuple[int, bytes]) -> None:
     argv = [sys.executable, "-c", ENDING, "fit", *flags]
@@ -183,6 +188,7 @@ def test_main_with_arguments_leaves_the_handlers_of_signals_as_they_were(capsys:
     assert capsys.readouterr().err.startswith("error: no command tset")
 
 
+@posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_with_its_exit_code_and_one_line(start: Start, number: int, code: int) -> None:
     process = start("fit", *FLAGS, "--trainer.max_epochs=10000")

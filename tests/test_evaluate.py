@@ -89,7 +89,7 @@ def test_a_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> No
 
 def test_experiments_are_kept_apart(trained: Command) -> None:
     assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
-    assert "runs/other/version_0/checkpoints/best.ckpt" in trained("test")[1]
-    assert "runs/baseline/version_0/checkpoints/best.ckpt" in trained("test", "--experiment=baseline")[1]
+    assert str(Path("runs/other/version_0/checkpoints/best.ckpt")) in trained("test")[1]
+    assert str(RUN.checkpoints / "best.ckpt") in trained("test", "--experiment=baseline")[1]
     code, _, err = trained("test", "--experiment=none")
-    assert (code, err) == (1, "error: no run with a best checkpoint in runs/none: train one with fit\n")
+    assert (code, err) == (1, f"error: no run with a best checkpoint in {Path('runs/none')}: train one with fit\n")

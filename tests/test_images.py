@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import posix
 from PIL import Image, PngImagePlugin
 
 from mnist_lit.images import find_images, open_image
@@ -142,6 +143,7 @@ def test_a_text_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
         open_image(saved(Image.fromarray(GREY), tmp_path / "a.png", pnginfo=info))
 
 
+@posix
 def test_a_pipe_a_folder_and_what_may_not_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for name, reason in (("pipe.png", "not a file"), (".", "not a file"), ("none.png", "No such file or directory")):
@@ -165,6 +167,7 @@ def test_what_a_camera_calls_mpo_is_a_jpeg(tmp_path: Path) -> None:
     assert open_image(str(path)).shape == (40, 30, 1)
 
 
+@posix  # its links and slashes
 def test_folders_are_searched_in_order_and_files_come_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.png", "b/1.JPG", "b/a/3.webp", "b/.hidden.png", "b/.git/4.png", "b/notes.txt", "x"):

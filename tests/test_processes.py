@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 import pytest
 import torch
-from conftest import RUN, TRAIN, Command
+from conftest import RUN, TRAIN, Command, posix
 from test_resume import FLAGS, LAST, differences, outcome
 
 from mnist_lit.checkpoints import read_checkpoint
@@ -77,6 +77,7 @@ def test_a_process_that_made_no_run_removes_none_where_it_cannot_begin(
     assert other.is_file()
 
 
+@posix
 @pytest.mark.usefixtures("command")
 def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None:
     flags = [flag for flag in FLAGS if "limit_test" not in flag]
@@ -84,7 +85,7 @@ def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None
     expected, scores = read_checkpoint(LAST)["state_dict"], RUN.results()
     shutil.rmtree("runs")
     out = fit(*flags, *DDP)
-    assert out.count("run      runs/baseline/version_0, seed 777, cpu\n") == out.count("test accuracy") == 1
+    assert out.count(f"run      {RUN.folder}, seed 777, cpu\n") == out.count("test accuracy") == 1
     assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
     assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
         *("checkpoints", "config", "events", "events", "events", "projector", "projector_config", "results"),
@@ -99,6 +100,7 @@ def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None
     assert outcome()["pictures"]["val/mistakes"] == [19, 39], "nothing is drawn twice"
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 def test_three_processes_test_each_image_once() -> None:
@@ -106,11 +108,13 @@ def test_three_processes_test_each_image_once() -> None:
     assert RUN.results()["test"]["total"] == 10_000
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_two_processes_go_on_bit_for_bit(number: int) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_two_processes_go_on_bit_for_bit(name: str) -> None:
     """A signal comes to the first process only, as `kill` sends it, or to both, as a terminal or a power cut does."""
+    number = signal.Signals[name]  # Windows has not all of them
     flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100"]
     fit(*flags)
     expected = outcome()
@@ -123,17 +127,18 @@ def test_two_processes_go_on_bit_for_bit(number: int) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
-        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[signal.Signals(number)]
+        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
         assert err.decode() == f"error: {word}: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
     assert "resuming" in fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 def test_a_process_that_dies_ends_the_run() -> None:
     process = start(*FLAGS, *DDP, "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=100")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
     since = monotonic()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert process.wait(timeout=30) != 0

@@ -1,9 +1,7 @@
 """A run that is interrupted, wherever and however, goes on to exactly what it would have been."""
 
 import json
-import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUN, SHORT, TRAIN, Command
+from conftest import RUN, SHORT, TRAIN, Command, posix
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -64,7 +62,7 @@ def outcome() -> dict[str, Any]:
         "curves": curves,
         "pictures": pictures,
         "fit": fitted,
-        "config": RUN.config.read_text(),
+        "config": RUN.config.read_text(encoding="utf-8"),
     }
 
 
@@ -76,7 +74,7 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def save(path: Path, content: bytes) -> None:
         write_atomically(path, content)
         taken.append(tmp_path / f"{len(taken)}" / path.name)
-        shutil.copytree(RUN.folder, taken[-1].parent)
+        shutil.copytree(RUN.folder, taken[-1].parent, ignore=shutil.ignore_patterns(".lock"))
 
     monkeypatch.setattr(checkpoints, "write_atomically", save)
     return taken
@@ -171,7 +169,7 @@ def in_step(number: int, happen: Callable[[], None], monkeypatch: pytest.MonkeyP
 
 
 def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def terminate() -> None:
 def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
     command: Command, interrupted: Callable[..., Any], number: int, code: int, word: str
 ) -> None:
-    expected, ended = interrupted(lambda: os.kill(os.getpid(), number))
+    expected, ended = interrupted(lambda: signal.raise_signal(number))
     assert ended[0] == code
     assert ended[2] == f"error: {word}: to go on, python {sys.argv[0]} fit --ckpt_path {LAST}\n"
     assert read_checkpoint(LAST)["global_step"] == 27
@@ -201,9 +199,12 @@ def test_several_interruptions_change_nothing(
     assert differences(outcome(), expected) == []
 
 
+@posix
 def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays_whole(
     command: Command, interrupted: Callable[..., Any]
 ) -> None:
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         expected, (code, _, err) = interrupted(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1])))
@@ -294,9 +295,9 @@ def test_last_is_of_the_newest_unfinished_run(command: Command) -> None:
     for name in ("a", "b"):
         assert command("fit", *FLAGS, f"--experiment={name}", "--trainer.max_epochs=1")[0] == 0
     Path("runs/a/version_0/results.json").unlink()
-    assert "resuming runs/a/version_0/checkpoints/last.ckpt" in command("fit", "--ckpt_path=last")[1]
-    assert "runs/a/version_0 is finished" in command("fit", "--ckpt_path=last")[1], "it is the newest now"
-    assert "runs/b/version_0 is finished" in command("fit", "--ckpt_path=last", "--experiment=b")[1]
+    assert f"resuming {Path('runs/a/version_0/checkpoints/last.ckpt')}" in command("fit", "--ckpt_path=last")[1]
+    assert f"{Path('runs/a/version_0')} is finished" in command("fit", "--ckpt_path=last")[1], "it is the newest now"
+    assert f"{Path('runs/b/version_0')} is finished" in command("fit", "--ckpt_path=last", "--experiment=b")[1]
 
 
 def test_what_cannot_be_resumed_is_told_in_one_line_and_left_as_it_is(command: Command) -> None:
@@ -367,6 +368,7 @@ def test_the_best_score_goes_on_where_a_run_has_been_moved(command: Command, int
 KILLS = 24
 
 
+@posix
 @pytest.mark.slow
 def test_no_kill_at_any_moment_changes_the_end(command: Command) -> None:
     """At seeded random times, a quarter of them during a save; every other run is killed a second time."""

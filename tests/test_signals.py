@@ -1,6 +1,5 @@
 """Signals end the program at once, or are kept until it asks."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from mnist_lit.signals import Stopped, StopRequest, handle_signals, stop_now
 def test_a_signal_stops_at_once_and_afterwards_things_are_as_before(number: int, code: int, word: str) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=word) as stopped, handle_signals(stop_now):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert stopped.value.exit_code == code
     assert signal.getsignal(number) == before
 
@@ -23,19 +22,19 @@ def test_a_request_is_obeyed_when_it_is_asked_for() -> None:
     request = StopRequest()
     request.check()
     with handle_signals(request.note):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Stopped, match="terminated"):
         request.check()
 
 
 def test_a_second_signal_ends_the_process() -> None:
     code = (
-        "import os, signal\n"
+        "import signal\n"
         "from mnist_lit.signals import StopRequest, handle_signals\n"
         "with handle_signals(StopRequest().note):\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
         "    print('not here', flush=True)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
