@@ -19,7 +19,6 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.mistakes import Mistakes
 from mnist_lit.model import SIDE, Batch
 from mnist_lit.pictures import draw_confusion, draw_digits, draw_filters, mistake_captions
-from mnist_lit.processes import say
 from mnist_lit.projector import write_projection
 
 if TYPE_CHECKING:
@@ -58,8 +57,6 @@ class Board(Callback):
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Write what is known of a run at its start."""
-        if trainer.loggers and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            say("pictures are for TensorBoard: none are drawn for this logger")
         plain = {name: v if isinstance(v, bool | int | float | str) else str(v) for name, v in self.settings.items()}
         for writer in _writers(trainer):
             writer.add_custom_scalars(CHARTS)

@@ -71,7 +71,7 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     limit = f"limit_{'val' if command == 'validate' else command}_batches"
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
-    path, content = open_checkpoint(find_checkpoint(config.ckpt_path, config.experiment))
+    path, content = open_checkpoint(find_checkpoint(config.ckpt_path or "best", config.experiment))
     take_defaults(parser, settings_of(content), path)
     settings = instantiate(parser, parse(parser, argv))
     load_weights(settings.model, content, path)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import chdir
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.loggers import LOGGER_DEFAULTS
 from mnist_lit.usage import UsageError, explain
 
 __all__ = ["build_parser", "instantiate", "parse", "take_defaults", "with_values"]
@@ -87,10 +90,19 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """Read config files as UTF-8 on every system: jsonargparse does so in the encoding of the system."""
+    """Gives loggers the defaults of a run, and reads config files as UTF-8 on every system.
+
+    Wherever jsonargparse parses the arguments of a class, it does so with a parser of the same type.
+    """
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the arguments of a class, as jsonargparse does."""
+        added = super().add_class_arguments(theclass, *args, **kwargs)
+        self.set_defaults(LOGGER_DEFAULTS.get(theclass, {}))
+        return added
 
     def parse_path(self, path: str, **kwargs: Any) -> Namespace:
-        """Parse a config file; raise UsageError if it is no text."""
+        """Parse a config file, not in the encoding of the system as jsonargparse; raise UsageError if it is no text."""
         try:
             content = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -203,11 +215,17 @@ def with_values(parser: ArgumentParser, config: Namespace, values: dict[str, Any
 def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
     """Return `config` with the model, the data module and what the Trainer is given built.
 
+    Loggers are not yet: each becomes a `functools.partial`, since the run folder is made later (see `build_loggers`).
+
     Raises:
-        UsageError: if a value is out of range.
+        UsageError: if a value is out of range, or needs a package that is not installed.
     """
     try:
-        built: Namespace = parser.instantiate(config)
+        built: Namespace = parser.instantiate(config, instantiators=[(_postpone, Logger, True)])
     except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(explain(str(error), [], known=())) from error
     return built
+
+
+def _postpone(kind: type, **arguments: Any) -> Any:
+    return partial(kind, **arguments)

@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import ProgressBar as LightningBar
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.checkpoints import DurableCheckpointIO
+from mnist_lit.loggers import build_loggers
 from mnist_lit.runs import Run
 from mnist_lit.usage import UsageError
 
@@ -27,18 +28,6 @@ REFUSED: dict[type[Callback], str] = {
     BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
-
-
-class RunLogger(TensorBoardLogger):
-    """TensorBoard's events, straight into the run folder."""
-
-    def __init__(self, run: Run, resumed_at: int | None = None) -> None:
-        # TensorBoard drops what an interrupted run has logged from the purge step on.
-        folder = run.folder
-        super().__init__(folder.parent, "", folder.name, default_hp_metric=False, purge_step=resumed_at)
-
-    def save(self) -> None:
-        """Write no hparams.yaml: the run's config.yaml says more."""
 
 
 def build_trainer(
@@ -61,16 +50,16 @@ def build_trainer(
         UsageError: if the Trainer refuses its arguments.
     """
     given = dict(settings)
+    bar_named = any(isinstance(callback, LightningBar) for callback in _listed(given["callbacks"]))
     if given["enable_progress_bar"] is None:
-        given["enable_progress_bar"] = sys.stdout.isatty()
-    own = [*callbacks, *([ProgressBar()] if given["enable_progress_bar"] else [])]
+        given["enable_progress_bar"] = bar_named or sys.stdout.isatty()
+    own = [*callbacks, *([ProgressBar()] if given["enable_progress_bar"] and not bar_named else [])]
     if run is None:
         given |= {"logger": False, "enable_checkpointing": False}
     else:
         own.append(EpochLines())
         given["default_root_dir"] = run.folder
-        if given["logger"] is None or given["logger"] is True:
-            given["logger"] = RunLogger(run, resumed_at)
+        given["logger"] = build_loggers(given["logger"], run, resumed_at)
         if given["logger"]:
             own.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(), *_listed(given["plugins"])]

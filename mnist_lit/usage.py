@@ -39,15 +39,21 @@ def explain(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
         return f"{files}: {message}"
     if at := re.match(r'Parser key "(.+?)":', message):
         return f"--{at[1]}: {_reason(message) or message.removeprefix(at[0]).strip()}"
-    return message
+    return _problem(message) or message
+
+
+def _problem(message: str) -> str | None:
+    """Return what is wrong with a class, where the message is about one."""
+    problem = re.search(r"Problem with given class_path '(.+)':\s+(.+)", message)
+    return f"{problem[1]}: {problem[2]}" if problem else None
 
 
 def _reason(message: str) -> str | None:
     """Return what is wrong with a value, where the message has one of the known forms."""
     if reason := re.search(r"Not of type \w+: (.+)", message):
         return reason[1]
-    if problem := re.search(r"Problem with given class_path '(.+)':\s+(.+)", message):
-        return f"{problem[1]}: {problem[2]}"
+    if problem := _problem(message):
+        return problem
     if given := re.search(r"(?:Got|Given) value: (.+)", message):
         expected = re.findall(r"Expected an? (.+?)(?:\.? Got value|: |$)", message, re.MULTILINE)
         return f"expected {_types(expected)}, got {given[1]}"

@@ -1,8 +1,5 @@
 """A person sees a run in TensorBoard without configuring anything."""
 
-import csv
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import RUN, SHORT, Command
@@ -114,18 +111,6 @@ def test_training_images_are_shown_as_the_network_gets_them(
     [(pixels, captions)] = [call for call in drawn if call[0].dtype == torch.float32 and len(call[1][0]) == 1]
     assert len(captions) == 32
     assert (pixels != pixels.round()).any(), "turned, not as in the files"
-
-
-def test_another_logger_gets_the_curves_and_no_pictures(command: Command) -> None:
-    flags = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.log_every_n_steps=5"]
-    code, out, err = command("fit", *SHORT, *flags)
-    assert (code, err) == (0, "")
-    assert out.count("pictures are for TensorBoard: none are drawn for this logger") == 1
-    [metrics] = Path("logs").glob("**/metrics.csv")
-    with metrics.open(encoding="utf-8") as file:
-        names = csv.DictReader(file).fieldnames or []
-    assert {"train/loss", "val/accuracy", "test/accuracy"} <= set(names)
-    assert not list(RUN.folder.glob("events*"))
 
 
 def test_without_a_logger_a_run_still_leaves_checkpoints_and_results(command: Command) -> None:

@@ -87,6 +87,12 @@ def test_a_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> No
     assert "do not fit the network: was a --model flag changed?" in err
 
 
+def test_the_config_of_a_run_can_be_given(trained: Command) -> None:
+    code, out, err = trained("test", "--config", RUN.config, "--trainer.limit_test_batches=1")
+    assert (code, err) == (0, "")
+    assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
+
+
 def test_experiments_are_kept_apart(trained: Command) -> None:
     assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
     assert str(Path("runs/other/version_0/checkpoints/best.ckpt")) in trained("test")[1]

@@ -179,3 +179,10 @@ def test_a_config_in_another_encoding_is_named(tmp_path: Path) -> None:
     (path := tmp_path / "my.yaml").write_bytes("data:\n  data_dir: zürich\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"my.yaml is not a text in UTF-8"):
         parse(build_parser("fit"), ["--config", str(path)])
+
+
+def test_a_callback_that_needs_another_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
+    parser = build_parser("fit")
+    with pytest.raises(UsageError, match=r"^lightning.pytorch.callbacks.RichProgressBar: `RichProgressBar` requires"):
+        instantiate(parser, parse(parser, ["--trainer.callbacks=RichProgressBar"]))

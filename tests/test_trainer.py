@@ -1,20 +1,19 @@
 """What a run logs and keeps."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar as LightningBar
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.guards import KeepLast
 from mnist_lit.runs import Run, new_run
-from mnist_lit.settings import build_parser, parse
+from mnist_lit.settings import build_parser, instantiate, parse
 from mnist_lit.signals import StopRequest
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
@@ -28,6 +27,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def settings(*argv: str) -> Any:
     return parse(build_parser("fit"), argv).trainer
+
+
+def built(*argv: str) -> Any:
+    parser = build_parser("fit")
+    return instantiate(parser, parse(parser, argv)).trainer
 
 
 def fit(trainer: Trainer, data_dir: Path, val_size: int = 5_000) -> None:
@@ -44,18 +48,21 @@ def test_events_go_straight_into_the_run_folder_and_nothing_else_does(run: Run, 
     assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
 
 
-def test_a_users_logger_and_callbacks_are_kept(run: Run) -> None:
+def test_a_users_callbacks_are_kept(run: Run) -> None:
     stop = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]'
-    arguments = build_parser("fit").instantiate(
-        parse(
-            build_parser("fit"),
-            ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=.", "--trainer.callbacks", stop],
-        )
-    )
-    trainer = build_trainer(arguments.trainer, run)
-    assert isinstance(trainer.logger, CSVLogger)
+    trainer = build_trainer(built("--trainer.callbacks", stop), run)
     assert of_type(trainer, EarlyStopping)
     assert of_type(trainer, EpochLines)
+
+
+def test_a_bar_that_is_named_replaces_the_runs_own(run: Run) -> None:
+    named = "--trainer.callbacks=[{class_path: TQDMProgressBar}]"
+    [bar] = of_type(build_trainer(built(named), run), LightningBar)
+    assert type(bar) is TQDMProgressBar
+    [bar] = of_type(build_trainer(built(named, "--trainer.enable_progress_bar=true"), run), LightningBar)
+    assert type(bar) is TQDMProgressBar
+    with pytest.raises(UsageError, match="enable_progress_bar=False"):
+        build_trainer(built(named, "--trainer.enable_progress_bar=false"), run)
 
 
 def test_logging_can_be_switched_off(run: Run) -> None:
@@ -78,14 +85,6 @@ def test_without_a_run_nothing_is_written(data_dir: Path, tmp_path: Path, monkey
     fit(trainer, data_dir)
     trainer.validate(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)), verbose=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_several_loggers_are_kept(run: Run) -> None:
-    names = ("CSVLogger", "TensorBoardLogger")
-    loggers = json.dumps([{"class_path": name, "init_args": {"save_dir": "."}} for name in names])
-    parser = build_parser("fit")
-    trainer = build_trainer(parser.instantiate(parse(parser, ["--trainer.logger", loggers])).trainer, run)
-    assert [type(logger) for logger in trainer.loggers] == [CSVLogger, TensorBoardLogger]
 
 
 def test_what_the_trainer_refuses_is_a_usage_error(run: Run) -> None:
