@@ -18,6 +18,7 @@ from mnist_lit import DigitClassifier, MNISTDataModule
         ({"max_epochs": 3, "limit_train_batches": 4}, 12),
         ({"max_epochs": 2, "accumulate_grad_batches": 2}, 8),
         ({"max_epochs": 9, "max_steps": 5}, 5),
+        ({"max_epochs": -1, "max_steps": 10}, 10),
     ],
 )
 def test_one_cycle_goes_from_a_25th_up_and_down_to_nothing_at_the_last_step(
@@ -42,5 +43,5 @@ def test_one_cycle_goes_from_a_25th_up_and_down_to_nothing_at_the_last_step(
 
 def test_one_cycle_needs_an_end(data_dir: Path, tmp_path: Path) -> None:
     stock = stock_trainer(tmp_path, max_epochs=-1, limit_val_batches=0, enable_checkpointing=False)
-    with pytest.raises(ValueError, match="schedule one_cycle needs a data module, and an end"):
+    with pytest.raises(ValueError, match="schedule one_cycle needs an end"):
         stock.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))
