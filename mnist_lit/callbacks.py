@@ -59,7 +59,7 @@ class ProgressBar(TQDMProgressBar):
         """Return the loss and the validation accuracy; the run's number is no metric."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if trainer.training:
+        if trainer.training and hasattr(pl_module, "latest_loss"):  # none yet where an epoch is resumed at its very end
             metrics = {"loss": f"{cast('DigitClassifier', pl_module).latest_loss:.3f}"} | metrics
         return dict(metrics)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import stock_trainer
+from conftest import SHORT, Command, stock_trainer
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.callbacks import EpochLines, ProgressBar
@@ -50,3 +50,12 @@ def test_the_bar_shows_epochs_from_one_steps_rate_loss_and_validation_accuracy(
     captured = capsys.readouterr()
     assert re.search(r"epoch  2/2: .*20/20 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+\]", captured.out + captured.err)
     assert "v_num" not in captured.out + captured.err
+
+
+def test_the_bar_opens_where_an_epoch_is_resumed_at_its_very_end(command: Command) -> None:
+    """There is no loss yet. `best.ckpt` of a second validation is saved at the end of its epoch."""
+    flags = ["--trainer.enable_progress_bar=true", "--trainer.val_check_interval=0.5", "--trainer.max_epochs=1"]
+    assert command("fit", *SHORT, *flags)[0] == 0
+    code, out, err = command("fit", "--ckpt_path=best", "--trainer.max_epochs=2")
+    assert code == 0, err
+    assert "epoch  2/2" in out
