@@ -1,5 +1,6 @@
 """The LightningDataModule: the sets, their split and their batches."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ class MNISTDataModule(LightningDataModule):
     """MNIST, or one of its likes: 60,000 images to train on, of which `val_size` are held out, and 10,000 to test on.
 
     Batches are uint8 pixels (B, 1, 28, 28), 0-255, with int64 labels (B,). Training drops the last incomplete batch,
-    evaluation drops nothing. The training order follows torch's seed; the split follows only `split_seed`. Training
-    images are augmented if it is asked for (see `augment.warp`), differently each time; they are float32 then.
+    evaluation drops nothing. The training order follows torch's seed in the first process, which checkpoints keep; the
+    split follows only `split_seed`. Training images are augmented if it is asked for (see `augment.warp`),
+    differently each time; they are float32 then.
 
     Args:
         batch_size: images in a batch, of all processes together where training is distributed.
@@ -89,6 +91,7 @@ class MNISTDataModule(LightningDataModule):
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.dataset, self.data_dir, self.mirrors = DATASETS[dataset], Path(data_dir), mirrors
         self.prepared = False
+        self.order_seed = torch.initial_seed()
 
     def prepare_data(self) -> None:
         """Fetch what is missing or damaged (`idx.fetch`), once: `setup` verifies what it reads."""
@@ -103,6 +106,8 @@ class MNISTDataModule(LightningDataModule):
             train, val = split(digits.labels, self.val_size, self.split_seed)
             self.train_set, self.val_set = Subset(digits, train), Subset(digits, val)
             self.order_seed = torch.initial_seed()
+            if self.trainer:  # processes may have different ones
+                self.order_seed = self.trainer.strategy.broadcast(self.order_seed)
         else:
             self.test_set = Digits(*idx.read(self.dataset, self.data_dir, train=False))
 
@@ -131,6 +136,15 @@ class MNISTDataModule(LightningDataModule):
         generator = Generator(pixels.device)
         generator.manual_seed(mixed(self.order_seed, before, self.trainer.global_rank, AUGMENTATION))
         return warp(pixels, **self.augmentation, generator=generator), labels
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the seed of the training order and of augmentation."""
+        return {"order_seed": self.order_seed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on with the order of a training that was not seeded; a seed that is given wins (`seed_everything`)."""
+        if "PL_GLOBAL_SEED" not in os.environ:
+            self.order_seed = state_dict["order_seed"]
 
     @property
     def _share(self) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Batches are what the classifier expects, and evaluation drops no image."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
     }
 
 
-def batches(trainer: Trainer, data: MNISTDataModule) -> list[Tensor]:
+def batches(trainer: Trainer, data: MNISTDataModule, seed: int = 777, ckpt_path: Path | None = None) -> list[Tensor]:
     """Return the pixels of the training batches as the network gets them."""
     seen: list[Tensor] = []
 
@@ -121,8 +122,8 @@ def batches(trainer: Trainer, data: MNISTDataModule) -> list[Tensor]:
             seen.append(batch[0])
             return super().training_step(batch)
 
-    torch.manual_seed(777)
-    trainer.fit(Watch(channels=[1]), data)
+    torch.manual_seed(seed)
+    trainer.fit(Watch(channels=[1]), data, ckpt_path=ckpt_path)
     return seen
 
 
@@ -141,3 +142,34 @@ def test_training_images_are_augmented_each_time_anew(data_dir: Path, tmp_path: 
     for before, after in zip(plain, first, strict=True):
         assert (before.float() - after).abs().mean() > 1
         assert before.float().mean() == pytest.approx(after.mean().item(), rel=0.01)
+
+
+def test_a_training_that_nobody_seeded_goes_on_in_its_own_order(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own augmentation too. Another process has another seed, by chance."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    found = []
+    for epochs, seed, path in [(2, 1, None), (1, 1, None), (2, 2, tmp_path / "my.ckpt")]:
+        trainer = stock_trainer(tmp_path, max_epochs=epochs, limit_val_batches=0, enable_checkpointing=False)
+        data = MNISTDataModule(1_000, 58_000, rotation=10, data_dir=str(data_dir))
+        found.append(batches(trainer, data, seed, path))
+        trainer.save_checkpoint(tmp_path / "my.ckpt")
+    whole, first, second = map(torch.stack, found)
+    assert torch.equal(whole, torch.cat([first, second]))
+
+
+def test_a_seed_that_is_given_wins_over_that_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = MNISTDataModule()
+    data.order_seed = 1
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    data.load_state_dict({"order_seed": 2})
+    assert data.order_seed == 1
+
+
+def test_all_processes_have_the_order_of_the_first(data_dir: Path) -> None:
+    data = MNISTDataModule(data_dir=str(data_dir))
+    data.trainer = cast("Trainer", SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: 5)))
+    data.prepare_data()
+    data.setup("fit")
+    assert data.order_seed == 5
