@@ -190,12 +190,14 @@ class DigitClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the counts of all processes, and the temperature, which weight averaging would have averaged too."""
-        self.counts.gather(checkpoint["state_dict"], "counts.")
+        for state in _states(checkpoint):
+            self.counts.gather(state, "counts.")
         checkpoint["state_dict"]["temperature"] = self.temperature.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with this process's share of them."""
-        self.counts.share(checkpoint["state_dict"], "counts.", self.global_rank)
+        for state in _states(checkpoint):
+            self.counts.share(state, "counts.", self.global_rank)
 
     def predict_step(self, batch: Batch) -> Tensor:
         """Return probabilities (B, 10), calibrated where there was a validation."""
@@ -209,3 +211,8 @@ class DigitClassifier(LightningModule):
             return optimizer
         cycle = one_cycle(optimizer, self.learning_rate, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def _states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the weights in a checkpoint; with Lightning's WeightAveraging, the averaged ones and those in training."""
+    return [checkpoint[name] for name in ("state_dict", "current_model_state") if name in checkpoint]

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import pytest
 import torch
 from conftest import RUN, TRAIN, Command, posix
-from test_resume import FLAGS, LAST, differences, outcome
+from test_resume import FLAGS, KINDS, LAST, differences, outcome
 
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.processes import process_rank, say
@@ -111,11 +111,19 @@ def test_three_processes_test_each_image_once() -> None:
 @posix
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
-def test_two_processes_go_on_bit_for_bit(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("SIGTERM", []),
+        ("SIGINT", []),
+        ("SIGKILL", []),
+        pytest.param("SIGTERM", KINDS["averaged weights"], id="averaged weights"),
+    ],
+)
+def test_two_processes_go_on_bit_for_bit(name: str, more: list[str]) -> None:
     """A signal comes to the first process only, as `kill` sends it, or to both, as a terminal or a power cut does."""
     number = signal.Signals[name]  # Windows has not all of them
-    flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100"]
+    flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100", *more]
     fit(*flags)
     expected = outcome()
     shutil.rmtree("runs")
@@ -131,6 +139,28 @@ def test_two_processes_go_on_bit_for_bit(name: str) -> None:
         assert err.decode() == f"error: {word}: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
     assert "resuming" in fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
+
+
+SCRIPT = """
+from lightning.pytorch import Trainer
+from mnist_lit import DigitClassifier, MNISTDataModule
+
+data = MNISTDataModule()
+quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, enable_model_summary=False, **quiet)
+trainer.fit(DigitClassifier(channels=[2]), data)
+print("order", data.order_seed, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
+    Path("script.py").write_text(SCRIPT, encoding="utf-8")
+    ended = subprocess.run([sys.executable, "script.py"], capture_output=True, check=True, text=True, timeout=120)
+    orders = [line for line in ended.stdout.splitlines() if line.startswith("order")]
+    assert len(orders) == 2
+    assert len(set(orders)) == 1
 
 
 @posix
