@@ -19,6 +19,7 @@ __all__ = [
     "initialize_weights",
     "load_weights",
     "open_checkpoint",
+    "precision_of",
     "read_checkpoint",
     "settings_of",
 ]
@@ -94,6 +95,11 @@ def settings_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
         name: v for name, v in content["datamodule_hyper_parameters"].items() if name not in ("data_dir", "mirrors")
     }
     return {"model": content["hyper_parameters"], "data": data}
+
+
+def precision_of(content: dict[str, Any]) -> Any:
+    """Return the precision that a checkpoint was trained in, as `Trainer.precision` has it."""
+    return content.get("precision", "32-true")  # older checkpoints do not say
 
 
 def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> None:

@@ -163,7 +163,7 @@ class DigitClassifier(LightningModule):
 
     def _evaluate(self, batch: Batch) -> Batch:
         pixels, labels = batch
-        logits: Tensor = self(pixels)
+        logits: Tensor = self(pixels).float()
         self.loss.update(cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
         return logits, labels
@@ -189,7 +189,8 @@ class DigitClassifier(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the counts of all processes, and the temperature, which weight averaging would have averaged too."""
+        """Save the counts of all processes, the temperature, which weight averaging would average, and the precision."""
+        checkpoint["precision"] = self.trainer.precision
         for state in _states(checkpoint):
             self.counts.gather(state, "counts.")
         checkpoint["state_dict"]["temperature"] = self.temperature.clone()
@@ -202,7 +203,7 @@ class DigitClassifier(LightningModule):
     def predict_step(self, batch: Batch) -> Tensor:
         """Return probabilities (B, 10), calibrated where there was a validation."""
         pixels, _ = batch
-        return calibrated(self(pixels), self.temperature)
+        return calibrated(self(pixels).float(), self.temperature)  # also where logits are in half precision
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its rate, step by step."""

@@ -1,13 +1,15 @@
 """A checkpoint in use: what every such command starts with; validate and test."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from warnings import catch_warnings
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from mnist_lit.checkpoints import load_weights, open_checkpoint, read_checkpoint, settings_of
+from mnist_lit.checkpoints import load_weights, open_checkpoint, precision_of, read_checkpoint, settings_of
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
 from mnist_lit.processes import rank_zero_only
@@ -20,6 +22,7 @@ from mnist_lit.usage import UsageError
 __all__ = ["Restored", "report_test", "restore", "test", "validate"]
 
 TEST_IMAGES = 10_000
+FULL = "32-true"
 
 
 def validate(argv: Sequence[str]) -> None:
@@ -72,11 +75,26 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     path, content = open_checkpoint(find_checkpoint(config.ckpt_path or "best", config.experiment))
-    take_defaults(parser, settings_of(content), path)
+    take_defaults(parser, settings_of(content) | {"trainer": {"precision": precision_of(content)}}, path)
     settings = instantiate(parser, parse(parser, argv))
     load_weights(settings.model, content, path)
+    trainer = _trainer(settings.trainer, None if config.trainer.precision else precision_of(content))
+    if trainer.world_size > 1:
+        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
     print(f"checkpoint {path}")
-    return Restored(path, settings.model, settings.data, build_trainer(settings.trainer), settings)
+    return Restored(path, settings.model, settings.data, trainer, settings)
+
+
+def _trainer(settings: Namespace, trained: str | None) -> Trainer:
+    """Return a Trainer of the precision `trained` or, where this machine does not have it, of full precision."""
+    if trained is None:
+        return build_trainer(settings)
+    with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning's, that it takes another one
+        if (trainer := build_trainer(settings)).precision == trained:
+            return trainer
+    trainer = build_trainer(vars(settings) | {"precision": FULL})
+    print(f"trained in {trained}, which is not available here: evaluated in {FULL}")
+    return trainer
 
 
 @rank_zero_only
@@ -92,11 +110,14 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
     print(line)
     if (run := run_of(path)) is None:
         return line
-    trained_on = settings_of(read_checkpoint(path))["data"]["dataset"]
+    content = read_checkpoint(path)
+    trained_on, precision = settings_of(content)["data"]["dataset"], precision_of(content)
     if path.name != "best.ckpt":
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
     elif (result["total"], data.dataset.name) != (TEST_IMAGES, trained_on):
         print(f"not recorded in {run.folder}: its result is that of all {TEST_IMAGES:,} images of {trained_on}")
+    elif trainer.precision != precision:
+        print(f"not recorded in {run.folder}: its result is that of precision {precision}")
     else:
         run.record(test=result | {"checkpoint": f"{run.checkpoints.name}/{path.name}"})
     return line

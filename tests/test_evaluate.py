@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FLAGS, RUN, Command
+import torch
+from conftest import FLAGS, RUN, SHORT, Command
 
 from mnist_lit import DigitClassifier
+from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.model import Batch
 
 
@@ -47,6 +49,34 @@ def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Com
     assert code == 0
     assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
     assert out.rstrip().endswith("in 5,000")
+
+
+def test_the_precision_of_the_training_is_that_of_the_test(command: Command) -> None:
+    flags = ["--trainer.precision=bf16-mixed", "--trainer.limit_test_batches=1.0", "--trainer.max_epochs=1"]
+    assert command("fit", *SHORT, *flags)[0] == 0
+    expected = RUN.results()
+    RUN.record(test=expected["test"] | {"loss": -1})
+    assert command("test")[0] == 0
+    assert RUN.results() == expected
+    code, out, _ = command("test", "--trainer.precision=32")
+    assert code == 0
+    assert f"not recorded in {RUN.folder}: its result is that of precision bf16-mixed" in out
+    assert RUN.results() == expected
+
+
+def test_a_precision_that_this_machine_does_not_have_is_replaced_and_told(trained: Command) -> None:
+    expected, path = RUN.results(), RUN.checkpoints / "best.ckpt"
+    content = read_checkpoint(path)
+    assert content["precision"] == "32-true"
+    torch.save(content | {"precision": "16-mixed"}, path)
+    code, out, err = trained("test", "--trainer.accelerator=cpu")
+    assert (code, err) == (0, "")
+    assert "trained in 16-mixed, which is not available here: evaluated in 32-true\n" in out
+    assert f"not recorded in {RUN.folder}" in out
+    del content["precision"]
+    torch.save(content, path)
+    assert "not recorded" not in trained("test", "--trainer.accelerator=cpu")[1], "older checkpoints do not say"
+    assert RUN.results() == expected
 
 
 def test_a_checkpoint_alone_is_enough_in_another_folder(
