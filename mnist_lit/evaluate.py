@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from warnings import catch_warnings
 
 from jsonargparse import Namespace
@@ -28,6 +29,10 @@ FULL = "32-true"
 def validate(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on its validation set."""
     restored = restore("validate", argv)
+    trained = settings_of(restored.content)["data"]
+    for name in ("val_size", "split_seed") if restored.data.dataset.name == trained["dataset"] else ():
+        if restored.data.hparams[name] != trained[name]:
+            raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
     if not restored.data.val_size:
         raise ValueError(f"{restored.path} was trained on all {TRAIN_IMAGES:,} images: there is no validation set")
     restored.trainer.validate(restored.classifier, restored.data, verbose=False)
@@ -47,6 +52,7 @@ class Restored:
     """A checkpoint in use: what it was made of, but for the flags that are given."""
 
     path: Path
+    content: dict[str, Any]
     classifier: DigitClassifier
     data: MNISTDataModule
     trainer: Trainer
@@ -82,7 +88,7 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if trainer.world_size > 1:
         raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
     print(f"checkpoint {path}")
-    return Restored(path, settings.model, settings.data, trainer, settings)
+    return Restored(path, content, settings.model, settings.data, trainer, settings)
 
 
 def _trainer(settings: Namespace, trained: str | None) -> Trainer:

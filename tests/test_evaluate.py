@@ -51,6 +51,18 @@ def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Com
     assert out.rstrip().endswith("in 5,000")
 
 
+@pytest.mark.parametrize(("name", "value", "trained_with"), [("split_seed", 5, 0), ("val_size", 6_000, 5_000)])
+def test_images_that_were_trained_on_are_no_validation(
+    trained: Command, name: str, value: int, trained_with: int
+) -> None:
+    code, _, err = trained("validate", f"--data.{name}={value}")
+    assert (code, err) == (
+        2,
+        f"error: --data.{name}: leave it at {trained_with}, or images would be among those trained on\n",
+    )
+    assert trained("test", f"--data.{name}={value}", "--trainer.limit_test_batches=1")[0] == 0
+
+
 def test_the_precision_of_the_training_is_that_of_the_test(command: Command) -> None:
     flags = ["--trainer.precision=bf16-mixed", "--trainer.limit_test_batches=1.0", "--trainer.max_epochs=1"]
     assert command("fit", *SHORT, *flags)[0] == 0
