@@ -189,7 +189,7 @@ class DigitClassifier(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the counts of all processes, the temperature, which weight averaging would average, and the precision."""
+        """Save the counts of all processes, the temperature, which weight averaging would average, the precision."""
         checkpoint["precision"] = self.trainer.precision
         for state in _states(checkpoint):
             self.counts.gather(state, "counts.")

@@ -8,11 +8,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.callbacks import ProgressBar as LightningBar
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.checkpoints import DurableCheckpointIO
@@ -26,6 +29,10 @@ __all__ = ["build_trainer"]
 REFUSED: dict[type[Callback], str] = {
     LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and no run resumes after it: use search",
     BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
+    GradientAccumulationScheduler: (
+        "within an epoch that is resumed it would not accumulate, and a schedule cannot know of it: set "
+        "--trainer.accumulate_grad_batches"
+    ),
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
 
@@ -72,8 +79,13 @@ def build_trainer(
         trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UsageError(f"Trainer: {error}") from error
-    if run is None and trainer.world_size > 1:
-        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
+    strategy = trainer.strategy
+    # Not where Lightning starts processes that run a function, without what comes after `fit`, nor where no process has
+    # all the weights.
+    ddp = type(strategy) is DDPStrategy and not isinstance(strategy.launcher, _MultiProcessingLauncher)
+    if not (ddp or isinstance(strategy, SingleDeviceStrategy)):
+        name = settings["strategy"] if isinstance(settings["strategy"], str) else type(strategy).__name__
+        raise UsageError(f"--trainer.strategy: {name} is not supported: give ddp")
     return trainer
 
 

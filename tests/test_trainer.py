@@ -90,3 +90,20 @@ def test_without_a_run_nothing_is_written(data_dir: Path, tmp_path: Path, monkey
 def test_what_the_trainer_refuses_is_a_usage_error(run: Run) -> None:
     with pytest.raises(UsageError, match="Trainer: "):
         build_trainer(settings("--trainer.accelerator=abacus"), run)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["ddp_spawn", "ddp_fork", "ddp_notebook", "{class_path: DDPStrategy, init_args: {start_method: spawn}}"],
+)
+def test_a_strategy_that_does_not_start_the_program_itself_is_refused(run: Run, strategy: str) -> None:
+    name = strategy if strategy.startswith("ddp") else "DDPStrategy"
+    flags = ["--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}"]
+    with pytest.raises(UsageError, match=f"^--trainer.strategy: {name} is not supported: give ddp$"):
+        build_trainer(built(*flags), run)
+
+
+def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
+    scheduler = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
+    with pytest.raises(UsageError, match=r"give --trainer.accumulate_grad_batches, not GradientAccumulationScheduler"):
+        build_trainer(built(f"--trainer.callbacks={scheduler}"), run)
