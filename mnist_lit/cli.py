@@ -129,3 +129,5 @@ def _prepare_output() -> None:
     warnings.filterwarnings("ignore", message=".*``compute`` method of metric")
     # A training that ends before its first validation: `fit` says so.
     warnings.filterwarnings("ignore", message=".*could not find the monitored key")
+    # A trial (`fast_dev_run`) of a training on all images.
+    warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")

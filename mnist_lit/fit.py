@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from mnist_lit.board import Board, write_text
+from mnist_lit.callbacks import EpochLines
 from mnist_lit.checkpoints import initialize_weights, load_weights, read_checkpoint
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
@@ -18,7 +19,7 @@ from mnist_lit.files import write_atomically
 from mnist_lit.guards import Diverged, FiniteLoss, KeepBest, KeepLast, Limits, SeedSteps
 from mnist_lit.mirrors import without_password
 from mnist_lit.processes import part, process_rank, rank_zero_only, say
-from mnist_lit.results import fit_lines, training
+from mnist_lit.results import evaluation, evaluation_line, fit_lines, training
 from mnist_lit.runs import ROOT, Run, new_run
 from mnist_lit.settings import build_parser, instantiate
 from mnist_lit.signals import Stopped, StopRequest, handle_signals
@@ -33,7 +34,7 @@ def fit(argv: Sequence[str]) -> None:
     """Train, keep the best checkpoint by validation accuracy and the last, then test the best one, once."""
     parser = build_parser("fit")
     if start := find_start(parser, argv):
-        train(parser, start)
+        (_try if start.config.trainer.fast_dev_run else train)(parser, start)
 
 
 def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = (), *, tested: bool = True) -> Run:
@@ -104,7 +105,7 @@ def _train(
     )
     _check_batches(data.batch_size, trainer.world_size)
     _open(run, parser, start)
-    say(_opening(run, config.seed, trainer, classifier, data))
+    say(_opening(str(run.folder), config.seed, trainer, classifier, data))
     try:
         with handle_signals(stop.note):
             trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
@@ -156,6 +157,29 @@ def _limits(settings: Namespace) -> Limits:
         raise UsageError(f"--trainer.max_time: {error}") from error
 
 
+def _try(parser: ArgumentParser, start: Start) -> None:
+    """Take a few batches of training, validation and test, and keep nothing (the Trainer's `fast_dev_run`)."""
+    if start.run:
+        raise UsageError("--trainer.fast_dev_run tries new weights: leave out --ckpt_path")
+    config = start.config
+    seed_everything(config.seed, verbose=False)
+    settings = instantiate(parser, config)
+    classifier, data = settings.model, settings.data
+    if start.weights:
+        initialize(classifier, start.weights, Path(config.init_from))
+    data.prepare_data()
+    trainer = build_trainer(settings.trainer, callbacks=[FiniteLoss(), SeedSteps(config.seed), EpochLines()])
+    _check_batches(data.batch_size, trainer.world_size)
+    say(_opening("a trial run that leaves nothing", config.seed, trainer, classifier, data))
+    trainer.fit(classifier, data)
+    trainer.test(classifier, data, verbose=False)
+    result = evaluation(classifier.confusion.compute(), float(trainer.callback_metrics["test/loss"]))
+    say(f"\n{evaluation_line('test', result)}")
+    number = int(config.trainer.fast_dev_run)
+    say(f"a trial run of {number} batch{'es' * (number > 1)} of training, validation and test: nothing is recorded")
+    part()
+
+
 def _check_batches(batch_size: int, processes: int) -> None:
     if batch_size % processes:
         raise UsageError(f"--data.batch_size: {batch_size} cannot be divided among {processes} processes")
@@ -174,12 +198,12 @@ def _open(run: Run, parser: ArgumentParser, start: Start) -> None:
         write_atomically(run.checkpoints / "last.ckpt", start.path.read_bytes())
 
 
-def _opening(run: Run, seed: int, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:
+def _opening(run: str, seed: int, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:
     """Tell what is about to be trained, and the way a digit takes through it."""
     shapes = " → ".join(str(shape) if len(shape) > 1 else str(shape[0]) for shape in classifier.network.shapes())
     parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
     return (
-        f"run      {run.folder}, seed {seed}, {trainer.accelerator.name()}\n"
+        f"run      {run}, seed {seed}, {trainer.accelerator.name()}\n"
         f"data     {data.dataset.name}: {TRAIN_IMAGES - data.val_size:,} images to train on, "
         f"{data.val_size:,} to validate\n"
         f"network  {parameters:,} parameters: {shapes}\n"

@@ -76,6 +76,8 @@ def _check(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("no --space to search: see configs/search.yaml")
     if config.data.val_size == 0 or config.trainer.limit_val_batches == 0:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
+    if config.trainer.fast_dev_run:
+        raise UsageError("--trainer.fast_dev_run is for fit: a search compares whole runs")
     if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
         raise UsageError("a trial runs in one process: start the search several times to share it")
     parser = build_parser("fit")

@@ -66,7 +66,22 @@ def test_the_debug_config_learns_one_batch_by_heart_with_every_aid_on() -> None:
     assert Run(Path("runs/debug/version_0")).results()["fit"]["epochs"] == 30
 
 
-def test_a_few_batches_of_everything_find_what_breaks(command: Command) -> None:
-    code, out, _ = command("fit", "--trainer.fast_dev_run=3")
-    assert code == 0
+@pytest.mark.parametrize("flags", [[], ["--data.val_size=0"], ["--trainer.logger=CSVLogger"]])
+def test_a_trial_of_a_few_batches_of_everything_leaves_nothing(command: Command, flags: list[str]) -> None:
+    code, out, err = command("fit", "--trainer.fast_dev_run=3", *flags)
+    assert (code, err) == (0, "")
     assert "epoch  1/1" in out
+    assert ("val/accuracy" in out) == ("--data.val_size=0" not in flags)
+    assert "errors in 300\n" in out
+    assert out.endswith("a trial run of 3 batches of training, validation and test: nothing is recorded\n")
+    assert "next" not in out
+    assert sorted(path.name for path in Path().iterdir()) == ["data"]
+
+
+def test_a_trial_touches_no_run(command: Command) -> None:
+    assert command("fit", *SHORT)[0] == 0
+    (RUN.folder / "results.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")}
+    code, _, err = command("fit", "--ckpt_path=last", "--trainer.fast_dev_run=3")
+    assert (code, err) == (2, "error: --trainer.fast_dev_run tries new weights: leave out --ckpt_path\n")
+    assert {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")} == before

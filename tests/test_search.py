@@ -205,6 +205,7 @@ def test_several_processes_share_a_study(config: str) -> None:
         ('--space={"seed": [-1]}', "--space: seed: -1 does not conform to restriction"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
         ("--trainer.devices=2", "a trial runs in one process: start the search several times to share it"),
+        ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares whole runs"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
     ],
 )

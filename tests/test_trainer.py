@@ -105,5 +105,7 @@ def test_a_strategy_that_does_not_start_the_program_itself_is_refused(run: Run, 
 
 def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
     scheduler = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
-    with pytest.raises(UsageError, match=r"give --trainer.accumulate_grad_batches, not GradientAccumulationScheduler"):
+    with pytest.raises(
+        UsageError, match=r"GradientAccumulationScheduler cannot be used: .* set --trainer.accumulate_grad_batches"
+    ):
         build_trainer(built(f"--trainer.callbacks={scheduler}"), run)
