@@ -63,8 +63,9 @@ def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = 
         with run.lock():
             _train(run, parser, start, settings, callbacks, tested=tested)
     except BaseException as error:
-        failed = isinstance(error, Diverged) or (isinstance(error, Exception) and not tested)
-        kept = start.run or failed or run.checkpoints.is_dir() or (isinstance(error, Stopped) and run.config.is_file())
+        begun = run.config.is_file()
+        failed = isinstance(error, Diverged) or (begun and not tested and isinstance(error, Exception))
+        kept = start.run or failed or run.checkpoints.is_dir() or (begun and isinstance(error, Stopped))
         if not kept:  # it failed before there was anything to resume
             run.remove()
         elif failed:
