@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -17,17 +24,19 @@ from lightning.pytorch.loggers import Logger
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.loggers import LOGGER_DEFAULTS
+from mnist_lit.plain_yaml import load
 from mnist_lit.usage import UsageError, explain
 
 __all__ = ["build_parser", "instantiate", "parse", "take_defaults", "with_values"]
 
 # A config may name Lightning's loggers and callbacks, and those of this package; it imports nothing else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
+set_loader("yaml", load, (yaml.YAMLError,))
 
 # A default of Lightning's may be an enum, as that of Timer's interval: a saved config has its value.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
 
-Name = restricted_string_type("Name", r"^\w[\w.-]*$")  # of a folder, not a path
+Name = restricted_string_type("Name", r"^\w[\w.-]*\Z")  # of a folder, not a path
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy takes
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
@@ -176,6 +185,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(explain(str(error), configs, known=parser.get_defaults().keys())) from error
+    except (ValueError, AttributeError) as error:  # of files that are no text, paths that are none, tags of YAML
+        raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
     for group in ("model", "data", "trainer"):
         if not isinstance(config[group], Namespace):
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings, got {config[group]}")
