@@ -10,6 +10,8 @@ __all__ = ["CNN", "DIGITS", "SIDE", "Batch"]
 
 SIDE = 28  # pixels
 DIGITS = 10
+MOST = 100_000_000
+"""Weights and features of one image: a gigabyte or two in training. A checkpoint may ask for any number of them."""
 Batch = tuple[Tensor, Tensor]
 """Pixels uint8 (B, 1, 28, 28), 0-255, and labels int64 (B,), 0-9."""
 
@@ -95,12 +97,17 @@ class CNN(nn.Sequential):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
 
-        side, inputs = SIDE, 1
+        side, inputs, numbers = SIDE, 1, 0
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for i, (outputs, number, size, zeros, square) in enumerate(zip(*by_block.values(), strict=True), start=1):
+            broadest = max(side, side + number * (2 * zeros + 1 - size))
             side = (side + number * (2 * zeros + 1 - size)) // square
             if side < 1:
                 raise ValueError(f"channels {list(channels)}: block {i} leaves nothing of {SIDE} pixels")
+            # Those of the linear layer are counted too, and 100,000 for what a layer is apart from its weights.
+            numbers += number * (outputs * (max(inputs, outputs) * size**2 + DIGITS * broadest**2) + 100_000)
+            if numbers > MOST:
+                raise ValueError(f"channels {list(channels)}: block {i} is too large: some {numbers:.0e} numbers")
             block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": square}
             blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm)
             inputs = outputs

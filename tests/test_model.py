@@ -115,3 +115,23 @@ def test_the_shapes_are_found_without_a_trace() -> None:
 def test_settings_that_make_no_network_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CNN(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"channels": [10**11]},
+        {"channels": [4_000, 4_000]},
+        {"channels": [1], "convolutions": [10**9]},
+        {"channels": [1], "kernel_sizes": [10**6 + 1]},
+        {"channels": [1], "padding": [10**9], "pooling": [10**8]},
+        {"channels": [1] * 10**5, "pooling": [1] * 10**5},
+    ],
+)
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"block \d+ is too large: some \de\+\d+ numbers"):
+        CNN(**settings)
+
+
+def test_a_network_of_ten_million_weights_is_made() -> None:
+    assert sum(weight.numel() for weight in CNN([1_024, 1_024]).parameters()) > 9_000_000
