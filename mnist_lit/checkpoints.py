@@ -1,11 +1,14 @@
 """Save checkpoints durably, and open them safely: weights and plain settings only, never code."""
 
+import re
 from contextlib import suppress
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
+from pickletools import genops
 from typing import Any, BinaryIO
 from warnings import catch_warnings
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -31,6 +34,15 @@ KEYS = {
     "epoch": int,
     "global_step": int,
 }
+NAMES = re.compile(
+    r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (Size|\w+Storage|[a-z]\w*)"
+)
+"""What a checkpoint's pickle may name: what makes values of bytes in the file. `torch.load` allows more, as bytearray,
+which makes gigabytes of a number."""
+MOST_VALUES = 1_000_000
+MOST_NUMBERS = 1_000
+"""Of one setting."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -55,11 +67,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, catch_warnings(action="ignore"):  # torch's, about files of other programs
         try:
             content = _load(file)
+            size = file.seek(0, SEEK_END)
         except Exception as error:  # unpickling foreign bytes may raise anything
             raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in KEYS.items()):
+    checks = _has_all_parts, _has_weights, _has_plain_settings, lambda content: _is_bounded(content, size)
+    if not isinstance(content, dict) or not all(check(content) for check in checks):
         raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
-    if not all(isinstance(value, torch.Tensor) and value.isfinite().all() for value in content["state_dict"].values()):
+    if not all(value.isfinite().all() for value in content["state_dict"].values()):
         raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
     return content
 
@@ -135,7 +149,63 @@ def initialize_weights(classifier: DigitClassifier, content: dict[str, Any], pat
 
 
 def _load(file: BinaryIO) -> Any:
-    if damaged := ZipFile(file).testzip():  # torch does not check the sums
-        raise BadZipFile(damaged)
+    size = file.seek(0, SEEK_END)
+    with ZipFile(file) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > size:  # torch packs nothing, and would make room
+            raise BadZipFile("more in it than its size")
+        if damaged := archive.testzip():  # torch does not check the sums
+            raise BadZipFile(damaged)
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                _check_names(archive.read(member))
     file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_names(pickled: bytes) -> None:
+    for opcode, name, _ in genops(pickled):
+        if opcode.name == "GLOBAL" and not NAMES.fullmatch(str(name)):
+            raise UnpicklingError(name)
+
+
+def _is_bounded(content: dict[Any, Any], size: int) -> bool:
+    """Tell whether all values are as many as a training has, and tensors no larger than their file.
+
+    Few bytes may stand for more: a list that contains another one many times, or itself; one number, expanded.
+    """
+    values, waiting = 0, [content]
+    while waiting and values <= MOST_VALUES:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor) and value.nbytes > size:
+            return False
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        if isinstance(parts, list | tuple | set):
+            values += len(parts)
+            waiting.extend(parts)
+    return not waiting
+
+
+def _has_all_parts(content: dict[str, Any]) -> bool:
+    return all(isinstance(content.get(key), kind) for key, kind in KEYS.items())
+
+
+def _has_weights(content: dict[str, Any]) -> bool:
+    weights = content["state_dict"].items()
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights)
+
+
+def _has_plain_settings(content: dict[str, Any]) -> bool:
+    """Tell whether all settings are numbers, words or short lists of numbers."""
+    settings = [value for group in settings_of(content).values() for value in group.values()]
+    return all(
+        value is None
+        or isinstance(value, int | float | str)
+        or (
+            isinstance(value, list | tuple)
+            and len(value) <= MOST_NUMBERS
+            and all(isinstance(number, int | float) for number in value)
+        )
+        for value in settings
+    )

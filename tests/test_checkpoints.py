@@ -4,8 +4,12 @@ import errno
 import os
 import pickle
 import shutil
+import tracemalloc
+from io import BytesIO
 from pathlib import Path
+from time import monotonic
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 import torch
@@ -107,6 +111,66 @@ def test_a_flipped_bit_is_found_wherever_it_is(checkpoint: Path, tmp_path: Path)
             continue
         whole = read_checkpoint(checkpoint)
         assert all(torch.equal(value, whole["state_dict"][name]) for name, value in found["state_dict"].items())
+
+
+def repacked(checkpoint: Path, name: str, member: bytes, compression: int = ZIP_STORED) -> bytes:
+    """Return a checkpoint's bytes with another member in place of `name`."""
+    content = BytesIO()
+    with ZipFile(checkpoint) as given, ZipFile(content, "w", compression) as other:
+        for path in given.namelist():
+            other.writestr(path, member if path.endswith(f"/{name}") else given.read(path))
+    return content.getvalue()
+
+
+def pickled(name: str, number: int) -> bytes:
+    """Return a pickle that calls what is named with a number of bytes to make."""
+    return b"\x80\x02c" + name.encode() + b"\nJ" + number.to_bytes(4, "little") + b"\x85R."
+
+
+@pytest.mark.parametrize("kind", ["data/0", "version", "builtins\nbytearray", "torch\nTensor", "torch\nFloatTensor"])
+def test_few_bytes_that_would_become_gigabytes_are_refused_unread(checkpoint: Path, kind: str, tmp_path: Path) -> None:
+    if "\n" in kind:
+        content = repacked(checkpoint, "data.pkl", pickled(kind, 2**31 - 1))
+    else:
+        content = repacked(checkpoint, kind, bytes(100_000_000), ZIP_DEFLATED)
+    (path := tmp_path / "other.ckpt").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
+        read_checkpoint(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000_000
+
+
+def nested(times: int) -> list[Any]:
+    values: list[Any] = [1]
+    for _ in range(times):
+        values = [values] * 10
+    return values
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"state_dict": {"network.fc.bias": torch.zeros(1).expand(10**13)}},
+        {"state_dict": {1: torch.zeros(1)}},
+        {"state_dict": {"network.fc.bias": 1}},
+        {"hyper_parameters": {"channels": nested(12)}},
+        {"hyper_parameters": {"channels": nested(1)}},
+        {"hyper_parameters": {"channels": [1] * 1_001}},
+        {"datamodule_hyper_parameters": {"dataset": {}}},
+        {"optimizer_states": nested(12)},
+    ],
+    ids=" ".join,
+)
+def test_parts_that_are_larger_than_they_are_written_are_refused_at_once(
+    checkpoint: Path, part: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(read_checkpoint(checkpoint) | part, tmp_path / "other.ckpt")
+    since = monotonic()
+    with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
+        read_checkpoint(tmp_path / "other.ckpt")
+    assert monotonic() - since < 20
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
