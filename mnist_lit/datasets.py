@@ -43,6 +43,8 @@ class IDXFile:
 
         Where the sum of the content is known, a file compressed anew or not compressed will do as well.
         """
+        if file.seek(0, SEEK_END) > MAX_BYTES:  # no minutes are spent on the sum of another file's gigabytes
+            return None
         published = _md5(file) == self.md5
         content = _decompress(file)
         if published:

@@ -72,3 +72,9 @@ def test_a_small_file_that_grows_without_bound_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(2 * MAX_BYTES))
     assert len(bomb) < 200_000
     assert IMAGES.content(BytesIO(bomb)) is None
+
+
+def test_a_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / IMAGES.name).open("w+b") as file:
+        file.truncate(1 << 40)  # takes no place on the disk
+        assert IMAGES.content(file) is None
