@@ -1,7 +1,9 @@
 """The Trainer of a run: what it logs, keeps and shows."""
 
+import re
 import sys
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -35,6 +37,9 @@ REFUSED: dict[type[Callback], str] = {
     ),
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "val_check_interval": 0}
+MOST_DEVICES = 1_024
+"""The Trainer would list them all, which takes gigabytes for a billion."""
 
 
 def build_trainer(
@@ -57,6 +62,7 @@ def build_trainer(
         UsageError: if the Trainer refuses its arguments.
     """
     given = dict(settings)
+    _check_range(given)
     bar_named = any(isinstance(callback, LightningBar) for callback in _listed(given["callbacks"]))
     if given["enable_progress_bar"] is None:
         given["enable_progress_bar"] = bar_named or sys.stdout.isatty()
@@ -87,6 +93,19 @@ def build_trainer(
         name = settings["strategy"] if isinstance(settings["strategy"], str) else type(strategy).__name__
         raise UsageError(f"--trainer.strategy: {name} is not supported: give ddp")
     return trainer
+
+
+def _check_range(given: dict[str, Any]) -> None:
+    """Raise UsageError for what the Trainer does not refuse, but cannot train with."""
+    for name, least in LEAST.items():
+        value = given[name]
+        if isinstance(value, int | float) and not least <= value < inf:
+            raise UsageError(f"--trainer.{name} must be at least {least} and finite, got {value}")
+    if given["val_check_interval"] == 0:
+        raise UsageError("--trainer.val_check_interval must not be 0: --trainer.limit_val_batches=0 does not validate")
+    for name in ("devices", "num_nodes"):
+        if re.fullmatch(r"\d{1,4000}", value := str(given[name])) and int(value) > MOST_DEVICES:
+            raise UsageError(f"--trainer.{name} must be at most {MOST_DEVICES:,}, got {value}")
 
 
 def _listed(given: Any) -> list[Any]:

@@ -109,3 +109,20 @@ def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
         UsageError, match=r"GradientAccumulationScheduler cannot be used: .* set --trainer.accumulate_grad_batches"
     ):
         build_trainer(built(f"--trainer.callbacks={scheduler}"), run)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "accumulate_grad_batches=0",
+        "check_val_every_n_epoch=0",
+        "val_check_interval=0",
+        "gradient_clip_val=-1",
+        "gradient_clip_val=.nan",
+        "devices=1000000000",
+        "num_nodes=99999999999999999999",
+    ],
+)
+def test_a_number_that_the_trainer_takes_but_cannot_train_with_is_wrong_usage(flag: str) -> None:
+    with pytest.raises(UsageError, match=f"^--trainer.{flag.partition('=')[0]} must "):
+        build_trainer(settings(f"--trainer.{flag}"))
