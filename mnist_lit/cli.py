@@ -14,7 +14,7 @@ from signal import SIG_IGN
 
 from mnist_lit.memory import keep_freed_memory
 from mnist_lit.signals import Stopped, handle_signals, set_handler, stop_now
-from mnist_lit.usage import UsageError, nearest
+from mnist_lit.usage import UsageError, nearest, printable
 
 __all__ = ["main"]
 
@@ -27,6 +27,8 @@ COMMANDS = {
     "search": "search",
 }
 """Each with its module."""
+LONGEST = 2_000
+"""Letters of an error: it may quote what was given, however long that is."""
 HELP = """\
 usage: python train.py COMMAND [flags]
 
@@ -95,7 +97,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
 def _fail(message: str, code: int) -> int:
     from mnist_lit.mirrors import without_password
 
-    print(f"error: {without_password(' '.join(message.split()))}", file=sys.stderr)
+    line = printable(without_password(" ".join(message.split())))
+    print(f"error: {line if len(line) <= LONGEST else f'{line[:LONGEST]} …'}", file=sys.stderr)
     return code
 
 

@@ -24,7 +24,7 @@ from mnist_lit.images import find_images, open_image
 from mnist_lit.ink import as_mnist
 from mnist_lit.model import DIGITS, SIDE
 from mnist_lit.pictures import draw_dots
-from mnist_lit.usage import UsageError
+from mnist_lit.usage import UsageError, printable
 
 __all__ = ["predict"]
 
@@ -105,11 +105,6 @@ def _attempt(name: str) -> NDArray[np.uint8] | ValueError:
         return as_mnist(open_image(name))
     except ValueError as error:
         return error
-
-
-def printable(name: str) -> str:
-    """Return a file name with a question mark for what would not print, or would change how the terminal prints."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _tell(names: Sequence[str], pixels: Tensor, probabilities: Tensor, least: float) -> None:

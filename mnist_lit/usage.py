@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UsageError", "explain", "nearest"]
+__all__ = ["UsageError", "explain", "nearest", "printable"]
 
 
 class UsageError(Exception):
@@ -19,6 +19,11 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """
     found = get_close_matches(word, list(known), n=1)
     return f": did you mean {prefix}{found[0]}?" if found else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with a question mark for what would not print, or would change how the terminal prints."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def explain(message: str, configs: Sequence[str], known: Iterable[str]) -> str:

@@ -88,6 +88,13 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "file"]
 
 
+def test_an_error_stays_one_readable_line_whatever_it_quotes(command: Command) -> None:
+    code, _, err = command("test", f"--ckpt_path=\x1b[2J\0{'a ' * 10_000}")
+    assert code == 1
+    assert err.startswith("error: no checkpoint at ?[2J?a a a")
+    assert len(err) < 2_020
+
+
 def test_a_folder_that_cannot_be_written_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     code, _, err = command("fit")

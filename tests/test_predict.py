@@ -15,7 +15,7 @@ from PIL import Image
 from mnist_lit import DigitClassifier, idx
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.model import SIDE
-from mnist_lit.predict import printable
+from mnist_lit.usage import printable
 
 
 def rows(path: Path) -> list[dict[str, str]]:
