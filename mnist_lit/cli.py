@@ -110,6 +110,8 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}: install what this program needs with pip install -e .", 1
     return str(error) or type(error).__name__, 1
 
 

@@ -9,8 +9,6 @@ from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
 __all__ = ["download", "without_password"]
 
 TIMEOUT = 30  # seconds without a byte
@@ -80,6 +78,8 @@ def _split_address(address: str) -> SplitResult:
 
 
 def _get(address: SplitResult, name: str, max_bytes: int) -> bytes:
+    from tqdm import tqdm
+
     user, _, host = address.netloc.rpartition("@")
     request = Request(address._replace(netloc=host).geturl())  # noqa: S310  # its scheme is one of the three
     if user:  # not forwarded when the server redirects to another one

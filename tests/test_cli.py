@@ -208,3 +208,15 @@ def test_a_signal_ends_the_run_with_its_exit_code_and_one_line(start: Start, num
     assert process.returncode == code
     assert err.startswith(b"error: ")
     assert err.count(b"\n") == 1
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_to_do() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-S", TRAIN, "fit"],
+        env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    what_to_do = "install what this program needs with pip install -e ."
+    assert (ended.returncode, ended.stderr) == (1, f"error: No module named 'jsonargparse': {what_to_do}\n")
