@@ -51,6 +51,7 @@ class EpochCounts(nn.Module):
         """Take this process's count from a checkpoint's weights; of other numbers of processes, the first takes all."""
         processes = distributed.get_world_size() if distributed.is_initialized() else 1
         for name in [name for name in state if name.startswith(prefix)]:
-            counts = state[name].reshape(-1)  # of averaged weights, older checkpoints have the first process's alone
+            # Older checkpoints of averaged weights have the first process's alone.
+            counts = state[name] if state[name].ndim else state[name][None]
             total = counts.sum().expand(processes) * (torch.arange(processes) == 0)
             state[name] = (counts if len(counts) == processes else total)[rank]
