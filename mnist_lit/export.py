@@ -1,6 +1,7 @@
 """A checkpoint for other programs: ONNX or a torch.export program, plain pixels in, probabilities out."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -112,7 +113,9 @@ def _to_onnx(reader: Reader, metadata: dict[str, str]) -> tuple[bytes, Read]:
     except ImportError as error:
         raise UsageError(f"ONNX needs {error.name}: pip install -e '.[export]', or give --output FILE.pt2") from error
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
-    program = torch.onnx.export(reader, (EXAMPLE,), dynamo=True, dynamic_shapes=SHAPES, verbose=False, **names)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
+    exported = torch.export.export(reader, (EXAMPLE,), dynamic_shapes=SHAPES)  # torch.onnx in 2.9 does it otherwise
+    program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     model = program.model_proto
     set_model_props(model, metadata)
