@@ -45,8 +45,10 @@ class Run:
             return {}
         try:
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON ({error}): mend or remove it") from error
+        if not isinstance(results, dict) or not all(isinstance(part, dict) for part in results.values()):
+            raise ValueError(f"{path} has other parts than a run's results: mend or remove it")
         return results
 
     def record(self, **parts: dict[str, Any]) -> None:
