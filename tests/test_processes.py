@@ -11,7 +11,8 @@ from time import monotonic, sleep
 import pytest
 import torch
 from conftest import RUN, TRAIN, Command, posix
-from test_resume import FLAGS, KINDS, LAST, differences, outcome
+from outcomes import differences, outcome
+from test_resume import FLAGS, KINDS, LAST
 
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.processes import process_rank, say
