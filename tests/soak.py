@@ -219,7 +219,8 @@ def finished_trials(folder: Path) -> list[tuple[str, float]]:
     from optuna.storages.journal import JournalFileBackend
 
     journal = folder / RUN.folder.parent / "study.journal"
-    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    study = optuna.load_study(study_name=RUN.folder.parent.name, storage=storage)
     trials = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     return [(trial.user_attrs["run"], float(trial.value or 0)) for trial in trials]
 
