@@ -78,10 +78,11 @@ KINDS = {
         callback("EMAWeightAveraging", decay=0.9, update_starting_at_step=8),
         "--trainer.val_check_interval=7",
     ],
+    "several loggers": ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5"],
     "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", "--trainer.max_epochs=2"],
     "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", "--trainer.max_epochs=2"],
 }
-QUICK = {"default", "limit of steps within an epoch", "accumulation and validations", "early stopping within an epoch"}
+QUICK = {"default", "limit of steps within an epoch", "early stopping within an epoch"}
 
 
 @pytest.mark.parametrize(
