@@ -115,7 +115,7 @@ def _train(
         part()
         hint = f": to go on, python {sys.argv[0]} fit --ckpt_path {last.path if last.path.is_file() else 'last'}"
         raise Stopped(stopped.exit_code - 128, hint) from None
-    path = run.checkpoints / "best.ckpt"
+    path = Path(best.dirpath or "", "best.ckpt")  # which all processes know: only the first one has the run
     selected = read_checkpoint(path) if path.is_file() else None
     batches = trainer.fit_loop.total_batch_idx + 1
     fitted = training(
@@ -160,8 +160,6 @@ def _limits(settings: Namespace) -> Limits:
 
 def _try(parser: ArgumentParser, start: Start) -> None:
     """Take a few batches of training, validation and test, and keep nothing (the Trainer's `fast_dev_run`)."""
-    if start.run:
-        raise UsageError("--trainer.fast_dev_run tries new weights: leave out --ckpt_path")
     config = start.config
     seed_everything(config.seed, verbose=False)
     settings = instantiate(parser, config)

@@ -83,5 +83,6 @@ def test_a_trial_touches_no_run(command: Command) -> None:
     (RUN.folder / "results.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")}
     code, _, err = command("fit", "--ckpt_path=last", "--trainer.fast_dev_run=3")
-    assert (code, err) == (2, "error: --trainer.fast_dev_run tries new weights: leave out --ckpt_path\n")
+    assert code == 2
+    assert err.startswith("error: --trainer.fast_dev_run cannot change when a run is resumed")
     assert {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")} == before

@@ -25,7 +25,7 @@ def _is_text(call: ast.Call) -> bool:
     if name != "open" or (isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in BINARY):
         return False
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    return not any(isinstance(one, ast.Constant) and one.value in {"rb", "wb", "ab", "xb"} for one in given)
+    return not any(isinstance(one, ast.Constant) and one.value in {"rb", "wb", "ab", "xb", "w+b"} for one in given)
 
 
 def test_no_text_is_opened_without_an_encoding() -> None:

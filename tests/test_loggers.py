@@ -16,7 +16,7 @@ from mnist_lit.settings import build_parser, instantiate, parse
 
 
 def names(path: Path) -> set[str]:
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return set(csv.DictReader(file).fieldnames or [])
 
 
@@ -30,9 +30,9 @@ def test_a_logger_that_is_named_logs_into_the_run_folder_beside_tensorboard(comm
 
 def test_a_run_that_goes_on_begins_a_file_of_its_own(command: Command) -> None:
     assert command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.max_epochs=1")[0] == 0
-    before = (RUN.folder / "csv/version_0/metrics.csv").read_text()
+    before = (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8")
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
-    assert (RUN.folder / "csv/version_0/metrics.csv").read_text() == before
+    assert (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8") == before
     assert "train/loss" in names(RUN.folder / "csv/version_1/metrics.csv")
 
 

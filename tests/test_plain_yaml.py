@@ -50,7 +50,7 @@ def test_what_is_wrong_is_told(text: str, message: str) -> None:
         (LAUGHS.encode(), "bad.yaml: Problems parsing config: more than 1,000 values"),
         (b"data: &a {data_dir: *a}\n", "bad.yaml: Problems parsing config: more than 1,000 values"),
         (b"seed: 1\nseed: 2\n", "bad.yaml: Problems parsing config: seed is given twice"),
-        (b"seed: 3\xff\n", "bad.yaml: 'utf-8' codec can't decode byte 0xff in position 7"),
+        (b"seed: 3\xff\n", "bad.yaml is not a text in UTF-8: save it as such"),
         (b"seed: !!timestamp 3\n", "bad.yaml: Problems parsing config: a value is not what its tag says"),
     ],
 )

@@ -410,6 +410,6 @@ def test_settings_can_be_repeated_from_what_is_dumped(untrained: Command) -> Non
     """A config of all settings is well within the limits of what is read."""
     code, out, _ = untrained("fit", "--print_config")
     assert code == 0
-    Path("all.yaml").write_text(out)
+    Path("all.yaml").write_text(out, encoding="utf-8")
     assert answer(untrained, "fit", "--config=all.yaml") == 0
     assert len(json.dumps(yaml.safe_load(out))) > 1_000
