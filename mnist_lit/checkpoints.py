@@ -131,7 +131,7 @@ def load_weights(classifier: DigitClassifier, content: dict[str, Any], path: Pat
 def initialize_weights(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> list[str]:
     """Start `classifier` from a checkpoint's network, and return the names of the tensors whose shapes differ.
 
-    Those keep their initial values.     The temperature is not taken: it is fitted to other weights.
+    Those keep their initial values. The temperature is not taken: it is fitted to other weights.
 
     Raises:
         ValueError: if no parameter fits.
