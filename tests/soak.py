@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -320,7 +321,7 @@ def plan(kills: int, seed: int) -> Iterator[tuple[int, str, list[str]]]:
             kinds = list(KINDS) * len(RECIPES)
             chance.shuffle(kinds)
         first = kinds.pop()
-        more = chance.choices(list(KINDS), k=chance.choice([0, 0, 0, 1, 2]))
+        more = chance.choices(list(KINDS), k=chance.choice([0, 1, 2, 3, 4]))
         recipe = list(RECIPES)[number % len(RECIPES)]
         yield number, recipe, [first, *more][: kills - planned]
         planned += 1 + len(more)
@@ -347,6 +348,7 @@ def main() -> int:
     parser.add_argument("kills", type=int, nargs="?", default=40)
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--only", type=int, help="the number of one run to repeat")
+    parser.add_argument("--minutes", type=float, default=inf, help="start no more runs after so long")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves that go on in a second file
@@ -366,8 +368,10 @@ def main() -> int:
         references = dict(zip(recipes, threads.map(refer, recipes), strict=True))
         print(f"{len(recipes)} recipes undisturbed: {monotonic() - since:.0f} s", flush=True)
 
-        def attempt(planned: tuple[int, str, list[str]]) -> tuple[Case, str]:
+        def attempt(planned: tuple[int, str, list[str]]) -> tuple[Case, str] | None:
             number, recipe, kinds = planned
+            if monotonic() - since > 60 * given.minutes:
+                return None
             case = Case(recipe, mirror, root / f"{number}", data)
             chance = random.Random(f"{given.seed} {number}")
             try:
@@ -379,7 +383,10 @@ def main() -> int:
             shutil.rmtree(case.folder)
             return case, ""
 
-        for planned, (case, failure) in zip(cases, threads.map(attempt, cases), strict=True):
+        for planned, ended in zip(cases, threads.map(attempt, cases), strict=True):
+            if ended is None:
+                break
+            case, failure = ended
             places = Counter((case.recipe, kind) for kind in case.kills or planned[2][:1])
             tried += places
             survived += Counter() if failure else places
