@@ -48,6 +48,7 @@ def callback(name: str, **arguments: Any) -> str:
     return f"--trainer.callbacks=[{json.dumps(given)}]"
 
 
+THREE = "--model.channels=[2,4,4]"  # blocks, as those configs have
 CHANCE = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
 KINDS = {
     "default": [],
@@ -79,8 +80,8 @@ KINDS = {
         "--trainer.val_check_interval=7",
     ],
     "several loggers": ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5"],
-    "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", "--trainer.max_epochs=2"],
-    "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", "--trainer.max_epochs=2"],
+    "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
+    "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
 }
 QUICK = {"default", "limit of steps within an epoch", "early stopping within an epoch"}
 
