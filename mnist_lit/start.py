@@ -61,7 +61,8 @@ def find_start(parser: ArgumentParser, argv: Sequence[str]) -> Start | None:
         if weights := _weights(config):  # the network is that of the checkpoint, but for the flags that are given
             model = {name: value for name, value in settings_of(weights)["model"].items() if name in NETWORK_SETTINGS}
             take_defaults(parser, {"model": model}, Path(config.init_from))
-        return Start(parse(parser, argv), weights=weights)
+            config = parse(parser, argv)
+        return Start(config, weights=weights)
     if config.init_from is not None:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
     parser.set_defaults({"experiment": None})  # the runs of all experiments, unless one is named

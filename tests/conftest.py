@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -44,6 +45,12 @@ def stock_trainer(folder: Path, **arguments: Any) -> Trainer:
     """Return Lightning's own Trainer, without a word or a log."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(default_root_dir=folder, accelerator="cpu", **quiet | arguments)
+
+
+def callback(name: str, **arguments: Any) -> str:
+    """Return the flag that adds a callback of Lightning's."""
+    given = {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}
+    return f"--trainer.callbacks={json.dumps([given])}"
 
 
 def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from conftest import MNIST, RUN, TRAIN
+from conftest import MNIST, RUN, TRAIN, callback
 from outcomes import differences, outcome
 from server import serving
 
@@ -47,12 +47,6 @@ BASE = [
     "--save_every=7",
 ]
 CHANCE = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
-
-
-def callback(name: str, **settings: Any) -> str:
-    """Return the flag for a callback of Lightning."""
-    listed = [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": settings}]
-    return f"--trainer.callbacks={json.dumps(listed)}"
 
 
 RECIPES = {

@@ -1,21 +1,14 @@
 """Lightning's own aids do here what they do elsewhere: by flag or config, without a word of code."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import RUN, SHORT, TRAIN, Command, stock_trainer
+from conftest import RUN, SHORT, TRAIN, Command, callback, stock_trainer
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs import Run
-
-LIGHTNING = "lightning.pytorch.callbacks."
-
-
-def callback(name: str, **arguments: object) -> str:
-    return "--trainer.callbacks=" + json.dumps([{"class_path": LIGHTNING + name, "init_args": arguments}])
 
 
 def test_early_stopping_ends_a_run_that_no_longer_gets_better(command: Command) -> None:

@@ -1,6 +1,5 @@
 """A run that is interrupted, wherever and however, goes on to exactly what it would have been."""
 
-import json
 import random
 import shutil
 import signal
@@ -13,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from conftest import RUN, SHORT, TRAIN, Command, posix
+from conftest import RUN, SHORT, TRAIN, Command, callback, posix
 from filelock import FileLock
 from outcomes import differences, outcome
 from torch import Tensor
@@ -40,12 +39,6 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(checkpoints, "write_atomically", save)
     return taken
-
-
-def callback(name: str, **arguments: Any) -> str:
-    """Return the flag that adds a callback of Lightning's."""
-    given = {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}
-    return f"--trainer.callbacks=[{json.dumps(given)}]"
 
 
 THREE = "--model.channels=[2,4,4]"  # blocks, as those configs have
@@ -187,14 +180,15 @@ def test_checkpoints_do_not_pass_through_another_file_system(command: Command, m
     assert LAST.is_file()
 
 
-def test_a_run_that_was_interrupted_while_it_was_tested_is_tested_when_it_goes_on(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hook", ["on_train_end", "on_test_epoch_end"])
+def test_a_run_that_was_interrupted_after_its_last_step_or_while_it_was_tested_is_tested_when_it_goes_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
     assert command("fit", *FLAGS)[0] == 0
     expected = outcome()
     shutil.rmtree("runs")
     with monkeypatch.context() as patch:
-        patch.setattr(DigitClassifier, "on_test_epoch_end", lambda _: terminate())
+        patch.setattr(DigitClassifier, hook, lambda _: terminate())
         assert command("fit", *FLAGS)[0] == 143
     assert RUN.results() == {}
     assert command("fit", "--ckpt_path=last")[::2] == (0, "")
@@ -279,20 +273,6 @@ def test_what_cannot_be_resumed_is_told_in_one_line_and_left_as_it_is(command: C
             assert (code, err.count("\n")) == (1, 1)
             assert err.startswith(f"error: {message}")
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_signal_after_the_last_step_is_obeyed_before_the_test(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert command("fit", *FLAGS)[0] == 0
-    expected = outcome()
-    shutil.rmtree("runs")
-    with monkeypatch.context() as patch:
-        patch.setattr(DigitClassifier, "on_train_end", lambda _: terminate())
-        assert command("fit", *FLAGS)[0] == 143
-    assert RUN.results() == {}
-    assert command("fit", "--ckpt_path=last")[::2] == (0, "")
-    assert differences(outcome(), expected) == []
 
 
 def test_a_run_that_early_stopping_ended_trains_no_further(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
