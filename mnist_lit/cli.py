@@ -4,16 +4,24 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C,
 """
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from signal import SIG_IGN
+from time import sleep
 
 from mnist_lit.memory import keep_freed_memory
-from mnist_lit.signals import Stopped, handle_signals, set_handler, stop_now
+from mnist_lit.signals import (
+    Stopped,
+    follow_parent,
+    handle_signals,
+    is_follower,
+    release_signals,
+    set_handler,
+    stop_now,
+)
 from mnist_lit.usage import UsageError, nearest, printable
 
 __all__ = ["main"]
@@ -59,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         set_handler(stop_now)
+        if is_follower():
+            follow_parent()
+            release_signals()
         return _run(sys.argv[1:])
     with handle_signals(stop_now):
         return _run(argv)
@@ -73,8 +84,10 @@ def _run(given: Sequence[str]) -> int:
         set_handler(SIG_IGN)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
-        if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        if isinstance(error, Stopped) and is_follower():
             return 0  # the first process tells it; a failure here would have Lightning kill that one
+        if is_follower():
+            sleep(1)  # if it failed since the first process has ended, so does this one now, without a word
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))

@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_lit.files import write_atomically
 from mnist_lit.order import mixed
 from mnist_lit.runs import Run
-from mnist_lit.signals import StopRequest
+from mnist_lit.signals import StopRequest, release_signals, set_handler
 
 __all__ = ["Diverged", "FiniteLoss", "KeepBest", "KeepLast", "Limits", "SeedSteps"]
 
@@ -154,9 +154,13 @@ class KeepLast(Checkpoint):
         self.saved = 0
         self.stopped = False
 
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Let signals come: all processes have joined the process group."""
+        release_signals()
+
     def on_sanity_check_start(self, *_: Any) -> None:
         """Take SIGTERM back from Lightning, which would stop between two batches without a checkpoint."""
-        signal.signal(signal.SIGTERM, self.stop.note)
+        set_handler(self.stop.note)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Do the same where there is no sanity check, and train no further where a callback had ended the training."""

@@ -1,13 +1,30 @@
-"""Ctrl-C and SIGTERM: end the program at once, or at a place of its choice."""
+"""Ctrl-C and SIGTERM: end the program at once, or at a place of its choice.
+
+Of several processes on a machine, only the first one handles signals. The others, whose `LOCAL_RANK` is not 0, ignore
+them: they stop where it stops, and end when it has ended. One that obeyed a signal before it has joined the process
+group would leave the first one waiting for it.
+"""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
+from time import sleep
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest", "Stopped", "handle_signals", "set_handler", "stop_now"]
+__all__ = [
+    "StopRequest",
+    "Stopped",
+    "follow_parent",
+    "handle_signals",
+    "hold_signals",
+    "is_follower",
+    "release_signals",
+    "set_handler",
+    "stop_now",
+]
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -46,6 +63,8 @@ class StopRequest:
 
 def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
     """Let `handler` have Ctrl-C and SIGTERM from now on, and return what had each of them before."""
+    if is_follower():
+        handler = signal.SIG_IGN
     return {number: signal.signal(number, handler) for number in SIGNALS}
 
 
@@ -63,3 +82,36 @@ def handle_signals(handler: Handler) -> Iterator[None]:
 def stop_now(number: int, _frame: FrameType | None) -> None:
     """End the program wherever it is."""
     raise Stopped(number)
+
+
+def is_follower() -> bool:
+    """Return whether this process belongs to another one on this machine, which handles the signals."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def follow_parent() -> None:
+    """End this process when the one that has started it has ended, even by SIGKILL."""
+    parent = os.getppid()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a connection that is lost then
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(0.5)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def hold_signals() -> None:
+    """Keep signals waiting, also in processes that are started from now on, until `release_signals`."""
+    _mask("SIG_BLOCK")
+
+
+def release_signals() -> None:
+    """Let signals come, those that have been kept waiting at once."""
+    _mask("SIG_UNBLOCK")
+
+
+def _mask(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(getattr(signal, how), SIGNALS)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,6 +18,7 @@ from test_resume import FLAGS, KINDS, LAST
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.processes import process_rank, say
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
 
 
@@ -27,15 +29,15 @@ def fit(*flags: str, code: int = 0) -> str:
     return (ended.stdout + ended.stderr).decode()
 
 
-def start(*flags: str) -> "subprocess.Popen[bytes]":
-    """Start a training in a group of its own, and wait until it has saved a checkpoint."""
+def start(*flags: str, wait: bool = True) -> "subprocess.Popen[bytes]":
+    """Start a training in a group of its own, and wait (if `wait`) until it has saved a checkpoint."""
     process = subprocess.Popen(
         [sys.executable, TRAIN, "fit", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    while process.poll() is None and not LAST.exists():
+    while wait and process.poll() is None and not LAST.exists():
         sleep(0.01)
     return process
 
@@ -142,6 +144,52 @@ def test_two_processes_go_on_bit_for_bit(name: str, more: list[str]) -> None:
     assert differences(outcome(), expected) == []
 
 
+def is_second(pid: str) -> bool:
+    """Return whether a process is one that Lightning has started."""
+    with suppress(OSError):  # it has ended
+        return b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
+
+
+def second_process(process: "subprocess.Popen[bytes]") -> str:
+    """Wait until a training starts its second process, and return that one's number."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := list(filter(is_second, children.read_text(encoding="utf-8").split()))):
+        sleep(0.001)
+    return found[0]
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize("delay", [0, 0.03, 1])
+def test_ctrl_c_while_the_second_process_starts_stops_both_and_the_run_resumes(delay: float) -> None:
+    fit(*FLAGS, *DDP)
+    expected = outcome()
+    shutil.rmtree("runs")
+    process = start(*FLAGS, *DDP, wait=False)
+    second_process(process)
+    sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode() == f"error: interrupted: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+    fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_the_second_process_ends_when_the_first_one_is_killed() -> None:
+    process = start(*FLAGS, *DDP, wait=False)
+    second = second_process(process)
+    process.kill()
+    _, err = process.communicate(timeout=60)  # both have stderr: it is closed when both have ended
+    assert err == b""
+    assert not is_second(second)
+
+
 SCRIPT = """
 from lightning.pytorch import Trainer
 from mnist_lit import DigitClassifier, MNISTDataModule
@@ -164,14 +212,13 @@ def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
     assert len(set(orders)) == 1
 
 
-@posix
+@linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 def test_a_process_that_dies_ends_the_run() -> None:
     process = start(*FLAGS, *DDP, "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=100")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
     since = monotonic()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    os.kill(int(second_process(process)), signal.SIGKILL)
     assert process.wait(timeout=30) != 0
     assert monotonic() - since < 30
     assert read_checkpoint(LAST)["global_step"] > 0
