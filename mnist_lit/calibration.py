@@ -1,6 +1,5 @@
 """How sure the network may be: a temperature that makes its probabilities as high as it is often right."""
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -22,6 +21,7 @@ class BestTemperature(Metric):
     It changes no answer, only how sure it is (Guo et al. 2017, arXiv:1706.04599). It is found on images that were not
     trained on.
 
+    >>> import torch
     >>> best = BestTemperature()
     >>> best.update(torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 0, 0, 1]))
     >>> round(float((2 / best.compute()).sigmoid()), 3)  # right three times of four
@@ -44,8 +44,8 @@ class BestTemperature(Metric):
 
     def compute(self) -> Tensor:
         """Return the temperature (), float32 on the CPU, by Newton's method: the loss is convex in its inverse."""
-        # On the CPU: other devices, as Apple's, may have no float64.
-        logits = dim_zero_cat(self.logits).to("cpu", torch.float64)  # (N, K)
+        # On the CPU: other devices, as Apple's, may have no float64. In two steps, since one would convert there.
+        logits = dim_zero_cat(self.logits).cpu().double()  # (N, K)
         labels = dim_zero_cat(self.labels).cpu()  # (N,)
         right = logits.gather(1, labels[:, None])[:, 0]
         inverse = logits.new_ones(())

@@ -15,6 +15,7 @@ from time import sleep
 from mnist_lit.memory import keep_freed_memory
 from mnist_lit.signals import (
     Stopped,
+    end_now,
     follow_parent,
     handle_signals,
     is_follower,
@@ -66,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     while Python shuts down. With `argv` the handlers of signals are afterwards as before.
     """
     if argv is None:
-        set_handler(stop_now)
+        set_handler(end_now)
         if is_follower():
             follow_parent()
             release_signals()
         return _run(sys.argv[1:])
-    with handle_signals(stop_now):
+    with handle_signals(end_now):
         return _run(argv)
 
 
@@ -80,8 +81,9 @@ def _run(given: Sequence[str]) -> int:
     try:
         _dispatch(arguments)
         set_handler(SIG_IGN)
-    except BaseException as error:  # whatever it is, a person gets one line
+    except BaseException as raised:  # whatever it is, a person gets one line
         set_handler(SIG_IGN)
+        error = _cause(raised)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
         if isinstance(error, Stopped) and is_follower():
@@ -94,6 +96,14 @@ def _run(given: Sequence[str]) -> int:
     return 0
 
 
+def _cause(error: BaseException) -> BaseException:
+    """Return the `Stopped` that led to an error, if one did, else the error."""
+    earlier: BaseException | None = error
+    while earlier and not isinstance(earlier, Stopped):
+        earlier = earlier.__context__
+    return earlier or error
+
+
 def _dispatch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(HELP, end="")
@@ -104,6 +114,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     run = getattr(import_module(f"mnist_lit.{COMMANDS[name]}"), name)  # now: help does not wait for torch
     _prepare_output()
+    set_handler(stop_now)
     run(flags)
 
 

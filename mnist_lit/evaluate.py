@@ -20,7 +20,7 @@ from mnist_lit.settings import build_parser, instantiate, parse, take_defaults
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
 
-__all__ = ["Restored", "report_test", "restore", "test", "validate"]
+__all__ = ["Restored", "other_split", "report_test", "restore", "test", "validate"]
 
 TEST_IMAGES = 10_000
 FULL = "32-true"
@@ -30,9 +30,8 @@ def validate(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on its validation set."""
     restored = restore("validate", argv)
     trained = settings_of(restored.content)["data"]
-    for name in ("val_size", "split_seed") if restored.data.dataset.name == trained["dataset"] else ():
-        if restored.data.hparams[name] != trained[name]:
-            raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
+    for name in other_split(trained, restored.data):
+        raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
     if not restored.data.val_size:
         raise ValueError(f"{restored.path} was trained on all {TRAIN_IMAGES:,} images: there is no validation set")
     restored.trainer.validate(restored.classifier, restored.data, verbose=False)
@@ -45,6 +44,18 @@ def test(argv: Sequence[str]) -> None:
     restored = restore("test", argv)
     restored.trainer.test(restored.classifier, restored.data, verbose=False)
     report_test(restored.trainer, restored.classifier, restored.data, restored.path)
+
+
+def other_split(trained: dict[str, Any], data: MNISTDataModule) -> list[str]:
+    """Return the settings by which the validation set has images that a checkpoint was trained on.
+
+    Args:
+        trained: the data settings of the checkpoint.
+        data: of the validation.
+    """
+    if trained["dataset"] != data.dataset.name:
+        return []
+    return [name for name in ("val_size", "split_seed") if data.hparams[name] != trained[name]]
 
 
 @dataclass(frozen=True)

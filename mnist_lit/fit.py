@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from mnist_lit.board import Board, write_text
 from mnist_lit.callbacks import EpochLines
-from mnist_lit.checkpoints import initialize_weights, load_weights, read_checkpoint
+from mnist_lit.checkpoints import initialize_weights, load_weights, read_checkpoint, settings_of
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import TRAIN_IMAGES, MNISTDataModule
-from mnist_lit.evaluate import report_test
+from mnist_lit.evaluate import other_split, report_test
 from mnist_lit.files import write_atomically
 from mnist_lit.guards import Diverged, FiniteLoss, KeepBest, KeepLast, Limits, SeedSteps
 from mnist_lit.mirrors import without_password
@@ -51,7 +51,7 @@ def train(parser: ArgumentParser, start: Start, callbacks: Sequence[Callback] = 
     if start.path and start.content:
         load_weights(settings.model, start.content, start.path)  # another network is refused before anything is written
     elif start.weights:
-        initialize(settings.model, start.weights, Path(start.config.init_from))
+        initialize(settings, start.weights, Path(start.config.init_from))
     settings.data.prepare_data()  # before there is a run folder: no data, no run
 
     if process_rank() > 0:  # one more process of a run that the first process has made and writes
@@ -145,10 +145,14 @@ def _train(
     part()
 
 
-def initialize(classifier: DigitClassifier, content: dict[str, Any], path: Path) -> None:
-    """Start from a checkpoint's weights, and name the layers that start anew."""
-    anew = initialize_weights(classifier, content, path)
+def initialize(settings: Namespace, content: dict[str, Any], path: Path) -> None:
+    """Start from a checkpoint's weights, name the layers that start anew, and say if validation has seen images."""
+    anew = initialize_weights(settings.model, content, path)
     say(f"weights from {path}" + (f"; these start anew, their shapes differ: {', '.join(anew)}" if anew else ""))
+    trained = settings_of(content)["data"]
+    if settings.data.val_size and (changed := other_split(trained, settings.data)):
+        flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
+        say(f"validation has images that {path} was trained on, and reads them too well: it had {flags}")
 
 
 def _limits(settings: Namespace) -> Limits:
@@ -169,7 +173,7 @@ def _try(parser: ArgumentParser, start: Start) -> None:
     settings = instantiate(parser, config)
     classifier, data = settings.model, settings.data
     if start.weights:
-        initialize(classifier, start.weights, Path(config.init_from))
+        initialize(settings, start.weights, Path(config.init_from))
     data.prepare_data()
     trainer = build_trainer(settings.trainer, callbacks=[FiniteLoss(), SeedSteps(config.seed), EpochLines()])
     _check_batches(data.batch_size, trainer.world_size)

@@ -17,6 +17,7 @@ from typing import Any
 __all__ = [
     "StopRequest",
     "Stopped",
+    "end_now",
     "follow_parent",
     "handle_signals",
     "hold_signals",
@@ -51,8 +52,7 @@ class StopRequest:
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal."""
         if self.number is not None:
-            os.write(2, f"error: {SIGNALS[signal.Signals(number)]} at once\n".encode())
-            os._exit(128 + number)  # without clearing up: files are put in place in one step, none is half-written
+            _exit(number, " at once")
         self.number = number
 
     def check(self) -> None:
@@ -79,9 +79,23 @@ def handle_signals(handler: Handler) -> Iterator[None]:
             signal.signal(number, former)
 
 
+def end_now(number: int, _frame: FrameType | None) -> None:
+    """End the process as it is: where modules are imported, an exception could pass through code that expects none.
+
+    In a module written in C++ it aborts the process, and a module that is half imported may raise anything afterwards.
+    """
+    _exit(number)
+
+
 def stop_now(number: int, _frame: FrameType | None) -> None:
     """End the program wherever it is."""
     raise Stopped(number)
+
+
+def _exit(number: int, how: str = "") -> None:
+    """End the process without clearing up: files are put in place in one step, none is half-written."""
+    os.write(2, f"error: {SIGNALS[signal.Signals(number)]}{how}\n".encode())
+    os._exit(128 + number)
 
 
 def is_follower() -> bool:

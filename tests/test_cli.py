@@ -188,6 +188,35 @@ def test_a_signal_while_python_shuts_down_changes_nothing(flags: list[str], endi
     assert (process.returncode, err) == ending
 
 
+STOPPED_WITHIN = """
+import signal, sys
+from types import ModuleType
+from mnist_lit import cli
+
+def fit(*_):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        raise RecursionError("of code that expects no exception")
+
+module = ModuleType("fit")
+if sys.argv.pop() == "import":
+    module.find_spec = fit
+    sys.meta_path.insert(0, module)
+else:
+    sys.modules["mnist_lit.fit"] = module
+    module.fit = fit
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("where", ["import", "run"])
+def test_a_signal_is_told_whatever_comes_of_it(where: str) -> None:
+    argv = [sys.executable, "-c", STOPPED_WITHIN, "fit", where]
+    ended = subprocess.run(argv, capture_output=True, cwd=TRAIN.parent, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"error: interrupted\n")
+
+
 def test_main_with_arguments_leaves_the_handlers_of_signals_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert (cli.main(["--help"]), cli.main(["tset"])) == (0, 2)

@@ -1,13 +1,16 @@
 """A run logs to TensorBoard, and to the loggers that are named, by one flag each."""
 
 import csv
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import RUN, SHORT, Command
-from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, wandb
+from conftest import RUN, SHORT, TRAIN, Command, callback
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, mlflow, wandb
 from lightning_utilities.core.imports import RequirementCache
 
 from mnist_lit.loggers import RunLogger, build_loggers
@@ -67,14 +70,38 @@ def test_only_the_first_process_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(logger) for logger in loggers("--trainer.logger=CSVLogger")] == [RunLogger]
 
 
+@pytest.mark.parametrize(
+    ("module", "available", "name"),
+    [(wandb, "_WANDB_AVAILABLE", "WandbLogger"), (mlflow, "_MLFLOW_AVAILABLE", "MLFlowLogger")],
+)
 def test_a_logger_that_is_not_installed_is_told_in_one_line_and_leaves_no_run(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, module: ModuleType, available: str, name: str
 ) -> None:
-    monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", RequirementCache("no-such-package"))
-    code, _, err = command("fit", "--trainer.logger=WandbLogger", "--trainer.logger.offline=true")
+    monkeypatch.setattr(module, available, RequirementCache("no-such-package"))
+    code, _, err = command("fit", f"--trainer.logger={name}")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("error: --trainer.logger: WandbLogger: Requirement 'no-such-package' not met")
+    assert err.startswith(f"error: --trainer.logger: {name}: Requirement 'no-such-package' not met")
     assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize(
+    ("package", "flags", "left"),
+    [
+        ("wandb", ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"], "wandb/offline-run-*/*.wandb"),
+        ("mlflow", ["--trainer.logger=MLFlowLogger"], "mlflow.db"),
+        ("rich", [callback("RichProgressBar")], "checkpoints/last.ckpt"),
+    ],
+)
+def test_where_it_is_installed_one_flag_is_enough(package: str, flags: list[str], left: str) -> None:
+    pytest.importorskip(package)
+    for more in ([*SHORT, *flags], ["--ckpt_path=last"]):
+        ended = subprocess.run([sys.executable, TRAIN, "fit", *more], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert list(RUN.folder.glob(left))
+        assert list(RUN.folder.glob("events.*")), "TensorBoard's are always there"
+        (RUN.folder / "results.json").unlink()
 
 
 @pytest.mark.parametrize("given", [{}, {"tracking_uri": "http://localhost:5000"}])
@@ -85,5 +112,5 @@ def test_mlflow_has_a_database_in_the_run_folder_unless_another_is_given(
     monkeypatch.setattr(MLFlowLogger, "__init__", lambda _, **kwargs: arguments.update(kwargs))
     settings: dict[str, Any] = {"save_dir": "<run>", "tracking_uri": None, "artifact_location": None} | given
     build_loggers(partial(MLFlowLogger, **settings), Run(tmp_path))
-    ours = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": f"{tmp_path}/mlruns"}
+    ours = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": str(tmp_path / "mlruns")}
     assert arguments == settings | {"save_dir": str(tmp_path)} | ({} if given else ours)

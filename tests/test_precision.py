@@ -6,7 +6,9 @@ import pytest
 import torch
 from conftest import FLAGS, RUN, SHORT, Command
 from lightning.pytorch import Callback
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mnist_lit.board import Board
 from mnist_lit.checkpoints import read_checkpoint
@@ -49,27 +51,37 @@ def test_gradients_clipped_to_nothing_teach_nothing(command: Command) -> None:
 class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuse float64 on the device of the training, as Apple's MPS does.
 
-    The device is the CPU here. So what may be float64 is what was moved to the CPU by name, and what comes of it.
+    The device is the CPU here. So what may become float64 is what `Tensor.cpu` returned, and what is float64 already.
+    Nothing may be moved and converted in one step: MPS would convert before it moves.
     """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.on_cpu = WeakTensorKeyDictionary()
+
+        def cpu(tensor: Tensor) -> Tensor:
+            self.on_cpu[moved := tensor.clone()] = True
+            return moved
+
+        monkeypatch.setattr(Tensor, "cpu", cpu)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = torch.utils._pytree.tree_leaves((args, kwargs))  # noqa: SLF001
-        to = (torch.ops.aten._to_copy.default, torch.ops.aten.to.device)  # noqa: SLF001
-        moved = func in to and any(isinstance(value, torch.device) for value in given)
-        allowed = moved or any(isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in given)
+        given = [v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]  # noqa: SLF001
+        allowed = any(value.dtype == torch.float64 or value in self.on_cpu for value in given)
         result = func(*args, **kwargs)
         for value in torch.utils._pytree.tree_leaves(result):  # noqa: SLF001
-            if isinstance(value, torch.Tensor) and value.dtype == torch.float64 and not allowed:
+            if isinstance(value, Tensor) and value.dtype == torch.float64 and not allowed:
                 raise TypeError(f"{func} makes float64, which the training device does not have")
         return result
 
 
 def test_no_float64_is_needed_on_the_device_of_the_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TypeError, match="makes float64"), NoFloat64():  # type: ignore[no-untyped-call]
-        torch.ones(1).double()
+    for convert in (Tensor.double, lambda tensor: tensor.to("cpu", torch.float64)):
+        with pytest.raises(TypeError, match="makes float64"), NoFloat64(monkeypatch):
+            convert(torch.ones(1))
     augmented = ["--data.rotation=5", "--data.elastic=1", "--model.schedule=one_cycle", "--model.batch_norm=true"]
     monkeypatch.setattr(Board, "on_fit_end", Callback.on_fit_end)  # traces a copy on the CPU, which the mode disturbs
-    with NoFloat64():  # type: ignore[no-untyped-call]
+    with NoFloat64(monkeypatch):
         for name, *flags in (["fit", *SHORT, *augmented], ["validate"], ["test"], ["predict"]):
             assert command(name, *flags)[::2] == (0, "")

@@ -190,6 +190,44 @@ def test_the_second_process_ends_when_the_first_one_is_killed() -> None:
     assert not is_second(second)
 
 
+TESTING = """
+import sys, time
+from mnist_lit import DigitClassifier, cli
+
+def on_test_start(classifier):
+    classifier.print("testing", flush=True)
+    time.sleep(2)
+
+if __name__ == "__main__":
+    DigitClassifier.on_test_start = on_test_start
+    sys.exit(cli.main())
+"""
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_sigterm_while_two_processes_test_ends_both_and_the_run_resumes() -> None:
+    fit(*FLAGS, *DDP)
+    expected = outcome()
+    shutil.rmtree("runs")
+    Path("program.py").write_text(TESTING, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "program.py", "fit", *FLAGS, *DDP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(TRAIN.parent)},
+    )
+    assert process.stdout
+    while b"testing" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    _, err = process.communicate(timeout=60)  # when both have ended
+    assert (process.returncode, err) == (143, b"error: terminated\n")
+    fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
 SCRIPT = """
 from lightning.pytorch import Trainer
 from mnist_lit import DigitClassifier, MNISTDataModule

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import MNIST, Command, stock_trainer
+from conftest import MNIST, Command, posix, stock_trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
@@ -39,6 +39,7 @@ from mnist_lit.settings import build_parser, instantiate
 from mnist_lit.start import Start
 from mnist_lit.trainer import build_trainer
 
+pytestmark = posix  # an alarm ends what takes too long
 TIMES = int(os.environ.get("EXAMPLES", "1"))
 SECONDS = 20
 """In which each input must have been answered, on a slow machine."""

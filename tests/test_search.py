@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import TRAIN, Command, uninstall
+from conftest import TRAIN, Command, callback, uninstall
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mnist_lit import idx
+from mnist_lit import DigitClassifier, idx
 from mnist_lit.fit import train
 from mnist_lit.runs import Run, new_run
 from mnist_lit.search import sampler_of_trial
@@ -179,6 +179,30 @@ def test_a_trial_that_others_were_better_than_ends_early(
     assert "2 complete, 1 pruned" in out
     assert [Run(FOLDER / f"version_{n}").results()["fit"]["epochs"] for n in range(3)] == [2, 1, 2]
     assert list(study().trials[1].intermediate_values) == [0]
+
+
+def test_a_trial_that_is_not_pruned_does_not_go_on_where_another_callback_has_ended_it(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda _: False)
+    stop = callback("EarlyStopping", monitor="val/loss", min_delta=9, patience=1)
+    assert command("search", config, "--trials=1", "--trainer.max_epochs=4", stop)[0] == 0
+    assert Run(FOLDER / "version_0").results()["fit"]["epochs"] == 2
+
+
+def test_a_trial_that_failed_while_it_was_trained_is_not_resumed(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DigitClassifier, "on_train_epoch_end", fail)
+        assert command("search", config, "--trials=1", "--save_every=6")[0] == 1
+    assert (FOLDER / "version_0/checkpoints/last.ckpt").is_file()
+    code, _, err = command("fit", "--ckpt_path=last")
+    failed = FOLDER / "version_0"
+    assert (code, err) == (1, f"error: no run to resume: {failed} failed, see {failed / 'failed.txt'}\n")
 
 
 @pytest.mark.slow

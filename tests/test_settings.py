@@ -1,6 +1,7 @@
 """Configs are deltas, later ones win, flags win over all, and mistakes are named."""
 
 import builtins
+import os
 import re
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -145,7 +146,7 @@ def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str)
     (path := tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), ["--config", str(path)])
-    assert str(caught.value).replace(f"{tmp_path}/", "").startswith(message)
+    assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").startswith(message)
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks", "profiler", "strategy", "plugins", "accelerator"])

@@ -59,7 +59,7 @@ def test_what_does_not_change_the_experiment_may_be_given_and_so_may_what_it_is_
     assert read_checkpoint(LAST)["global_step"] == 180
 
 
-@pytest.mark.parametrize("limit", ["--trainer.max_epochs=0", "--trainer.max_steps=5"])
+@pytest.mark.parametrize("limit", ["--trainer.max_epochs=0", "--trainer.max_epochs=1", "--trainer.max_steps=5"])
 def test_a_limit_below_what_is_trained_is_refused(trained: Command, limit: str) -> None:
     before = contents()
     code, _, err = trained("fit", "--ckpt_path=last", limit)
@@ -71,8 +71,10 @@ def test_a_limit_below_what_is_trained_is_refused(trained: Command, limit: str) 
 def test_a_new_run_starts_from_the_weights_of_a_checkpoint(trained: Command) -> None:
     before = contents()
     flags = ["--model.learning_rate=1e-9", "--data.split_seed=1", "--trainer.max_epochs=1"]
-    code, out, err = trained("fit", *SHORT[1:-1], "--init_from", BEST, *flags)
+    code, out, err = trained("fit", *SHORT[2:-1], "--init_from", BEST, *flags)
     assert (code, err) == (0, "")
+    seen = f"validation has images that {BEST} was trained on, and reads them too well: it had --data.split_seed=0\n"
+    assert seen in out
     assert f"weights from {BEST}\n" in out
     given, new = (read_checkpoint(path)["state_dict"] for path in (BEST, NEXT.checkpoints / "last.ckpt"))
     torch.testing.assert_close(new["network.fc.weight"], given["network.fc.weight"], rtol=0, atol=1e-6)

@@ -1,12 +1,14 @@
 """What a run logs and keeps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.callbacks import ProgressBar as LightningBar
+from lightning.pytorch.strategies import FSDPStrategy
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.classifier import DigitClassifier
@@ -101,6 +103,13 @@ def test_a_strategy_that_does_not_start_the_program_itself_is_refused(run: Run, 
     flags = ["--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}"]
     with pytest.raises(UsageError, match=f"^--trainer.strategy: {name} is not supported: give ddp$"):
         build_trainer(built(*flags), run)
+
+
+def test_a_strategy_that_spreads_the_weights_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded = SimpleNamespace(strategy=object.__new__(FSDPStrategy))  # the real one needs GPUs
+    monkeypatch.setattr("mnist_lit.trainer.Trainer", lambda **_: sharded)
+    with pytest.raises(UsageError, match=r"^--trainer.strategy: fsdp is not supported: give ddp$"):
+        build_trainer(settings("--trainer.strategy=fsdp"), run)
 
 
 def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
