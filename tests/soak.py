@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, islice
 from math import inf
 from pathlib import Path
 from time import monotonic, sleep
@@ -305,21 +306,17 @@ def survive(case: Case, chance: random.Random, reference: Reference, kinds: list
         raise Failed(f"differs after {', '.join(case.kills)}: {'; '.join(found)[:500]}")
 
 
-def plan(kills: int, seed: int) -> Iterator[tuple[int, str, list[str]]]:
+def plan(seed: int) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the number of each run, its recipe, and how it is killed: each pair of both comes about as often."""
     chance = random.Random(seed)
-    planned = number = 0
     kinds: list[str] = []
-    while planned < kills:
+    for number in count():
         if not kinds:
             kinds = list(KINDS) * len(RECIPES)
             chance.shuffle(kinds)
         first = kinds.pop()
         more = chance.choices(list(KINDS), k=chance.choice([0, 1, 2, 3, 4]))
-        recipe = list(RECIPES)[number % len(RECIPES)]
-        yield number, recipe, [first, *more][: kills - planned]
-        planned += 1 + len(more)
-        number += 1
+        yield number, list(RECIPES)[number % len(RECIPES)], [first, *more]
 
 
 def table(tried: Counter[tuple[str, str]], survived: Counter[tuple[str, str]]) -> str:
@@ -348,7 +345,8 @@ def main() -> int:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves that go on in a second file
     root = Path(tempfile.mkdtemp(prefix="soak-"))
     idx.fetch(MNIST, data := root / "data")
-    cases = [case for case in plan(given.kills, given.seed) if given.only in {None, case[0]}]
+    runs = (0, given.kills) if given.only is None else (given.only, given.only + 1)  # one kill a run, or more
+    cases = list(islice(plan(given.seed), *runs))
     tried: Counter[tuple[str, str]] = Counter()
     survived: Counter[tuple[str, str]] = Counter()
     since = monotonic()
@@ -364,7 +362,7 @@ def main() -> int:
 
         def attempt(planned: tuple[int, str, list[str]]) -> tuple[Case, str] | None:
             number, recipe, kinds = planned
-            if monotonic() - since > 60 * given.minutes:
+            if tried.total() >= given.kills or monotonic() - since > 60 * given.minutes:
                 return None
             case = Case(recipe, mirror, root / f"{number}", data)
             chance = random.Random(f"{given.seed} {number}")
