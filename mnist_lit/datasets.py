@@ -45,7 +45,7 @@ class IDXFile:
         """
         if file.seek(0, SEEK_END) > MAX_BYTES:  # no minutes are spent on the sum of another file's gigabytes
             return None
-        published = _md5(file) == self.md5
+        published = self._is_published(file)
         content = _decompress(file)
         if published:
             return content
@@ -53,6 +53,13 @@ class IDXFile:
             file.seek(0)
             content = bytearray(file.read(MAX_BYTES + 1))
         return content if _md5(BytesIO(content)) == self.content_md5 else None
+
+    def is_right(self, file: BufferedIOBase) -> bool:
+        """Return whether `content` finds the published one; a file as published is not even decompressed."""
+        return self._is_published(file) or self.content(file) is not None
+
+    def _is_published(self, file: BufferedIOBase) -> bool:
+        return file.seek(0, SEEK_END) <= MAX_BYTES and _md5(file) == self.md5
 
 
 @dataclass(frozen=True)

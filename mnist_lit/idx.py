@@ -31,7 +31,7 @@ def fetch(dataset: ImageDataset, data_dir: Path, mirrors: Sequence[str] | None =
         OSError: naming the file and every mirror tried, or the folder that cannot be written.
     """
     folder = _folder(dataset, data_dir)
-    missing = [file for file in (*dataset.train, *dataset.test) if _content(folder, file) is None]
+    missing = [file for file in (*dataset.train, *dataset.test) if not _is_there(folder, file)]
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def fetch(dataset: ImageDataset, data_dir: Path, mirrors: Sequence[str] | None =
         for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
             unfinished.unlink()
         for file in missing:
-            if _content(folder, file) is None:
+            if not _is_there(folder, file):
                 _set_aside(folder, file)
                 write_atomically(folder / f"{file.name}.gz", _download(dataset, file, folder, mirrors))
 
@@ -72,6 +72,14 @@ def _candidates(folder: Path, file: IDXFile) -> Iterator[Path]:
     return (path for path in (folder / f"{file.name}.gz", folder / file.name) if path.is_file())
 
 
+def _is_there(folder: Path, file: IDXFile) -> bool:
+    for path in _candidates(folder, file):
+        with path.open("rb") as stream:
+            if file.is_right(stream):
+                return True
+    return False
+
+
 def _content(folder: Path, file: IDXFile) -> bytearray | None:
     """Return the verified content of a file, or None if it is missing or damaged."""
     for path in _candidates(folder, file):
@@ -94,7 +102,7 @@ def _download(dataset: ImageDataset, file: IDXFile, folder: Path, mirrors: Seque
             f"{file.name}.gz",
             mirrors or dataset.mirrors,
             MAX_BYTES,
-            lambda content: file.content(BytesIO(content)) is not None,
+            lambda content: file.is_right(BytesIO(content)),
         )
     except OSError as error:
         names = ", ".join(f"{file.name}.gz" for file in (*dataset.train, *dataset.test))

@@ -225,7 +225,9 @@ def test_main_with_arguments_leaves_the_handlers_of_signals_as_they_were(capsys:
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_run_with_its_exit_code_and_one_line(start: Start, number: int, code: int) -> None:
     process = start("fit", *FLAGS, "--trainer.max_epochs=10000")
     assert process.stdout

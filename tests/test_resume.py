@@ -77,7 +77,7 @@ KINDS = {
     "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
     "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
 }
-QUICK = {"default", "limit of steps within an epoch", "early stopping within an epoch"}
+QUICK = {"default"}  # in the default suite
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_checkpoints_do_not_pass_through_another_file_system(command: Command, m
     assert LAST.is_file()
 
 
-@pytest.mark.parametrize("hook", ["on_train_end", "on_test_epoch_end"])
+@pytest.mark.parametrize("hook", [pytest.param("on_train_end", marks=pytest.mark.slow), "on_test_epoch_end"])
 def test_a_run_that_was_interrupted_after_its_last_step_or_while_it_was_tested_is_tested_when_it_goes_on(
     command: Command, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
@@ -288,7 +288,12 @@ def test_a_run_that_early_stopping_ended_trains_no_further(command: Command, mon
 
 
 @pytest.mark.parametrize(
-    "limit", ["--trainer.max_steps=13", "--trainer.max_steps=20", "--trainer.max_time=00:00:00:00"]
+    "limit",
+    [
+        "--trainer.max_steps=13",
+        pytest.param("--trainer.max_steps=20", marks=pytest.mark.slow),
+        pytest.param("--trainer.max_time=00:00:00:00", marks=pytest.mark.slow),
+    ],
 )
 def test_training_on_from_a_limit_equals_training_without_it(command: Command, limit: str) -> None:
     assert command("fit", *FLAGS, "--trainer.max_steps=33")[0] == 0

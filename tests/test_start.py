@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FLAGS, RUN, SHORT, Command
+from conftest import RUN, SHORT, Command
 
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.runs import Run
@@ -99,7 +99,7 @@ def test_layers_whose_shapes_differ_start_anew_and_are_named(trained: Command) -
 
 
 def test_an_interrupted_run_that_had_saved_nothing_takes_the_weights_again(trained: Command) -> None:
-    assert trained("fit", *FLAGS, "--init_from", BEST)[0] == 0
+    assert trained("fit", *SHORT, "--init_from", BEST)[0] == 0
     expected = read_checkpoint(NEXT.checkpoints / "last.ckpt")["state_dict"]
     shutil.rmtree(NEXT.checkpoints)
     (NEXT.folder / "results.json").unlink()
