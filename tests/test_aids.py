@@ -32,7 +32,7 @@ def test_a_callback_that_would_give_a_wrong_run_is_refused_with_its_reason(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name", ["WeightAveraging", "EMAWeightAveraging"])
+@pytest.mark.parametrize("name", [pytest.param("WeightAveraging", marks=pytest.mark.slow), "EMAWeightAveraging"])
 def test_averaged_weights_are_saved_with_the_temperature_that_was_fitted_to_them(command: Command, name: str) -> None:
     assert command("fit", *SHORT, callback(name))[0] == 0
     averaged = DigitClassifier.load_from_checkpoint(RUN.checkpoints / "last.ckpt")

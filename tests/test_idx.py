@@ -155,7 +155,7 @@ def test_a_file_is_there_whole_or_not_at_all_while_it_is_fetched(tmp_path: Path)
 
 
 @posix
-@pytest.mark.parametrize("moment", ["download", "write"])
+@pytest.mark.parametrize("moment", [pytest.param("download", marks=pytest.mark.slow), "write"])
 def test_a_fetch_that_was_killed_is_done_by_the_next_start_and_leaves_nothing(tmp_path: Path, moment: str) -> None:
     if moment == "download":
         with serving(delay=60) as server:

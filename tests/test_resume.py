@@ -131,7 +131,11 @@ def terminate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
     command: Command, interrupted: Callable[..., Any], number: int, code: int, word: str
