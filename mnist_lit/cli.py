@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C,
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from mnist_lit.signals import (
     follow_parent,
     handle_signals,
     is_follower,
-    release_signals,
     set_handler,
     stop_now,
 )
@@ -70,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_handler(end_now)
         if is_follower():
             follow_parent()
-            release_signals()
         return _run(sys.argv[1:])
-    with handle_signals(end_now):
+    with handle_signals(stop_now):
         return _run(argv)
 
 
@@ -86,10 +85,10 @@ def _run(given: Sequence[str]) -> int:
         error = _cause(raised)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
-        if isinstance(error, Stopped) and is_follower():
+        if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
             return 0  # the first process tells it; a failure here would have Lightning kill that one
         if is_follower():
-            sleep(1)  # if it failed since the first process has ended, so does this one now, without a word
+            sleep(10)  # where the first process fails too, or has ended, this one ends now, without a word
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))

@@ -22,7 +22,7 @@ from mnist_lit.processes import part, process_rank, rank_zero_only, say
 from mnist_lit.results import evaluation, evaluation_line, fit_lines, training
 from mnist_lit.runs import ROOT, Run, new_run
 from mnist_lit.settings import build_parser, instantiate
-from mnist_lit.signals import Stopped, StopRequest, handle_signals, hold_signals, release_signals
+from mnist_lit.signals import Stopped, StopRequest, handle_signals
 from mnist_lit.start import Start, find_start
 from mnist_lit.trainer import build_trainer
 from mnist_lit.usage import UsageError
@@ -109,11 +109,7 @@ def _train(
     say(_opening(str(run.folder), config.seed, trainer, classifier, data))
     try:
         with handle_signals(stop.note):
-            hold_signals()  # the processes that Lightning starts now cannot handle them yet
-            try:
-                trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
-            finally:
-                release_signals()
+            trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
         last.stop_if_asked(trainer)  # by a signal since the last save
     except Stopped as stopped:
         part()
@@ -150,7 +146,8 @@ def initialize(settings: Namespace, content: dict[str, Any], path: Path) -> None
     anew = initialize_weights(settings.model, content, path)
     say(f"weights from {path}" + (f"; these start anew, their shapes differ: {', '.join(anew)}" if anew else ""))
     trained = settings_of(content)["data"]
-    if settings.data.val_size and (changed := other_split(trained, settings.data)):
+    validated = settings.data.val_size and settings.trainer.limit_val_batches != 0
+    if validated and (changed := other_split(trained, settings.data)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         say(f"validation has images that {path} was trained on, and reads them too well: it had {flags}")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_lit.files import write_atomically
 from mnist_lit.order import mixed
 from mnist_lit.runs import Run
-from mnist_lit.signals import StopRequest, release_signals, set_handler
+from mnist_lit.signals import StopRequest, set_handler, stop_now
 
 __all__ = ["Diverged", "FiniteLoss", "KeepBest", "KeepLast", "Limits", "SeedSteps"]
 
@@ -154,10 +154,6 @@ class KeepLast(Checkpoint):
         self.saved = 0
         self.stopped = False
 
-    def setup(self, *_: Any, **__: Any) -> None:
-        """Let signals come: all processes have joined the process group."""
-        release_signals()
-
     def on_sanity_check_start(self, *_: Any) -> None:
         """Take SIGTERM back from Lightning, which would stop between two batches without a checkpoint."""
         set_handler(self.stop.note)
@@ -166,6 +162,10 @@ class KeepLast(Checkpoint):
         """Do the same where there is no sanity check, and train no further where a callback had ended the training."""
         self.on_sanity_check_start()
         trainer.should_stop = trainer.should_stop or self.stopped
+
+    def on_test_start(self, *_: Any) -> None:
+        """Take SIGTERM back here too: the test ends at once, and is repeated when the run is resumed."""
+        set_handler(stop_now)
 
     def on_load_checkpoint(self, _trainer: Trainer, _module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember whether a callback, as EarlyStopping, had ended the training."""

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: end the program at once, or at a place of its choice.
 
-Of several processes on a machine, only the first one handles signals. The others, whose `LOCAL_RANK` is not 0, ignore
-them: they stop where it stops, and end when it has ended. One that obeyed a signal before it has joined the process
-group would leave the first one waiting for it.
+Of several processes that Lightning starts, only the first one handles signals. The others, its followers, ignore them:
+they stop where it stops, and end when it has ended. One that obeyed a signal before it has joined the process group
+would leave the first one waiting for it.
 """
 
 import os
@@ -20,14 +20,15 @@ __all__ = [
     "end_now",
     "follow_parent",
     "handle_signals",
-    "hold_signals",
     "is_follower",
-    "release_signals",
     "set_handler",
+    "starting_followers",
     "stop_now",
 ]
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
+PARENT = "MNIST_LIT_PARENT"
+"""The environment variable in which a follower has the number of the process that started it."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -98,32 +99,41 @@ def _exit(number: int, how: str = "") -> None:
     os._exit(128 + number)
 
 
+@contextmanager
+def starting_followers() -> Iterator[None]:
+    """Let the processes that are started within this context be followers of this one.
+
+    Signals wait meanwhile, and in a follower until it has called `follow_parent`.
+    """
+    os.environ[PARENT] = str(os.getpid())
+    _mask("SIG_BLOCK")
+    try:
+        yield
+    finally:
+        _mask("SIG_UNBLOCK")
+        del os.environ[PARENT]
+
+
 def is_follower() -> bool:
-    """Return whether this process belongs to another one on this machine, which handles the signals."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+    """Return whether this process was started within `starting_followers`."""
+    return PARENT in os.environ
 
 
 def follow_parent() -> None:
-    """End this process when the one that has started it has ended, even by SIGKILL."""
-    parent = os.getppid()
+    """Ignore signals, and end this process when the one that has started it has ended, even by SIGKILL.
+
+    (On Windows, a follower learns of that only when it waits for the first process in vain.)
+    """
+    set_handler(signal.SIG_IGN)
+    _mask("SIG_UNBLOCK")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a connection that is lost then
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while str(os.getppid()) == os.environ[PARENT]:
             sleep(0.5)
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
-
-
-def hold_signals() -> None:
-    """Keep signals waiting, also in processes that are started from now on, until `release_signals`."""
-    _mask("SIG_BLOCK")
-
-
-def release_signals() -> None:
-    """Let signals come, those that have been kept waiting at once."""
-    _mask("SIG_UNBLOCK")
 
 
 def _mask(how: str) -> None:

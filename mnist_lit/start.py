@@ -110,6 +110,7 @@ def _check_longer(config: Namespace, content: dict[str, Any], path: Path) -> Non
     """Raise UsageError where new limits cannot be reached from a checkpoint."""
     if content.get("should_stop"):
         raise UsageError(f"a callback ended the training of {path}: start a new run to train longer")
-    for name, done in (("max_epochs", content["epoch"] + 1), ("max_steps", content["global_step"])):
+    begun = {"max_epochs": (content["epoch"] + 1, "epochs begun"), "max_steps": (content["global_step"], "steps")}
+    for name, (done, what) in begun.items():
         if config.trainer[name] is not None and -1 < config.trainer[name] < done:
-            raise UsageError(f"--trainer.{name} {config.trainer[name]}: {path} has {done:,} already")
+            raise UsageError(f"--trainer.{name} {config.trainer[name]}: {path} has {done:,} {what} already")

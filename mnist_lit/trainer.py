@@ -17,12 +17,13 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.callbacks import ProgressBar as LightningBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
 from mnist_lit.callbacks import EpochLines, ProgressBar
 from mnist_lit.checkpoints import DurableCheckpointIO
 from mnist_lit.loggers import build_loggers
 from mnist_lit.runs import Run
+from mnist_lit.signals import starting_followers
 from mnist_lit.usage import UsageError
 
 __all__ = ["build_trainer"]
@@ -92,6 +93,9 @@ def build_trainer(
     if not (ddp or isinstance(strategy, SingleDeviceStrategy)):
         name = settings["strategy"] if isinstance(settings["strategy"], str) else type(strategy).__name__
         raise UsageError(f"--trainer.strategy: {name} is not supported: give ddp")
+    if isinstance(launcher := strategy.launcher, _SubprocessScriptLauncher):
+        start = launcher._call_children_scripts  # noqa: SLF001  # where it starts the other processes
+        launcher._call_children_scripts = starting_followers()(start)  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 

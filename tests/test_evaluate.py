@@ -10,6 +10,7 @@ from conftest import FLAGS, RUN, SHORT, Command
 from mnist_lit import DigitClassifier
 from mnist_lit.checkpoints import read_checkpoint
 from mnist_lit.model import Batch
+from mnist_lit.order import split
 
 
 def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
@@ -61,6 +62,14 @@ def test_images_that_were_trained_on_are_no_validation(
         f"error: --data.{name}: leave it at {trained_with}, or images would be among those trained on\n",
     )
     assert trained("test", f"--data.{name}={value}", "--trainer.limit_test_batches=1")[0] == 0
+
+
+def test_a_half_of_the_validation_images_is_a_validation(trained: Command) -> None:
+    whole, half = (set(split(torch.arange(60_000) % 10, size, 0)[1]) for size in (5_000, 2_500))
+    assert half < whole
+    code, out, err = trained("validate", "--data.val_size=2500")
+    assert (code, err) == (0, "")
+    assert out.rstrip().endswith("in 2,500")
 
 
 def test_the_precision_of_the_training_is_that_of_the_test(command: Command) -> None:

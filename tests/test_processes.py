@@ -155,6 +155,7 @@ def second_process(process: "subprocess.Popen[bytes]") -> str:
     """Wait until a training starts its second process, and return that one's number."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (found := list(filter(is_second, children.read_text(encoding="utf-8").split()))):
+        assert process.poll() is None, "it has ended"
         sleep(0.001)
     return found[0]
 
@@ -236,7 +237,7 @@ data = MNISTDataModule()
 quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, enable_model_summary=False, **quiet)
 trainer.fit(DigitClassifier(channels=[2]), data)
-print("order", data.order_seed, flush=True)
+print(f"order {data.order_seed}\\n", end="", flush=True)  # at once: the other process prints too
 """
 
 
@@ -244,7 +245,11 @@ print("order", data.order_seed, flush=True)
 @pytest.mark.usefixtures("command")
 def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
     Path("script.py").write_text(SCRIPT, encoding="utf-8")
-    ended = subprocess.run([sys.executable, "script.py"], capture_output=True, check=True, text=True, timeout=120)
+    # Without the seed that other tests leave.
+    unseeded = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
+    ended = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, check=True, text=True, timeout=120, env=unseeded
+    )
     orders = [line for line in ended.stdout.splitlines() if line.startswith("order")]
     assert len(orders) == 2
     assert len(set(orders)) == 1
