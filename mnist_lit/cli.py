@@ -14,15 +14,7 @@ from signal import SIG_IGN
 from time import sleep
 
 from mnist_lit.memory import keep_freed_memory
-from mnist_lit.signals import (
-    Stopped,
-    end_now,
-    follow_parent,
-    handle_signals,
-    is_follower,
-    set_handler,
-    stop_now,
-)
+from mnist_lit.signals import Stopped, end_now, follow_parent, handle_signals, is_follower, set_handler, stop_now
 from mnist_lit.usage import UsageError, nearest, printable
 
 __all__ = ["main"]

@@ -120,11 +120,10 @@ def is_follower() -> bool:
 
 
 def follow_parent() -> None:
-    """Ignore signals, and end this process when the one that has started it has ended, even by SIGKILL.
+    """Let signals come, which `set_handler` ignores in a follower, and end when the first process has ended.
 
     (On Windows, a follower learns of that only when it waits for the first process in vain.)
     """
-    set_handler(signal.SIG_IGN)
     _mask("SIG_UNBLOCK")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a connection that is lost then
 
