@@ -1,8 +1,8 @@
 """mnist-lit: the classic two-convolution CNN on MNIST as a small, complete and honest PyTorch Lightning experiment.
 
 >>> from mnist_lit import CNN, DigitClassifier, MNISTDataModule
->>> CNN().shapes()
-[(1, 28, 28), (32, 28, 28), (32, 14, 14), (64, 14, 14), (64, 7, 7), (3136,), (10,)]
+>>> CNN(channels=[8, 16]).fc
+Linear(in_features=784, out_features=10, bias=True)
 """
 
 from importlib import import_module

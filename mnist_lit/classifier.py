@@ -1,7 +1,6 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
-from collections.abc import Mapping, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from math import inf, nan
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,38 +10,29 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from mnist_lit.calibration import BestTemperature, calibrated
-from mnist_lit.counts import EpochCounts
-from mnist_lit.model import CNN, DIGITS, Batch
+from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.loading import Batch
+from mnist_lit.metrics import EpochMetrics, TemperatureScaling, calibrated_softmax
+from mnist_lit.model import CNN
 from mnist_lit.schedule import one_cycle
 
-__all__ = ["NETWORK_SETTINGS", "DigitClassifier"]
-
-NETWORK_SETTINGS = tuple(signature(CNN).parameters)
-"""The settings that are passed on to the network."""
-PAIR = 2
+__all__ = ["DigitClassifier"]
 
 
 class DigitClassifier(LightningModule):
-    """The CNN, trained with cross-entropy and Adam.
+    """The network, trained with cross-entropy and Adam.
 
     Args:
-        channels: filters of each convolution block (see `CNN`).
-        convolutions: how many convolutions each block has; by default one.
-        kernel_sizes: side of the filters in each block, in pixels; by default 3.
-        padding: zeros around what comes into the convolutions of each block; by default as many as keep the side.
-        pooling: side of the squares that each block ends with the maximum of, 1 for none; by default 2.
-        batch_norm: whether batches are normalised after each convolution.
-        dropout: share of the last features that training leaves out at random.
-        learning_rate: Adam's step size (Kingma & Ba 2015, arXiv:1412.6980); the highest one of a schedule.
-        betas: how much of the gradient's mean and of its square's Adam keeps from step to step.
-        schedule: how the rate goes: constant, or in one cycle from a 25th up and down to nothing (Smith & Topin 2018,
+        learning_rate: of Adam (Kingma & Ba 2015, arXiv:1412.6980); with a schedule, its maximum.
+        betas: decay rates of Adam's moment estimates.
+        schedule: of the learning rate: constant, or one_cycle from a 25th up to it and down to 0 (Smith & Topin 2018,
             arXiv:1708.07120).
-        label_smoothing: share of certainty that training gives to the other digits (Szegedy et al. 2016,
-            arXiv:1512.00567).
+        label_smoothing: label smoothing factor of the training loss (Szegedy et al. 2016, arXiv:1512.00567).
+        classes: number of classes, K.
+        **network: keyword arguments passed to `CNN`.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -55,75 +45,57 @@ class DigitClassifier(LightningModule):
 
     def __init__(
         self,
-        channels: Sequence[int] = (32, 64),
         *,
-        convolutions: Sequence[int] | None = None,
-        kernel_sizes: Sequence[int] | None = None,
-        padding: Sequence[int] | None = None,
-        pooling: Sequence[int] | None = None,
-        batch_norm: bool = False,
-        dropout: float = 0.0,
         learning_rate: float = 0.001,
         betas: Sequence[float] = (0.9, 0.999),
         schedule: Literal["constant", "one_cycle"] = "constant",
         label_smoothing: float = 0.0,
+        classes: int = len(MNIST.classes),
+        **network: Any,
     ) -> None:
         if not 0 < learning_rate < inf:
             raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing}")
-        if len(betas) != PAIR or not all(0 <= beta < 1 for beta in betas):
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
-        channels, betas = list(channels), list(betas)  # tuples would not survive a YAML file
         super().__init__()
         self.save_hyperparameters()
         self.learning_rate, self.betas = learning_rate, (betas[0], betas[1])
         self.schedule, self.label_smoothing = schedule, label_smoothing
-        self.network = CNN(
-            channels,
-            convolutions=convolutions,
-            kernel_sizes=kernel_sizes,
-            padding=padding,
-            pooling=pooling,
-            batch_norm=batch_norm,
-            dropout=dropout,
-        )
+        self.network = CNN(classes=classes, **network)
 
-        self.counts = EpochCounts()
-        self.loss = MeanMetric(nan_strategy=nan)  # by default it would leave out what is not a number
-        self.confusion = MulticlassConfusionMatrix(DIGITS, validate_args=False)
-        """Of the latest evaluation: how many images of digit i were read as digit j, int64 (10, 10)."""
-        self.best_temperature = BestTemperature()
+        self.counts = EpochMetrics(classes)
+        self.loss = MeanMetric(nan_strategy=nan)  # by default NaN would be left out
+        self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+        """Of the latest evaluation: how many images of class i were classified as j, int64 (K, K)."""
+        self.temperature_scaling = TemperatureScaling()
         self.register_buffer("temperature", torch.ones(()))
-        self.raw_error, self.calibration_error = (
-            MulticlassCalibrationError(DIGITS, norm="l1", validate_args=False) for _ in range(2)
+        self.uncalibrated_error, self.calibration_error = (
+            MulticlassCalibrationError(classes, norm="l1", validate_args=False) for _ in range(2)
         )
-        """Of the latest test: how far probabilities are from how often they are right, before and after calibration."""
+        """Expected calibration errors of the latest test."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> Self:  # type: ignore[override]
         """Return the classifier in a checkpoint; see Lightning for the settings.
 
-        It is opened as weights and plain values whatever the environment says: no code in it is run.
+        It is loaded with `weights_only=True`, whatever the environment says: no code in it is run.
         """
         loaded: Self = super().load_from_checkpoint(checkpoint_path, **settings | {"weights_only": True})
         return loaded
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Take weights, also those of a time before there was a temperature."""
-        return super().load_state_dict({"temperature": torch.ones(())} | dict(state_dict), *args, **kwargs)
-
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 10)."""
+        """Map pixels 0-255, (N, C, H, W), to logits (N, K)."""
         logits: Tensor = self.network(pixels)
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Count from zero. Within an epoch that is resumed, Lightning does not call it."""
+        """Reset the training metrics. Lightning does not call this where an epoch is resumed within it."""
         self.counts.reset()
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Return the batch's mean cross-entropy, and count it."""
+        """Return the mean cross-entropy of a batch, and update the training metrics."""
         pixels, labels = batch
         logits = self(pixels)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -132,33 +104,34 @@ class DigitClassifier(LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's loss and accuracy at once, not after this hook as Lightning would.
+        """Log the training metrics of the epoch now, not after this hook as Lightning would.
 
-        A checkpoint of the epoch's end is saved in between, and the curves of a resumed run must not miss a point. They
-        have none of an epoch that a limit has cut: the run may be resumed within it.
+        The checkpoint of the epoch is saved in between, and the curves of a resumed run must not miss a point. An epoch
+        that a limit has ended early logs none: the run may be resumed within it.
         """
         self.log_dict(metrics := self.counts.compute(), logger=False, sync_dist=True, reduce_fx="max")
         for logger in self.loggers if self.trainer.is_last_batch else ():
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
-        """Count from zero."""
-        for metric in (self.loss, self.confusion, self.best_temperature, self.raw_error, self.calibration_error):
-            metric.reset()
+        """Reset the metrics here, not at the epoch's end: the confusion matrix is read after it."""
+        for module in self.children():
+            if isinstance(module, Metric):
+                module.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch) -> Tensor:
-        """Count what is read as what, and return the logits (B, 10)."""
+        """Update the metrics, and return the logits (B, K)."""
         logits, labels = self._evaluate(batch)
-        self.best_temperature.update(logits, labels)
+        self.temperature_scaling.update(logits, labels)
         return logits
 
     def test_step(self, batch: Batch) -> Tensor:
-        """Count what is read as what, and how surely, and return the logits (B, 10)."""
+        """Update the metrics, with the calibration errors, and return the logits (B, K)."""
         logits, labels = self._evaluate(batch)
-        self.raw_error.update(logits.softmax(dim=1), labels)
-        self.calibration_error.update(calibrated(logits, self.temperature), labels)
+        self.uncalibrated_error.update(logits.softmax(dim=1), labels)
+        self.calibration_error.update(calibrated_softmax(logits, self.temperature), labels)
         return logits
 
     def _evaluate(self, batch: Batch) -> Batch:
@@ -169,51 +142,45 @@ class DigitClassifier(LightningModule):
         return logits, labels
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint, and find its temperature."""
-        temperature = self.best_temperature.compute()
+        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint, and fit the temperature."""
+        temperature = self.temperature_scaling.compute()
         if temperature.isfinite() and not self.trainer.sanity_checking:
             self.temperature.copy_(temperature)
         self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/loss` and `test/accuracy`; the calibration errors are for who asks the Trainer."""
+        """Log `test/loss` and `test/accuracy`; the calibration errors stay in the Trainer's `callback_metrics`."""
         self._log_evaluation("test")
-        errors = {"calibration_error_before": self.raw_error, "calibration_error": self.calibration_error}
+        errors = {"calibration_error_before": self.uncalibrated_error, "calibration_error": self.calibration_error}
         computed = {f"test/{name}": metric.compute() for name, metric in errors.items()}
         self.log_dict(computed, logger=False, sync_dist=True, reduce_fx="max")
 
     def _log_evaluation(self, stage: str) -> None:
-        counts = self.confusion.compute()  # of all processes; each logs the same, of which a mean might differ
-        accuracy = counts.diagonal().sum() / counts.sum()
-        self.log(f"{stage}/loss", self.loss.compute(), sync_dist=True, reduce_fx="max")
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True, reduce_fx="max")
+        counts = self.confusion.compute()  # over all processes
+        metrics = {"loss": self.loss.compute(), "accuracy": counts.diagonal().sum() / counts.sum()}
+        for name, value in metrics.items():
+            # All processes have the same value; their mean might differ from it by rounding.
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the counts of all processes, the temperature, which weight averaging would average, the precision."""
+        """Save the metrics of all processes, the precision, and the temperature: weight averaging would average it."""
         checkpoint["precision"] = self.trainer.precision
-        for state in _states(checkpoint):
-            self.counts.gather(state, "counts.")
+        self.counts.gather(checkpoint, "counts.")
         checkpoint["state_dict"]["temperature"] = self.temperature.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with this process's share of them."""
-        for state in _states(checkpoint):
-            self.counts.share(state, "counts.", self.global_rank)
+        """Take this process's part of the metrics."""
+        self.counts.scatter(checkpoint, "counts.", self.global_rank)
 
     def predict_step(self, batch: Batch) -> Tensor:
-        """Return probabilities (B, 10), calibrated where there was a validation."""
+        """Return probabilities (B, K), calibrated if there was a validation."""
         pixels, _ = batch
-        return calibrated(self(pixels).float(), self.temperature)  # also where logits are in half precision
+        return calibrated_softmax(self(pixels).float(), self.temperature)  # float: logits may be in half precision
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return Adam over all parameters, with the schedule of its rate, step by step."""
+        """Return Adam over all parameters, with the schedule of its learning rate, which changes each step."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, foreach=True)
         if self.schedule == "constant":
             return optimizer
         cycle = one_cycle(optimizer, self.learning_rate, self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
-
-
-def _states(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the weights in a checkpoint; with Lightning's WeightAveraging, the averaged ones and those in training."""
-    return [checkpoint[name] for name in ("state_dict", "current_model_state") if name in checkpoint]

@@ -13,9 +13,17 @@ from io import TextIOWrapper
 from signal import SIG_IGN
 from time import sleep
 
-from mnist_lit.memory import keep_freed_memory
-from mnist_lit.signals import Stopped, end_now, follow_parent, handle_signals, is_follower, set_handler, stop_now
-from mnist_lit.usage import UsageError, nearest, printable
+from mnist_lit.system.errors import UsageError, printable, suggest
+from mnist_lit.system.memory import keep_freed_memory
+from mnist_lit.system.signals import (
+    Stopped,
+    exit_at_once,
+    handle_signals,
+    is_child_process,
+    raise_stopped,
+    set_handler,
+    watch_parent,
+)
 
 __all__ = ["main"]
 
@@ -59,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     while Python shuts down. With `argv` the handlers of signals are afterwards as before.
     """
     if argv is None:
-        set_handler(end_now)
-        if is_follower():
-            follow_parent()
+        set_handler(exit_at_once)
+        if is_child_process():
+            watch_parent()
         return _run(sys.argv[1:])
-    with handle_signals(stop_now):
+    with handle_signals(raise_stopped):
         return _run(argv)
 
 
@@ -79,7 +87,7 @@ def _run(given: Sequence[str]) -> int:
             return 0
         if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
             return 0  # the first process tells it; a failure here would have Lightning kill that one
-        if is_follower():
+        if is_child_process():
             sleep(10)  # where the first process fails too, or has ended, this one ends now, without a word
         if "--traceback" in given:
             raise
@@ -101,18 +109,18 @@ def _dispatch(arguments: Sequence[str]) -> None:
         return
     name, *flags = arguments
     if name not in COMMANDS:
-        raise UsageError(f"no command {name}{nearest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
+        raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
     keep_freed_memory()
-    run = getattr(import_module(f"mnist_lit.{COMMANDS[name]}"), name)  # now: help does not wait for torch
+    run = getattr(import_module(f"mnist_lit.commands.{COMMANDS[name]}"), name)  # now: help does not wait for torch
     _prepare_output()
-    set_handler(stop_now)
+    set_handler(raise_stopped)
     run(flags)
 
 
 def _fail(message: str, code: int) -> int:
-    from mnist_lit.mirrors import without_password
+    from mnist_lit.datasets.mirrors import redact_credentials
 
-    line = printable(without_password(" ".join(message.split())))
+    line = printable(redact_credentials(" ".join(message.split())))
     print(f"error: {line if len(line) <= LONGEST else f'{line[:LONGEST]} …'}", file=sys.stderr)
     return code
 

@@ -6,32 +6,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CNN", "DIGITS", "SIDE", "Batch"]
+from mnist_lit.datasets.catalog import MNIST
 
-SIDE = 28  # pixels
-DIGITS = 10
-MOST = 100_000_000
-"""Weights and features of one image: a gigabyte or two in training. A checkpoint may ask for any number of them."""
-Batch = tuple[Tensor, Tensor]
-"""Pixels uint8 (B, 1, 28, 28), 0-255, and labels int64 (B,), 0-9."""
+__all__ = ["CNN"]
+
+MAX_ELEMENTS = 100_000_000
+"""Parameters and activations of one image: 1 to 2 GB in training. A damaged checkpoint may ask for any number."""
 
 
 def conv_block(
     inputs: int, outputs: int, *, convolutions: int, kernel_size: int, padding: int, pooling: int, batch_norm: bool
 ) -> nn.Sequential:
-    """Convolutions, each with ReLU, the last one with max-pooling.
+    """Return convolutions, each with ReLU; max pooling follows the last one. The arguments are those of `CNN`.
 
-    Pooling comes before ReLU: the result is the same, since a maximum commutes with any function that never falls, and
-    ReLU has a quarter of the work. Before batch normalisation it is another network, as good and faster.
-
-    Args:
-        inputs: channels that come in.
-        outputs: channels of each convolution.
-        convolutions: how many there are.
-        kernel_size: side of their filters.
-        padding: zeros around what comes into each of them.
-        pooling: side of the squares of which the maximum is taken; 1 takes none.
-        batch_norm: whether batches are normalised before each ReLU (Ioffe & Szegedy 2015, arXiv:1502.03167).
+    Pooling comes before ReLU: the result is the same, since max and ReLU commute, and ReLU has a quarter of the work.
+    Before batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) it is another network, as accurate and faster.
     """
     layers: list[nn.Module] = []
     for number in range(convolutions):
@@ -46,23 +35,24 @@ def conv_block(
 
 
 class CNN(nn.Sequential):
-    """Convolution blocks `layer1`, `layer2`, … and one linear layer `fc`, whose weight starts Xavier-uniform.
+    """Convolution blocks `layer1`, `layer2`, … and a linear layer `fc` with Xavier-uniform weight.
 
     The default is the blog's network, with its parameter names and, for the same seed, its initial weights.
 
     Args:
-        channels: filters of each block.
-        convolutions: how many convolutions each block has; by default one.
-        kernel_sizes: side of the filters in each block, in pixels; by default 3.
-        padding: zeros around what comes into the convolutions of each block, in pixels; by default as many as keep the
-            side.
-        pooling: side of the squares that each block ends with the maximum of, 1 for none; by default 2, which halves
-            the side.
-        batch_norm: whether batches are normalised after each convolution.
-        dropout: share of the last features that training leaves out at random (Srivastava et al. 2014).
+        channels: filters of each convolution block.
+        convolutions: convolutions of each block; by default 1.
+        kernel_sizes: kernel size of each block, in pixels; by default 3.
+        padding: padding of each block's convolutions, in pixels; by default half the kernel size, which keeps the size
+            of the image.
+        pooling: max-pooling window of each block, in pixels; 1: none; by default 2.
+        batch_norm: whether to use batch normalisation after each convolution.
+        dropout: dropout probability before the linear layer (Srivastava et al. 2014).
+        shape: of an image, (C, H, W).
+        classes: number of classes, K.
 
     Raises:
-        ValueError: if a setting is out of range, or the blocks leave nothing of an image.
+        ValueError: if a setting is out of range, or pooling leaves no pixel of an image.
 
     >>> CNN()(torch.zeros(5, 1, 28, 28, dtype=torch.uint8)).shape
     torch.Size([5, 10])
@@ -80,6 +70,8 @@ class CNN(nn.Sequential):
         pooling: Sequence[int] | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        shape: Sequence[int] = MNIST.shape,
+        classes: int = len(MNIST.classes),
     ) -> None:
         kernel_sizes = kernel_sizes or [3] * len(channels)
         by_block = {
@@ -97,59 +89,37 @@ class CNN(nn.Sequential):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
 
-        side, inputs, numbers = SIDE, 1, 0
+        inputs, *sides = shape
+        elements = 0
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, (outputs, number, size, zeros, square) in enumerate(zip(*by_block.values(), strict=True), start=1):
-            broadest = max(side, side + number * (2 * zeros + 1 - size))
-            side = (side + number * (2 * zeros + 1 - size)) // square
-            if side < 1:
-                raise ValueError(f"channels {list(channels)}: block {i} leaves nothing of {SIDE} pixels")
-            # Those of the linear layer are counted too, and 100,000 for what a layer is apart from its weights.
-            numbers += number * (outputs * (max(inputs, outputs) * size**2 + DIGITS * broadest**2) + 100_000)
-            if numbers > MOST:
-                raise ValueError(f"channels {list(channels)}: block {i} is too large: some {numbers:.0e} numbers")
-            block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": square}
+        for i, (outputs, number, size, zeros, window) in enumerate(zip(*by_block.values(), strict=True), start=1):
+            convolved = [side + number * (2 * zeros + 1 - size) for side in sides]
+            largest = max(*sides, *convolved)
+            sides = [side // window for side in convolved]
+            if min(sides) < 1:
+                raise ValueError(f"channels {list(channels)}: block {i} leaves no pixel of {shape[1]}×{shape[2]}")
+            # With the weights of the linear layer, and 100,000 for the overhead of each layer.
+            elements += number * (outputs * (max(inputs, outputs) * size**2 + classes * largest**2) + 100_000)
+            if elements > MAX_ELEMENTS:
+                raise ValueError(f"channels {list(channels)}: block {i} is too large: some {elements:.0e} numbers")
+            block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": window}
             blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm)
             inputs = outputs
         blocks["flatten"] = nn.Flatten()
         if dropout:
             blocks["dropout"] = nn.Dropout(dropout)
-        blocks["fc"] = nn.Linear(inputs * side * side, DIGITS)
+        blocks["fc"] = nn.Linear(inputs * sides[0] * sides[1], classes)
         super().__init__(blocks)
         nn.init.xavier_uniform_(self.fc.weight)
-        # The layout that CPU convolutions and pooling are fastest in: 1.6 times the default layout's steps a second.
+        # The fastest layout for convolutions and pooling on a CPU: 1.6 times the steps per second of the default one.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels 0-255 of any dtype, (N, 1, 28, 28), to logits (N, 10).
+        """Map pixels 0-255 of any dtype, (N, C, H, W), to logits (N, K).
 
-        Scaling to 0-1 is part of the network, so that training, testing, prediction and export cannot disagree on it.
+        The network itself scales them to 0-1, so that training, testing, prediction and export cannot disagree.
         """
-        logits: Tensor = self.fc(self.features(pixels))  # (N, 10)
-        return logits
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Map pixels, as `forward` takes them, to what the linear layer weighs, (N, 3136)."""
         x = pixels.to(self.fc.weight.dtype) / 255  # (N, 1, 28, 28), 0-1
-        for layer in list(self)[:-1]:
-            x = layer(x)  # (N, 32, 14, 14), (N, 64, 7, 7), (N, 3136)
+        for layer in self:
+            x = layer(x)  # (N, 32, 14, 14), (N, 64, 7, 7), (N, 3136), (N, 10)
         return x
-
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes that one digit takes on its way through the layers, where they change."""
-        training = self.training
-        shapes: list[tuple[int, ...]] = [(1, SIDE, SIDE)]
-
-        def note(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if (shape := tuple(output.shape[1:])) != shapes[-1]:
-                shapes.append(shape)
-
-        hooks = [layer.register_forward_hook(note) for layer in self.modules() if not isinstance(layer, nn.Sequential)]
-        try:
-            with torch.no_grad():
-                self.eval()(torch.zeros(1, *shapes[0], device=self.fc.weight.device))
-        finally:
-            self.train(training)
-            for hook in hooks:
-                hook.remove()
-        return shapes

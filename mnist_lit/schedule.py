@@ -1,4 +1,4 @@
-"""How the learning rate goes, step by step."""
+"""Learning rate schedules."""
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
@@ -8,18 +8,18 @@ __all__ = ["one_cycle"]
 
 
 def one_cycle(optimizer: Optimizer, learning_rate: float, trainer: Trainer) -> OneCycleLR:
-    """Return a schedule from a 25th of `learning_rate` up to it and down to nothing, over all steps of a training.
+    """Return a schedule from `learning_rate` / 25 up to `learning_rate` and down to 0 over all training steps.
 
     Raises:
-        ValueError: if the Trainer has no end, or no data module to count an epoch's batches.
+        ValueError: if the Trainer has no last step, or no data module.
     """
     return OneCycleLR(optimizer, learning_rate, total_steps=_total_steps(trainer), cycle_momentum=False)
 
 
 def _total_steps(trainer: Trainer) -> int:
-    """Return how many steps the optimizer will take.
+    """Return the number of optimizer steps.
 
-    Not the Trainer's `estimated_stepping_batches`, which would load the data too early for a run that is resumed.
+    Not `trainer.estimated_stepping_batches`: it builds the loader before its state is restored (Lightning issue 20550).
     """
     epochs = trainer.max_epochs
     if epochs is None or epochs == -1:

@@ -16,9 +16,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from mnist_lit import DigitClassifier, cli, idx
-from mnist_lit.datasets import DATASETS
-from mnist_lit.runs import Run
+from mnist_lit import DigitClassifier, cli
+from mnist_lit.datasets.catalog import DATASETS
+from mnist_lit.runs.folders import Run
 
 FLAGS = [
     "--trainer.accelerator=cpu",
@@ -78,7 +78,7 @@ def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real files, once for all tests."""
     folder = tmp_path_factory.mktemp("data")
-    idx.fetch(MNIST, folder)
+    MNIST.fetch(folder)
     return folder
 
 

@@ -7,8 +7,8 @@ from conftest import RUN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from mnist_lit.checkpoints import read_checkpoint
-from mnist_lit.runs import Run
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
 
 __all__ = ["differences", "outcome"]
 
@@ -27,7 +27,7 @@ def differences(first: Any, second: Any, at: str = "") -> list[str]:
 
 def outcome(run: Run = RUN) -> dict[str, Any]:
     """Return all that a run came to, but for the time that it took."""
-    content = {path.name: read_checkpoint(path) for path in sorted(run.checkpoints.glob("*.ckpt"))}
+    content = {path.name: Checkpoint.read(path).content for path in sorted(run.checkpoints.glob("*.ckpt"))}
     for checkpoint in content.values():
         del checkpoint["callbacks"]["Limits"]
         # Lightning's count of the batches of a validation that is over, which nothing reads.

@@ -9,7 +9,7 @@ from threading import Thread
 
 __all__ = ["Server", "serving"]
 
-SHIPPED = Path(__file__).parent.parent / "mnist_lit" / "mnist"
+SHIPPED = Path(__file__).parent.parent / "mnist_lit" / "datasets" / "mnist"
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -34,8 +34,7 @@ from conftest import MNIST, RUN, TRAIN, callback
 from outcomes import differences, outcome
 from server import serving
 
-from mnist_lit import idx
-from mnist_lit.runs import Run
+from mnist_lit.runs.folders import Run
 
 DOCS = TRAIN.parent / "docs" / "reliability.md"
 BASE = [
@@ -344,7 +343,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves that go on in a second file
     root = Path(tempfile.mkdtemp(prefix="soak-"))
-    idx.fetch(MNIST, data := root / "data")
+    MNIST.fetch(data := root / "data")
     runs = (0, given.kills) if given.only is None else (given.only, given.only + 1)  # one kill a run, or more
     cases = list(islice(plan(given.seed), *runs))
     tried: Counter[tuple[str, str]] = Counter()

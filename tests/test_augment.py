@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from mnist_lit.augment import warp
-from mnist_lit.model import SIDE
+from mnist_lit.augment import Augmentation
 
+SIDE = 28
 IMAGES = 200
 MIDDLE = (SIDE - 1) / 2
 INNER = slice(9, 19)  # where no pixel comes from outside of the image
@@ -20,7 +20,7 @@ def sources(**amounts: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     place = torch.arange(SIDE, dtype=torch.float32) - MIDDLE
     across, down = place.expand(SIDE, SIDE), place.expand(SIDE, SIDE).T
     found = [
-        warp(image.expand(IMAGES, 1, SIDE, SIDE) + 100, **amounts, generator=Generator().manual_seed(0))[:, 0] - 100
+        Augmentation(SIDE, **amounts)(image.expand(IMAGES, 1, SIDE, SIDE) + 100, Generator().manual_seed(0))[:, 0] - 100
         for image in (across, down)
     ]
     x, y, across, down = (image[..., INNER, INNER] for image in (*found, across, down))
@@ -37,7 +37,7 @@ def assert_both_ways(amounts: Tensor, most: float) -> None:
 
 def test_nothing_is_changed_unless_asked_for() -> None:
     pixels = torch.randint(256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
-    same = warp(pixels)
+    same = Augmentation(SIDE)(pixels)
     assert same.dtype == torch.float32
     assert torch.allclose(same, pixels.float(), atol=0.02)
 
@@ -88,7 +88,7 @@ def test_what_is_drawn_follows_the_generator_only() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     amounts = {"rotation": 10.0, "shift": 2.0, "scaling": 0.1, "shear": 0.1, "elastic": 0.5}
-    first, again, other = (warp(pixels, **amounts, generator=Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, again, other = (Augmentation(SIDE, **amounts)(pixels, Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)

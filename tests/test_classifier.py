@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from mnist_lit import CNN, DigitClassifier, MNISTDataModule, idx
+from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 
 
 def test_a_notebook_needs_only_a_stock_trainer(data_dir: Path, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_accuracy_and_loss_are_those_of_all_images_also_with_a_smaller_last_batc
     classifier = DigitClassifier(channels=[4])
     [tested] = stock_trainer(tmp_path).test(classifier, data)
 
-    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    pixels, labels = MNIST.read(data_dir, train=False)
     with torch.no_grad():
         logits = classifier(pixels)
     assert tested["test/accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
@@ -74,7 +74,7 @@ def test_the_training_loss_is_the_batchs_mean_cross_entropy(data_dir: Path, tmp_
 
 
 def test_predictions_are_probabilities(data_dir: Path) -> None:
-    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    pixels, labels = MNIST.read(data_dir, train=False)
     classifier = DigitClassifier(channels=[4])
     probabilities = classifier.predict_step((pixels[:7], labels[:7]))
     assert probabilities.shape == (7, 10)
@@ -100,7 +100,7 @@ def test_label_smoothing_out_of_range_is_refused(value: float) -> None:
 
 
 def test_training_smooths_labels_and_evaluation_does_not(data_dir: Path) -> None:
-    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    pixels, labels = MNIST.read(data_dir, train=False)
     batch = pixels[:100], labels[:100]
     classifier = DigitClassifier(channels=[4], label_smoothing=0.5)
     logits = classifier(batch[0])
@@ -123,11 +123,11 @@ def test_validation_finds_the_temperature_and_the_test_tells_what_it_brings(data
     assert losses[1] == min(losses)
 
     stock.test(classifier, data)
-    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    pixels, labels = MNIST.read(data_dir, train=False)
     with torch.no_grad():
         logits = classifier(pixels)
     for given, metric in (
-        (logits, classifier.raw_error),
+        (logits, classifier.uncalibrated_error),
         (logits / classifier.temperature, classifier.calibration_error),
     ):
         sure, read = given.softmax(dim=1).max(dim=1)
@@ -137,17 +137,6 @@ def test_validation_finds_the_temperature_and_the_test_tells_what_it_brings(data
             for i in bins.unique()
         ]
         assert float(metric.compute()) == pytest.approx(sum(shares) / len(labels), abs=1e-5)
-
-
-def test_weights_of_a_time_without_temperatures_are_taken_as_they_are() -> None:
-    classifier = DigitClassifier(channels=[4])
-    state = classifier.state_dict()
-    del state["temperature"]
-    other = DigitClassifier(channels=[4])
-    other.temperature.fill_(3)
-    other.load_state_dict(state)
-    assert other.temperature == 1
-    assert torch.equal(other.network.fc.weight, classifier.network.fc.weight)
 
 
 def test_a_loss_that_is_not_a_number_is_not_left_out(data_dir: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def fit(flags):
         raise ValueError("refused")
 
 atexit.register(end)
-sys.modules["mnist_lit.fit"] = module = ModuleType("fit")
+sys.modules["mnist_lit.commands.fit"] = module = ModuleType("fit")
 module.fit = fit
 sys.exit(cli.main())
 """
@@ -204,7 +204,7 @@ if sys.argv.pop() == "import":
     module.find_spec = fit
     sys.meta_path.insert(0, module)
 else:
-    sys.modules["mnist_lit.fit"] = module
+    sys.modules["mnist_lit.commands.fit"] = module
     module.fit = fit
 sys.exit(cli.main())
 """

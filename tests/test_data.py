@@ -11,11 +11,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit import DigitClassifier, idx
-from mnist_lit.batches import as_fetched
+from mnist_lit import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.model import Batch
-from mnist_lit.order import split
+from mnist_lit.datasets.loading import Batch, identity_collate
+from mnist_lit.datasets.sampling import split
 
 
 def module(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_000) -> MNISTDataModule:
@@ -51,11 +50,11 @@ def test_an_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> Non
 
 
 def test_the_sets_are_the_files_images_divided_by_the_split(data_dir: Path) -> None:
-    pixels, labels = idx.read(MNIST, data_dir, train=True)
+    pixels, labels = MNIST.read(data_dir, train=True)
     train, val = split(labels, 5_000, seed=0)
     data = module(data_dir, "fit")
     for subset, indices in [(data.train_set, train), (data.val_set, val)]:
-        [(images, digits)] = DataLoader(subset, batch_size=len(indices), collate_fn=as_fetched)
+        [(images, digits)] = DataLoader(subset, batch_size=len(indices), collate_fn=identity_collate)
         assert torch.equal(images, pixels[indices])
         assert torch.equal(digits, labels[indices])
 
@@ -100,15 +99,11 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 
 
 def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
-    assert dict(MNISTDataModule(batch_size=50).hparams) == {
+    assert dict(MNISTDataModule(batch_size=50, rotation=5, data_dir="/mine", mirrors=["file:///mine"]).hparams) == {
         "batch_size": 50,
         "val_size": 5_000,
         "split_seed": 0,
-        "rotation": 0.0,
-        "shift": 0.0,
-        "scaling": 0.0,
-        "shear": 0.0,
-        "elastic": 0.0,
+        "rotation": 5,
         "dataset": "MNIST",
     }
 

@@ -11,12 +11,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from mnist_lit import idx
 from mnist_lit.model import CNN
+from mnist_lit.training.inspection import layer_shapes
+
+
+def shapes(network: CNN) -> list[tuple[int, ...]]:
+    return layer_shapes(network, MNIST.shape)
 
 
 def test_the_blogs_state_dict_gives_the_blogs_logits_and_gradients(data_dir: Path) -> None:
-    pixels, labels = idx.read(MNIST, data_dir, train=False)
+    pixels, labels = MNIST.read(data_dir, train=False)
     pixels, labels = pixels[:200], labels[:200]
     blog, ours = BlogCNN(), CNN()
     ours.load_state_dict(blog.state_dict())
@@ -41,7 +45,15 @@ def test_the_same_seed_gives_the_blogs_initial_weights() -> None:
 
 
 def test_a_digit_takes_the_shapes_that_the_blog_walks_through() -> None:
-    assert CNN().shapes() == [(1, 28, 28), (32, 28, 28), (32, 14, 14), (64, 14, 14), (64, 7, 7), (3136,), (10,)]
+    assert shapes(CNN()) == [
+        (1, 28, 28),
+        (32, 28, 28),
+        (32, 14, 14),
+        (64, 14, 14),
+        (64, 7, 7),
+        (3136,),
+        (10,),
+    ]
 
 
 def test_whole_and_float_pixels_give_the_same_logits() -> None:
@@ -52,18 +64,23 @@ def test_whole_and_float_pixels_give_the_same_logits() -> None:
 
 @pytest.mark.parametrize(("channels", "features"), [([5], 5 * 14 * 14), ([4, 6, 8], 8 * 3 * 3), ([1, 2, 3, 4], 4)])
 def test_other_numbers_of_blocks_fit_the_linear_layer(channels: list[int], features: int) -> None:
-    assert CNN(channels).shapes()[-2:] == [(features,), (10,)]
+    assert shapes(CNN(channels))[-2:] == [(features,), (10,)]
 
 
 def test_convolutions_that_are_not_padded_work_on_whole_patches() -> None:
     network = CNN([16, 48, 96], kernel_sizes=[5, 3, 3], padding=[0, 0, 0], pooling=[2, 2, 1])
-    assert network.shapes() == [
+    assert shapes(network) == [
         *[(1, 28, 28), (16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,), (10,)]
     ]
 
 
 def test_filters_of_any_odd_size_keep_the_side_by_default() -> None:
-    assert CNN([2, 3], kernel_sizes=[5, 7]).shapes()[1:5] == [(2, 28, 28), (2, 14, 14), (3, 14, 14), (3, 7, 7)]
+    assert shapes(CNN([2, 3], kernel_sizes=[5, 7]))[1:5] == [
+        (2, 28, 28),
+        (2, 14, 14),
+        (3, 14, 14),
+        (3, 7, 7),
+    ]
 
 
 def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_side() -> None:
@@ -71,7 +88,7 @@ def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_s
     kinds = [[type(layer).__name__ for layer in block.children()] for block in list(network)[:2]]
     assert kinds[0] == ["Conv2d", "MaxPool2d", "ReLU"]
     assert kinds[1] == ["Conv2d", "ReLU", "Conv2d", "ReLU", "Conv2d", "MaxPool2d", "ReLU"]
-    assert network.shapes()[-2:] == [(6 * 7 * 7,), (10,)]
+    assert shapes(network)[-2:] == [(6 * 7 * 7,), (10,)]
 
 
 def test_batches_are_normalised_after_each_convolution_which_then_needs_no_bias() -> None:
@@ -91,7 +108,7 @@ def test_dropout_leaves_features_out_in_training_only() -> None:
 def test_the_shapes_are_found_without_a_trace() -> None:
     network = CNN([4], batch_norm=True, dropout=0.5)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.shapes()
+    shapes(network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
 
@@ -102,13 +119,13 @@ def test_the_shapes_are_found_without_a_trace() -> None:
         ({"channels": []}, r"channels must be one or more numbers, got \[\]"),
         ({"channels": [0]}, r"channels must be 1 numbers, one for each block, of at least 1, got \[0\]"),
         ({"channels": [8, -1]}, "channels must be 2 numbers, one for each block, of at least 1"),
-        ({"channels": [1, 2, 3, 4, 5]}, r"channels \[1, 2, 3, 4, 5\]: block 5 leaves nothing of 28 pixels"),
+        ({"channels": [1, 2, 3, 4, 5]}, r"channels \[1, 2, 3, 4, 5\]: block 5 leaves no pixel of 28×28"),
         ({"convolutions": [1]}, "convolutions must be 2 numbers"),
         ({"convolutions": [1, 0]}, "convolutions must be 2 numbers, one for each block, of at least 1"),
         ({"kernel_sizes": [3, 0]}, "kernel_sizes must be 2 numbers, one for each block, of at least 1"),
         ({"padding": [-1, 0]}, "padding must be 2 numbers, one for each block, of at least 0"),
         ({"pooling": [2, 2, 2]}, "pooling must be 2 numbers, one for each block"),
-        ({"kernel_sizes": [3, 15], "padding": [1, 0]}, "block 2 leaves nothing of 28 pixels"),
+        ({"kernel_sizes": [3, 15], "padding": [1, 0]}, "block 2 leaves no pixel of 28×28"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
     ],
 )

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mnist_lit.board import Board
-from mnist_lit.checkpoints import read_checkpoint
-from mnist_lit.runs import Run
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
+from mnist_lit.training.tensorboard import TensorBoardCallback
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_four_batches_of_25_accumulated_are_one_of_100(command: Command) -> None
     quarters = ["--data.batch_size=25", "--trainer.accumulate_grad_batches=4", "--trainer.limit_train_batches=80"]
     assert command("fit", *SHORT, *quarters)[0] == 0
     one, other = (
-        read_checkpoint(run.checkpoints / "last.ckpt") for run in (RUN, Run(RUN.folder.with_name("version_1")))
+        Checkpoint.read(run.checkpoints / "last.ckpt").content for run in (RUN, Run(RUN.folder.with_name("version_1")))
     )
     assert one["global_step"] == other["global_step"] == 40
     for name in [name for name in one["state_dict"] if name.startswith("network.")]:
@@ -81,7 +81,8 @@ def test_no_float64_is_needed_on_the_device_of_the_training(command: Command, mo
         with pytest.raises(TypeError, match="makes float64"), NoFloat64(monkeypatch):
             convert(torch.ones(1))
     augmented = ["--data.rotation=5", "--data.elastic=1", "--model.schedule=one_cycle", "--model.batch_norm=true"]
-    monkeypatch.setattr(Board, "on_fit_end", Callback.on_fit_end)  # traces a copy on the CPU, which the mode disturbs
+    # The graph is traced on a copy on the CPU, which the mode disturbs.
+    monkeypatch.setattr(TensorBoardCallback, "on_fit_end", Callback.on_fit_end)
     with NoFloat64(monkeypatch):
         for name, *flags in (["fit", *SHORT, *augmented], ["validate"], ["test"], ["predict"]):
             assert command(name, *flags)[::2] == (0, "")

@@ -26,18 +26,18 @@ import yaml
 from conftest import MNIST, Command, posix, stock_trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonargparse import ArgumentParser
 from PIL import Image
 from server import SHIPPED
 
-from mnist_lit import DigitClassifier, MNISTDataModule, idx
-from mnist_lit import fit as fitting
-from mnist_lit.checkpoints import read_checkpoint
-from mnist_lit.images import open_image
-from mnist_lit.ink import as_mnist
-from mnist_lit.settings import build_parser, instantiate
-from mnist_lit.start import Start
-from mnist_lit.trainer import build_trainer
+from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit.commands import fit as fitting
+from mnist_lit.commands.resume import Start
+from mnist_lit.commands.settings import build_parser, instantiate
+from mnist_lit.datasets import idx
+from mnist_lit.photos.images import open_image
+from mnist_lit.photos.preprocess import as_mnist
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.training.trainer import build_trainer
 
 pytestmark = posix  # an alarm ends what takes too long
 TIMES = int(os.environ.get("EXAMPLES", "1"))
@@ -121,7 +121,7 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 # The files of a data set
 
-LABELS = MNIST.test[1]
+LABELS = MNIST.idx_files[3]
 PUBLISHED = (SHIPPED / f"{LABELS.name}.gz").read_bytes()
 
 
@@ -162,7 +162,7 @@ def make(path: Path, what: Any) -> None:
 @examples(2)
 @given(
     st.dictionaries(
-        st.sampled_from([f"{file.name}{end}" for file in MNIST.test for end in ("", ".gz")]),
+        st.sampled_from([f"{file.name}{end}" for file in MNIST.idx_files[2:] for end in ("", ".gz")]),
         st.one_of(mutated([PUBLISHED]), st.sampled_from(["folder", "pipe", "link", "device"])),
         min_size=2,
     )
@@ -176,11 +176,11 @@ def test_whatever_is_in_the_data_folder_the_data_are_right_or_one_line_names_it(
         make(raw / name, what)
     with watched():
         try:
-            idx.fetch(MNIST, raw.parent.parent)
+            MNIST.fetch(raw.parent.parent)
         except OSError as error:
             named = str(raw) in str(error)
         else:
-            named = len(idx.read(MNIST, raw.parent.parent, train=False)[1]) == 10_000
+            named = len(MNIST.read(raw.parent.parent, train=False)[1]) == 10_000
     assert named
 
 
@@ -210,7 +210,7 @@ def read_any(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with watched():
         try:
-            right = all(value.isfinite().all() for value in read_checkpoint(path)["state_dict"].values())
+            right = all(value.isfinite().all() for value in Checkpoint.read(path).content["state_dict"].values())
         except ValueError as error:
             right = str(error).startswith(str(path))
     assert right
@@ -265,8 +265,8 @@ def test_a_checkpoint_with_any_settings_is_used_or_refused(
         names = st.one_of(st.sampled_from(sorted(content[group])), st.text(max_size=5))
         content[group] |= data.draw(st.dictionaries(names, st.one_of(VALUES, st.lists(NUMBERS)), max_size=2))
     torch.save(content, "any.ckpt")
-    monkeypatch.setattr("mnist_lit.evaluate.build_trainer", lambda _: Mock())
-    monkeypatch.setattr("mnist_lit.evaluate.report_test", lambda *_: None)
+    monkeypatch.setattr("mnist_lit.commands.restore.build_trainer", lambda _: Mock())
+    monkeypatch.setattr("mnist_lit.commands.evaluate.report_test", lambda *_: None)
     answer(command, "test", "--ckpt_path=any.ckpt")
 
 
@@ -317,10 +317,10 @@ def test_a_picture_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
 def untrained(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`fit` up to where it would begin to train."""
 
-    def train(parser: ArgumentParser, start: Start) -> None:
-        settings = instantiate(parser, start.config)
+    def train(start: Start) -> None:
+        settings = instantiate(start.parser, start.config)
         build_trainer(settings.trainer)
-        idx.fetch(MNIST, settings.data.data_dir, ["none"])
+        MNIST.fetch(settings.data.data_dir, ["none"])
 
     monkeypatch.setattr(fitting, "train", train)
     return command

@@ -6,7 +6,7 @@ import pytest
 from conftest import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_lit.runs import Run
+from mnist_lit.runs.folders import Run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FASHION = Path("/usr/share/datasets/fashion-mnist")

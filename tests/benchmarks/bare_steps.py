@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mnist_lit import CNN, MNISTDataModule
-from mnist_lit.memory import keep_freed_memory
+from mnist_lit.system.memory import keep_freed_memory
 
 
 def sgemm_peak(size: int = 1536, repeats: int = 8) -> float:

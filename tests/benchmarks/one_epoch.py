@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 
-from mnist_lit import idx
-from mnist_lit.datasets import DATASETS
+from mnist_lit.datasets.catalog import DATASETS
 
 
 def layers() -> Iterator[nn.Module]:
@@ -30,7 +29,7 @@ def layers() -> Iterator[nn.Module]:
 
 def load(*, train: bool) -> tuple[Tensor, Tensor]:
     """Return normalised pixels and labels."""
-    pixels, labels = idx.read(DATASETS["MNIST"], Path(sys.argv[1]), train=train)
+    pixels, labels = DATASETS["MNIST"].read(Path(sys.argv[1]), train=train)
     return (pixels / 255 - 0.1307) / 0.3081, labels
 
 

@@ -9,7 +9,7 @@ from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
 
-from mnist_lit.results import wilson_interval
+from mnist_lit.runs.results import wilson_interval
 
 __all__ = ["FILES", "filled"]
 

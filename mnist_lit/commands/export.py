@@ -1,0 +1,140 @@
+"""Export a checkpoint to ONNX or torch.export: pixels in, calibrated probabilities out."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+from warnings import catch_warnings
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from mnist_lit import __version__
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.restore import Restored, restore
+from mnist_lit.metrics import calibrated_softmax
+from mnist_lit.system.errors import UsageError
+from mnist_lit.system.files import write_atomically
+
+__all__ = ["ExportedClassifier", "export"]
+
+MAX_BATCH = 10_000  # images
+TOLERANCE = 1e-4  # of a probability
+DYNAMIC_SHAPES = {"pixels": {0: Dim("N", min=1, max=MAX_BATCH)}}
+
+Classify = Callable[[Tensor], Tensor]
+
+
+class ExportedClassifier(nn.Module):
+    """The network and its calibration, without Lightning.
+
+    Args:
+        classifier: whose network and temperature are exported.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, classifier: DigitClassifier) -> None:
+        super().__init__()
+        self.network = classifier.network
+        self.register_buffer("temperature", classifier.temperature)
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels 0-255, white on black, (N, C, H, W), to probabilities (N, K)."""
+        return calibrated_softmax(self.network(pixels), self.temperature)
+
+
+def export(argv: Sequence[str]) -> None:
+    """Write a checkpoint as `.onnx` or `.pt2`, if it classifies all test images as the checkpoint does.
+
+    Raises:
+        UsageError: if the file's name ends otherwise, or ONNX is not installed.
+        ValueError: if the exported model classifies an image otherwise.
+    """
+    restored = restore("export", argv)
+    target = restored.output("model.onnx")
+    if target.suffix not in FORMATS:
+        raise UsageError(f"--output: {target} must end in {' or '.join(FORMATS)}")
+    data, model = restored.data, ExportedClassifier(restored.classifier.cpu())
+    example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
+    with catch_warnings(action="ignore"):  # the exporters', about their own code
+        content, classify = FORMATS[target.suffix](model, example, _metadata(restored))
+    data.prepare_data()
+    data.setup("predict")
+    pixels = data.test_set.pixels
+    difference = _largest_difference(classify, model, pixels)
+    write_atomically(target, content)
+    print(
+        f"{len(pixels):,} test images classified alike, probabilities differ by {difference:.1e} at most: {target}, "
+        f"{len(content) / 1e3:,.0f} kB"
+    )
+
+
+def _largest_difference(classify: Classify, model: ExportedClassifier, pixels: Tensor) -> float:
+    """Return the largest difference of a probability between the exported file and the checkpoint.
+
+    Raises:
+        ValueError: if it is too large, or an image gets another class.
+    """
+    largest = 0.0
+    with torch.inference_mode():
+        for batch in (pixels[:1], *torch.split(pixels, 1_000)):
+            found, expected = classify(batch), model(batch)
+            largest = max(largest, float((found - expected).abs().max()))
+            if not largest < TOLERANCE or (found.argmax(dim=1) != expected.argmax(dim=1)).any():
+                raise ValueError(f"the exported model classifies test images otherwise (by {largest:.1e}): not written")
+    return largest
+
+
+def _metadata(restored: Restored) -> dict[str, str]:
+    """Return the input, output and origin of the exported model."""
+    dataset, checkpoint = restored.data.dataset, restored.checkpoint
+    settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
+    shape = ", ".join(map(str, dataset.shape))
+    return {
+        "input": f"pixels: uint8 (N, {shape}), 0-255, white on black; N from 1 to {MAX_BATCH}",
+        "output": f"probabilities: float32 (N, {len(dataset.classes)})",
+        "classes": json.dumps(dataset.classes),
+        "dataset": dataset.name,
+        "mnist_lit": __version__,
+        "run": checkpoint.run.folder.as_posix() if checkpoint.run else "",
+        "checkpoint": checkpoint.path.name,
+        "settings": json.dumps(settings),
+    }
+
+
+def _to_onnx(model: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Classify]:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+        from onnx.helper import set_model_props
+    except ImportError as error:
+        raise UsageError(f"ONNX needs {error.name}: pip install -e '.[export]', or give --output FILE.pt2") from error
+    names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
+    exported = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)  # torch.onnx in 2.9 does otherwise
+    program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
+    assert program is not None  # noqa: S101  # it is, with dynamo
+    proto = program.model_proto
+    set_model_props(proto, metadata)
+    content = proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def classify(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["probabilities"], {"pixels": pixels.numpy()})[0])
+
+    return content, classify
+
+
+def _to_pt2(model: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Classify]:
+    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
+    file = BytesIO()
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
+
+
+FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2}

@@ -1,0 +1,74 @@
+"""A checkpoint with its model, data and Trainer: the start of every command that uses one."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from warnings import catch_warnings
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.settings import build_parser, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import find_checkpoint
+from mnist_lit.system.errors import UsageError
+from mnist_lit.training.trainer import build_trainer
+
+__all__ = ["Restored", "restore"]
+
+FULL_PRECISION = "32-true"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint with its model, data and Trainer; flags that are given win over its settings."""
+
+    checkpoint: Checkpoint
+    classifier: DigitClassifier
+    data: MNISTDataModule
+    trainer: Trainer
+    config: Namespace
+
+    def output(self, name: str) -> Path:
+        """Return the file to write: `--output`, or `name` in the run folder, or here if the checkpoint is in no run."""
+        run = self.checkpoint.run
+        return Path(self.config.output or (run.folder if run else Path()) / name)
+
+
+def restore(command: str, argv: Sequence[str]) -> Restored:
+    """Return the checkpoint that a command's flags ask for, ready for use.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        OSError, ValueError: if there is no such checkpoint, or it cannot be used.
+    """
+    parser = build_parser(command)
+    config = parse(parser, argv)
+    limit = f"limit_{'val' if command == 'validate' else command}_batches"
+    if config.trainer.get(limit) == 0:
+        raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
+    checkpoint = Checkpoint.read_newest(find_checkpoint(config.ckpt_path or "best", config.experiment))
+    defaults = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
+    set_checkpoint_defaults(parser, defaults, checkpoint.path)
+    settings = instantiate(parser, parse(parser, argv))
+    checkpoint.load_into(settings.model)
+    trainer = _build_trainer(settings.trainer, None if config.trainer.precision else checkpoint.precision)
+    if trainer.world_size > 1:
+        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
+    print(f"checkpoint {checkpoint.path}")
+    return Restored(checkpoint, settings.model, settings.data, trainer, settings)
+
+
+def _build_trainer(settings: Namespace, trained: str | None) -> Trainer:
+    """Return a Trainer of the precision `trained` or, if this machine does not have it, of full precision."""
+    if trained is None:
+        return build_trainer(settings)
+    with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning's, that it takes another one
+        if (trainer := build_trainer(settings)).precision == trained:
+            return trainer
+    trainer = build_trainer(vars(settings) | {"precision": FULL_PRECISION})
+    print(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
+    return trainer

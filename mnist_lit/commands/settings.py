@@ -1,0 +1,263 @@
+"""The flags and config files of a command."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
+from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import find_dataset
+from mnist_lit.system.errors import UsageError, explain_parser_error
+from mnist_lit.system.yaml_loader import load
+from mnist_lit.training.loggers import LOGGER_DEFAULTS
+
+__all__ = ["build_parser", "instantiate", "parse", "replace_values", "set_checkpoint_defaults"]
+
+# A config may name classes of Lightning and of this package; it imports nothing else.
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
+set_loader("yaml", load, (yaml.YAMLError,))
+
+# Some defaults of Lightning are enums, such as Timer's interval: a saved config contains their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
+
+FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
+TRAINER_DEFAULTS = {
+    "trainer.max_epochs": 15,
+    "trainer.devices": 1,  # more do not train this network faster
+    "trainer.enable_model_summary": False,  # the shapes of the layers are printed instead
+}
+BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
+LINKED = {
+    "shape": lambda dataset: list(find_dataset(dataset).shape),
+    "classes": lambda dataset: len(find_dataset(dataset).classes),
+}
+"""Settings of the model that follow from the data set, instead of flags."""
+COMMON = """\
+  --data.batch_size N      images of a batch (100)
+  --data.data_dir DIR      folder of the data files (data)
+  --trainer.accelerator A  cpu, gpu, mps … (auto)
+"""
+CHECKPOINT = """\
+  --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
+  --experiment NAME        look for the newest run in runs/NAME only
+"""
+SHORT_HELP = {
+    "fit": f"""\
+The flags that people change:
+  --config FILE            a config file with any of the flags below; repeatable, later ones win, flags win over all
+  --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
+  --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
+  --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
+  --seed N                 seed of the initial weights and the training order (777)
+  --model.channels LIST    filters of each convolution block ([32,64])
+  --model.learning_rate X  Adam's learning rate (0.001)
+  --data.val_size N        images held out for validation (5000)
+  --trainer.max_epochs N   epochs to train (15)
+{COMMON}
+""",
+    "search": f"""\
+The flags that people change:
+  --config FILE            the search space and what all trials have in common (configs/search.yaml)
+  --trials N               trials of the study in all (20); a larger number resumes a study
+  --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
+  --trainer.max_epochs N   epochs of a trial (15)
+{COMMON}
+""",
+    "predict": f"""\
+The flags that people change:
+  --images PATH [PATH …]   your own pictures of digits, files or folders (else the test set)
+  --save_seen DIR          save the preprocessed pictures, 28×28, that the network classifies
+  --output FILE            the CSV file (predictions.csv in the run folder)
+{CHECKPOINT}{COMMON}
+""",
+    "export": f"""\
+The flags that people change:
+  --output FILE            FILE.onnx or FILE.pt2 (model.onnx in the run folder)
+{CHECKPOINT}{COMMON}
+""",
+    "evaluate": f"""\
+The flags that people change:
+{CHECKPOINT}{COMMON}
+""",
+}
+"""The defaults in it are tested against the parser."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the short help as they are."""
+
+
+class Parser(ArgumentParser):
+    """A parser that gives loggers the defaults of a run, and reads config files as UTF-8 on every system.
+
+    jsonargparse parses the arguments of a nested class with a parser of the same type.
+    """
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the arguments of a class, as jsonargparse does."""
+        added = super().add_class_arguments(theclass, *args, **kwargs)
+        self.set_defaults(LOGGER_DEFAULTS.get(theclass, {}))
+        return added
+
+    def parse_path(self, path: str, **kwargs: Any) -> Namespace:
+        """Parse a config file in UTF-8; jsonargparse would use the encoding of the system.
+
+        Raises:
+            UsageError: if it is not UTF-8.
+        """
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not a text in UTF-8: save it as such") from error
+        with chdir(Path(path).parent):  # paths in a config file are relative to its folder
+            parsed: Namespace = self.parse_string(content, path, **kwargs)
+        return parsed
+
+
+def build_parser(command: str) -> ArgumentParser:
+    """Return the parser of a command."""
+    parser = Parser(
+        prog=f"python train.py {command}",
+        usage=f"python train.py {command} [flags]",
+        description=SHORT_HELP.get(command, SHORT_HELP["evaluate"]) + "All flags:",
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these flags")
+    if command in {"fit", "search"}:
+        _add_training_flags(parser, command)
+    else:
+        _add_checkpoint_flags(parser, command)
+    parser.add_class_arguments(DigitClassifier, "model")
+    parser.add_class_arguments(MNISTDataModule, "data")
+    for name, compute in LINKED.items():
+        parser.link_arguments("data.dataset", f"model.{name}", compute_fn=compute)
+    # The root directory is the run's folder. The limits are added below.
+    skipped = {"default_root_dir", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skipped, fail_untyped=False)
+    for name, stage in BATCH_LIMITS.items():
+        # 1 is one batch and 1.0 all of them, so int must be tried first. Lightning's Optional[Union[int, float]] may be
+        # float first, since typing caches the equal Optional[Union[float, int]] of other modules; `|` caches nothing.
+        kind = f"number (int) or fraction (float) of {stage} batches"
+        parser.add_argument(f"--{name}", type=int | float | None, help=kind)
+    parser.set_defaults(TRAINER_DEFAULTS)
+    return parser
+
+
+def _add_training_flags(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
+    if command == "search":
+        parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
+        parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
+    else:
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
+        parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
+    parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
+    parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
+
+
+def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
+    parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
+    for name in ("seed", "save_every", "init_from"):  # accepted, so that a run's config.yaml can be given
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    if command == "predict":
+        parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
+        parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
+        parser.add_argument("--save_seen", type=str | None, default=None, help="folder for the preprocessed pictures")
+    if command == "export":
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="FILE.onnx or FILE.pt2 (model.onnx in the run)"
+        )
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """Parse a command's flags. Those in config files come first, wherever `--config` stands: flags win over all.
+
+    Raises:
+        UsageError: naming the flag or key, its value, and the most similar flag if it is misspelt.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", action="append", default=[])
+    configs: list[str] = []
+    try:
+        given, flags = first.parse_known_args(argv)
+        configs = given.config
+        config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise UsageError(explain_parser_error(str(error), configs, known=parser.get_defaults().keys())) from error
+    except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
+        raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
+    for group in ("model", "data", "trainer"):
+        if not isinstance(config[group], Namespace) or set(config[group].keys()) == LINKED.keys():
+            raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
+    return config
+
+
+def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]], source: Path) -> None:
+    """Make the settings of a checkpoint, by group, the defaults: flags and config files win over them.
+
+    Raises:
+        ValueError: naming a setting that this version does not have, or whose value is of another type.
+    """
+    try:
+        parser.parse_object(settings)
+    except ArgumentError as error:
+        known = parser.get_defaults().keys()
+        reason = explain_parser_error(str(error), ["its settings"], known)
+        raise ValueError(f"{source} cannot be used: {reason}") from error
+    parser.set_defaults({f"{group}.{name}": value for group in settings for name, value in settings[group].items()})
+
+
+def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[str, Any]) -> Namespace:
+    """Return a copy of `config` with other values of some flags.
+
+    Raises:
+        UsageError: if a value is of another type than the flag's.
+    """
+    changed = config.clone()
+    for name, value in values.items():
+        changed[name] = value
+    try:
+        checked: Namespace = parser.parse_object(changed)
+    except ArgumentError as error:
+        raise UsageError(explain_parser_error(str(error), ["the space"], parser.get_defaults().keys())) from error
+    return checked
+
+
+def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """Return `config` with instances of the model, the data module and the classes that the Trainer is given.
+
+    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
+
+    Raises:
+        UsageError: if a value is out of range, or needs a package that is not installed.
+    """
+    try:
+        built: Namespace = parser.instantiate(config, instantiators=[(_postpone, Logger, True)])
+    except (ValueError, TypeError) as error:
+        raise UsageError(explain_parser_error(str(error), [], known=())) from error
+    return built
+
+
+def _postpone(kind: type, **arguments: Any) -> Any:
+    return partial(kind, **arguments)

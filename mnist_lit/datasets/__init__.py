@@ -1,0 +1,1 @@
+"""Image data sets: what they are, their files, and how they are sampled and loaded."""

@@ -1,0 +1,213 @@
+"""Data sets in MNIST's file format, IDX: verified at every start, downloaded where missing or damaged.
+
+The folders are torchvision's, `data_dir/<data set>/raw`, and files that torchvision has left there are used if they are
+right: compressed as published or, where the checksum of the content is known, extracted. No unverified byte is used.
+"""
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from gzip import GzipFile
+from hashlib import file_digest, md5
+from io import SEEK_END, BufferedIOBase, BytesIO
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from mnist_lit.datasets.mirrors import download
+from mnist_lit.system.files import write_atomically
+
+__all__ = ["IDXDataset", "IDXFile"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IDXFile:
+    """A file of a data set.
+
+    Args:
+        name: without `.gz`.
+        shape: of its tensor.
+        md5: checksum of the compressed file as published.
+        content_md5: checksum of the uncompressed content, if it is known.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    md5: str
+    content_md5: str | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """The size of the uncompressed file: a larger one is not read."""
+        return 4 + 4 * len(self.shape) + prod(self.shape)
+
+    def content(self, file: BufferedIOBase) -> bytearray | None:
+        """Return the uncompressed content of `file`, or None if it is not the published one.
+
+        Where the checksum of the content is known, a file compressed anew or not compressed is right too.
+        """
+        if file.seek(0, SEEK_END) > 2 * self.max_bytes:  # do not spend minutes on the checksum of gigabytes
+            return None
+        published = self._is_published(file)
+        content = self._decompress(file)
+        if published:
+            return content
+        if content is None:
+            file.seek(0)
+            content = bytearray(file.read(self.max_bytes + 1))
+        return content if _md5(BytesIO(content)) == self.content_md5 else None
+
+    def is_valid(self, file: BufferedIOBase) -> bool:
+        """Return whether `content` would return the published content; a file as published is not decompressed."""
+        return self._is_published(file) or self.content(file) is not None
+
+    def _is_published(self, file: BufferedIOBase) -> bool:
+        return file.seek(0, SEEK_END) <= 2 * self.max_bytes and _md5(file) == self.md5
+
+    def _decompress(self, file: BufferedIOBase) -> bytearray | None:
+        """Return the content of a gzip file, or None if it is none, damaged or too large."""
+        try:
+            file.seek(-4, SEEK_END)  # the length of the content
+            content = bytearray(min(int.from_bytes(file.read(4), "little"), self.max_bytes))
+            file.seek(0)
+            with GzipFile(fileobj=file) as stream:
+                whole = stream.readinto(content) == len(content) and not stream.read(1)
+        except (OSError, EOFError, zlib.error):
+            return None
+        return content if whole else None
+
+
+@dataclass(frozen=True)
+class IDXDataset:
+    """A data set of four files: training images and labels, test images and labels, each in gzip.
+
+    Args:
+        name: of the data set, and of its folder.
+        classes: names of the K classes, in the order of the labels 0, 1, …
+        shape: of an image, (C, H, W); C is 1 in this format.
+        train_size: number of training images.
+        test_size: number of test images.
+        mirrors: URLs (https, http, file) of folders with the files, tried in order.
+        files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
+        content_md5: checksums of the uncompressed files, if they are known.
+    """
+
+    name: str
+    classes: Sequence[str]
+    shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+    mirrors: Sequence[str]
+    files: Sequence[tuple[str, str]]
+    content_md5: Sequence[str | None] = (None,) * 4
+
+    @property
+    def idx_files(self) -> list[IDXFile]:
+        """The four files."""
+        sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
+        shapes = [(size, *self.shape[1:]) if number % 2 == 0 else (size,) for number, size in enumerate(sizes)]
+        return [
+            IDXFile(name.removesuffix(".gz"), shape, published, content)
+            for (name, published), shape, content in zip(self.files, shapes, self.content_md5, strict=True)
+        ]
+
+    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
+        """Make sure that the files are there and right; neither download nor write anything if they are.
+
+        Several processes may do so at once: one downloads, the others wait for it.
+
+        Args:
+            data_dir: folder of all data sets.
+            mirrors: instead of the data set's own.
+
+        Raises:
+            OSError: naming the file and every mirror tried, or the folder that cannot be written.
+        """
+        folder = self._folder(data_dir)
+        missing = [file for file in self.idx_files if not _find(folder, file, file.is_valid)]
+        if not missing:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
+                unfinished.unlink()
+            for file in missing:
+                if not _find(folder, file, file.is_valid):
+                    _set_aside(folder, file)
+                    write_atomically(folder / f"{file.name}.gz", self._download(file, folder, mirrors))
+
+    def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Return pixels uint8 (N, 1, H, W), 0-255, and labels int64 (N,), of the training or the test set.
+
+        Raises:
+            OSError: if a file is missing or damaged: call `fetch` first.
+            ValueError: if the shape of a file is another than the entry's, or there are more labels than classes.
+        """
+        folder = self._folder(data_dir)
+        tensors = []
+        for file in self.idx_files[:2] if train else self.idx_files[2:]:
+            if (content := _find(folder, file, file.content)) is None:
+                raise OSError(f"{folder / file.name}.gz is missing or damaged")
+            tensor = _decode(content)
+            if tensor.shape != file.shape:
+                raise ValueError(f"{folder / file.name}: shape {tuple(tensor.shape)}, expected {file.shape}")
+            tensors.append(tensor)
+        images, labels = tensors
+        if labels.max() >= len(self.classes):
+            raise ValueError(f"{folder}: labels up to {labels.max()}, expected {len(self.classes)} classes")
+        return images.unsqueeze(1), labels.long()
+
+    def _folder(self, data_dir: str | Path) -> Path:
+        return Path(data_dir, self.name, "raw")
+
+    def _download(self, file: IDXFile, folder: Path, mirrors: Sequence[str] | None) -> bytes:
+        try:
+            return download(
+                f"{file.name}.gz",
+                mirrors or self.mirrors,
+                2 * file.max_bytes,
+                lambda content: file.is_valid(BytesIO(content)),
+            )
+        except OSError as error:
+            names = ", ".join(name for name, _ in self.files)
+            raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
+
+
+def _find(folder: Path, file: IDXFile, check: Callable[[BufferedIOBase], T]) -> T | None:
+    """Return the first true result of `check` for the compressed file and the one that torchvision has extracted."""
+    for path in _paths(folder, file):
+        with path.open("rb") as stream:
+            if found := check(stream):
+                return found
+    return None
+
+
+def _paths(folder: Path, file: IDXFile) -> list[Path]:
+    return [path for path in (folder / f"{file.name}.gz", folder / file.name) if path.is_file()]
+
+
+def _set_aside(folder: Path, file: IDXFile) -> None:
+    """Keep a damaged file under another name."""
+    for path in _paths(folder, file):
+        log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
+        path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+def _md5(file: BufferedIOBase) -> str:
+    file.seek(0)
+    return file_digest(file, md5).hexdigest()  # md5, as published: against damage, not malice
+
+
+def _decode(content: bytearray) -> Tensor:
+    """Return the uint8 tensor of an IDX file: two zero bytes, dtype (8: uint8), rank, dimensions, data."""
+    rank = content[3]
+    shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
+    return torch.frombuffer(content, dtype=torch.uint8, offset=4 + 4 * rank).view(shape)

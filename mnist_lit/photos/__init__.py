@@ -1,0 +1,1 @@
+"""A person's own pictures of digits: opened, segmented and normalised as MNIST's."""

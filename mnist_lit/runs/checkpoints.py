@@ -1,0 +1,237 @@
+"""Checkpoints: saved durably, and opened safely, as weights and plain settings, never code."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from io import SEEK_END, BytesIO
+from pathlib import Path
+from pickle import UnpicklingError
+from pickletools import genops
+from typing import Any, BinaryIO, Self
+from warnings import catch_warnings
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.runs.folders import Run, run_of
+from mnist_lit.system.distributed import rank_zero_print
+from mnist_lit.system.files import write_atomically
+
+__all__ = ["Checkpoint", "DurableCheckpointIO"]
+
+REQUIRED = {
+    "state_dict": dict,
+    "hyper_parameters": dict,
+    "datamodule_hyper_parameters": dict,
+    "epoch": int,
+    "global_step": int,
+}
+ALLOWED_GLOBALS = re.compile(
+    r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (Size|\w+Storage|[a-z]\w*)"
+)
+"""Globals that a checkpoint's pickle may name: those that make values from bytes in the file. `torch.load` allows more,
+such as bytearray, which allocates gigabytes for a number."""
+MAX_VALUES = 1_000_000
+MAX_LIST_LENGTH = 1_000
+"""Of a setting."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that `fit` has written, verified and in memory."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and verify a file.
+
+        Raises:
+            OSError: if the file cannot be opened.
+            ValueError: if it is something else, damaged, or would run code when loaded.
+        """
+        with path.open("rb") as file, catch_warnings(action="ignore"):  # torch's, about files of other programs
+            try:
+                content = _load(file)
+                size = file.seek(0, SEEK_END)
+            except Exception as error:  # unpickling foreign bytes may raise anything
+                raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
+        if not (isinstance(content, dict) and _has_required_parts(content) and _is_bounded(content, size)):
+            raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
+        if not all(value.isfinite().all() for value in content["state_dict"].values()):
+            raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
+        return cls(path, content)
+
+    @classmethod
+    def read_newest(cls, path: Path) -> Self:
+        """Read a file; instead of a damaged `last.ckpt`, the newest undamaged checkpoint beside it.
+
+        Raises:
+            OSError: if the file cannot be opened.
+            ValueError: if it is damaged and there is no other.
+        """
+        try:
+            return cls.read(path)
+        except ValueError as error:
+            if path.name != "last.ckpt":
+                raise
+            damaged = error
+        others = set(path.parent.glob("*.ckpt")) - {path}
+        for other in sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True):
+            with suppress(ValueError):
+                checkpoint = cls.read(other)
+                rank_zero_print(f"{str(damaged).partition(':')[0]}: taking {other} instead")
+                return checkpoint
+        raise damaged
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings in it, by group: `{"model": …, "data": {"batch_size": 100, …}}`.
+
+        Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers.
+        """
+        return _settings(self.content)
+
+    @property
+    def precision(self) -> str:
+        """The precision of its training, as `Trainer.precision`; 32-true if a stock Trainer has written it."""
+        return str(self.content.get("precision", "32-true"))
+
+    @property
+    def run(self) -> Run | None:
+        """The run whose folder it is in, if any."""
+        return run_of(self.path)
+
+    def load_into(self, classifier: DigitClassifier) -> None:
+        """Load its weights.
+
+        Raises:
+            ValueError: if they belong to another network.
+        """
+        try:
+            classifier.load_state_dict(self.content["state_dict"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights in {self.path} do not fit the network: was a --model flag changed?"
+            ) from error
+
+    def initialize(self, classifier: DigitClassifier) -> list[str]:
+        """Load the network's weights whose shapes fit, and return the names of the others, which keep their values.
+
+        The temperature is not loaded: it was fitted to other weights.
+
+        Raises:
+            ValueError: if no parameter fits.
+        """
+        own, given = classifier.network.state_dict(), self.content["state_dict"]
+        fitting = {
+            name: given[f"network.{name}"]
+            for name, value in own.items()
+            if f"network.{name}" in given and given[f"network.{name}"].shape == value.shape
+        }
+        if not fitting.keys() & dict(classifier.network.named_parameters()).keys():
+            raise ValueError(
+                f"no weights in {self.path} fit the network: give --init_from a checkpoint of the same network"
+            )
+        classifier.network.load_state_dict(own | fitting)
+        return [name for name in own if name not in fitting]
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's saving and loading of checkpoints: durable, and without reading a file twice.
+
+    Args:
+        resumed: the checkpoint that Lightning is going to load.
+    """
+
+    def __init__(self, resumed: Checkpoint | None = None) -> None:
+        super().__init__()
+        self.resumed = resumed
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Save by `write_atomically`, or raise OSError and keep the file that was at `path`."""
+        if storage_options is not None:
+            raise TypeError("storage_options are for other file systems")
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getvalue())
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the checkpoint that is resumed, which has been read and verified; load any other file."""
+        if self.resumed and Path(path) == self.resumed.path:
+            return self.resumed.content
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return loaded
+
+
+def _load(file: BinaryIO) -> Any:
+    size = file.seek(0, SEEK_END)
+    with ZipFile(file) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != ZIP_STORED for member in members)
+        if (
+            packed or sum(member.file_size for member in members) > size
+        ):  # torch does not compress, but would decompress
+            raise BadZipFile("more in it than its size")
+        if damaged := archive.testzip():  # torch does not verify the checksums
+            raise BadZipFile(damaged)
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                _check_globals(archive.read(member))
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_globals(pickled: bytes) -> None:
+    for opcode, name, _ in genops(pickled):
+        if opcode.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(name)):
+            raise UnpicklingError(name)
+
+
+def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
+    """Return whether the number of values is that of a training, and no tensor is larger than the file.
+
+    Few bytes may stand for more: a list that contains another one many times, or itself; one number, expanded.
+    """
+    values, waiting = 0, [content]
+    while waiting and values <= MAX_VALUES:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor) and value.nbytes > size:
+            return False
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        if isinstance(parts, list | tuple | set):
+            values += len(parts)
+            waiting.extend(parts)
+    return not waiting
+
+
+def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    data = content["datamodule_hyper_parameters"].items()
+    return {
+        "model": content["hyper_parameters"],
+        "data": {name: value for name, value in data if name not in ("data_dir", "mirrors")},
+    }
+
+
+def _has_required_parts(content: dict[str, Any]) -> bool:
+    """Return whether there are weights, and settings that are numbers, strings or short lists of numbers."""
+    if not all(isinstance(content.get(key), kind) for key, kind in REQUIRED.items()):
+        return False
+    weights = content["state_dict"].items()
+    settings = [value for group in _settings(content).values() for value in group.values()]
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights) and all(
+        value is None or isinstance(value, int | float | str) or _is_short_list(value) for value in settings
+    )
+
+
+def _is_short_list(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= MAX_LIST_LENGTH
+        and all(isinstance(number, int | float) for number in value)
+    )

@@ -1,0 +1,75 @@
+"""Errors in a command line, told in one line."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = ["UsageError", "explain_parser_error", "printable", "suggest"]
+
+
+class UsageError(Exception):
+    """A flag, value or config file that cannot be used."""
+
+
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a question with the most similar known word, or "" if none is similar.
+
+    >>> suggest("tset", ["fit", "test"])
+    ': did you mean test?'
+    """
+    found = get_close_matches(word, list(known), n=1)
+    return f": did you mean {prefix}{found[0]}?" if found else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with a question mark for each character that is not printable, such as escape codes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[str]) -> str:
+    """Shorten an error message of jsonargparse to what was given, where, and what is accepted there.
+
+    Args:
+        message: of several lines.
+        configs: the config files given; jsonargparse does not say in which of them the error is.
+        known: names of all flags, without dashes.
+    """
+    files = " or ".join(configs) or "config"
+    if unknown := re.match(r"unrecognized arguments: (--)?([^\s=]+)", message):
+        return f"no flag {unknown[1] or ''}{unknown[2]}{suggest(unknown[2], known, prefix='--')}"
+    if unknown := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'", message):
+        key = ".".join(filter(None, unknown.groups()))
+        return f"{files}: no setting {key}{suggest(key, known)}"
+    if linked := re.match(r"argument \S+\((.+)\) --> (\S+):", message):
+        return f"no flag --{linked[2]}: it follows from --{linked[1]}"
+    if linked := re.match(r"Call to compute_fn of link '\S+\((.+)\) --> .+ failed: (.+)", message):
+        return f"--{linked[1]}: {linked[2]}"
+    if re.match("Problems parsing config|Unexpected config", message):
+        return f"{files}: {message}"
+    if at := re.match(r'Parser key "(.+?)":', message):
+        return f"--{at[1]}: {_reason(message) or message.removeprefix(at[0]).strip()}"
+    return _class_problem(message) or message
+
+
+def _class_problem(message: str) -> str | None:
+    problem = re.search(r"Problem with given class_path '(.+)':\s+(.+)", message)
+    return f"{problem[1]}: {problem[2]}" if problem else None
+
+
+def _reason(message: str) -> str | None:
+    """Return what is wrong with a value, or None for a message of unknown form."""
+    if reason := re.search(r"Not of type \w+: (.+)", message):
+        return reason[1]
+    if problem := _class_problem(message):
+        return problem
+    if given := re.search(r"(?:Got|Given) value: (.+)", message):
+        expected = re.findall(r"Expected an? (.+?)(?:\.? Got value|: |$)", message, re.MULTILINE)
+        return f"expected {_type_names(expected)}, got {given[1]}"
+    return None
+
+
+def _type_names(expected: Iterable[str]) -> str:
+    """Turn `<class 'int'>` and `typing.Literal['a', 'b']` into `int` and `'a', 'b'`."""
+    names = [re.sub(r"<class '(?:.*\.)?(\w+)'>|typing\.Literal\[(.*)\]", r"\1\2", name) for name in expected]
+    words = {"NoneType": "null", "Sequence": "a list as [1,2]"}
+    return " or ".join(dict.fromkeys(words.get(name, name) for name in names))

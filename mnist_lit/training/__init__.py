@@ -1,0 +1,1 @@
+"""What is around the Trainer: its callbacks, loggers, progress and TensorBoard."""

@@ -1,0 +1,123 @@
+"""Callbacks of every training: its limits, finite losses, and random numbers that do not depend on a resume."""
+
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+
+from mnist_lit.datasets.sampling import derive_seed
+
+__all__ = ["DivergedError", "FiniteLoss", "Limits", "SeedSteps", "is_accumulating"]
+
+ADVICE = "try a lower --model.learning_rate; the checkpoints are from before"
+
+
+class DivergedError(ValueError):
+    """A loss or weights that are not finite: a resumed run would end in the same way."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: {ADVICE}")
+
+
+def is_accumulating(trainer: Trainer, batch_idx: int) -> bool:
+    """Return whether the optimizer step is still to come, after more batches of accumulated gradients."""
+    return not trainer.is_last_batch and bool((batch_idx + 1) % trainer.accumulate_grad_batches)
+
+
+class Limits(Callback):
+    """Measure the time of training, and end it after `max_steps` or `max_time`, at the end of an optimizer step.
+
+    Lightning's own limits count an epoch that they end early as finished, and a resumed run would begin the next one.
+    Here such an epoch stays unfinished. There is no validation at its end: a run without the limit has none there.
+
+    Args:
+        max_time: of training, over all its resumes: a `timedelta`, its arguments, or `DD:HH:MM:SS`.
+
+    Raises:
+        MisconfigurationException: if `max_time` is no duration.
+    """
+
+    def __init__(self, max_time: str | timedelta | dict[str, int] | None = None) -> None:
+        self.max_time = Timer(max_time).time_remaining()
+        self.max_steps = -1
+        self.start: float | None = None
+        self.before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The time of training so far, validation included."""
+        return self.before if self.start is None else self.before + monotonic() - self.start
+
+    def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+        """Take the limit of steps from the Trainer, before it restores its loops."""
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Start the clock. A run may be resumed at its limit."""
+        self.start = monotonic()
+        self._check(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
+    ) -> None:
+        """End the training at a limit, after the optimizer step."""
+        if not is_accumulating(trainer, batch_idx):
+            self._check(trainer)
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop the clock, and correct Lightning's counts.
+
+        Lightning counts an epoch that was ended early, and one step less where a run is resumed at its limit.
+        """
+        self.before, self.start = self.seconds, None
+        batches = trainer.fit_loop.total_batch_idx + 1
+        trainer.fit_loop.epoch_progress.current.completed = int(batches // trainer.num_training_batches)
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step  # noqa: SLF001  # where the test is logged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the time so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the time of a checkpoint."""
+        self.before = state_dict["seconds"]
+
+    def _check(self, trainer: Trainer) -> None:
+        reached = 0 <= self.max_steps <= trainer.global_step
+        if self.max_time is not None:  # all processes end together
+            late = self.seconds >= self.max_time
+            reached = trainer.strategy.reduce_boolean_decision(reached or late, all=False)
+        if reached:
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
+
+
+class FiniteLoss(Callback):
+    """Stop before the gradients of a loss that is NaN or infinite reach the weights."""
+
+    def on_before_backward(self, trainer: Trainer, _module: LightningModule, loss: Tensor) -> None:
+        """Raise `DivergedError`, naming the step, in all processes: one alone would leave the others waiting."""
+        if not trainer.strategy.reduce_boolean_decision(bool(loss.isfinite())):
+            raise DivergedError(f"the loss is {loss.item()} in step {trainer.global_step + 1}")
+
+
+class SeedSteps(Callback):
+    """Seed torch before each batch, so that its random numbers do not depend on where training was resumed.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Make dropout and the like a function of the seed and the batch."""
+        seed = derive_seed(self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank)
+        # Not torch.manual_seed: for devices not in use it keeps every call, with a traceback, at a millisecond each.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)

@@ -1,0 +1,259 @@
+"""A search goes on where it stopped, is not ended by a trial, never reads the test set, and leaves what `fit` takes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import TRAIN, Command, callback, uninstall
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from mnist_lit import DigitClassifier
+from mnist_lit.commands.fit import train
+from mnist_lit.commands.resume import Start
+from mnist_lit.commands.search import sampler_of_trial
+from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.datasets.idx import IDXDataset
+from mnist_lit.runs.folders import Run, new_run
+from mnist_lit.system.signals import Stopped
+
+FOLDER = Path("runs/search")
+SPACE = {
+    "model.learning_rate": {"low": 0.001, "high": 0.01, "log": True},
+    "model.channels": [[2], [2, 4]],
+    "data.shift": {"low": 0, "high": 2},
+}
+SETTINGS = {
+    "experiment": "search",
+    "trials": 3,
+    "space": SPACE,
+    "trainer": {"max_epochs": 2, "limit_train_batches": 20, "limit_val_batches": 5},
+}
+
+
+@pytest.fixture
+def config(command: Command) -> str:
+    assert command is not None  # which makes the folder the current one
+    Path("search.yaml").write_text(json.dumps(SETTINGS), encoding="utf-8")
+    return "--config=search.yaml"
+
+
+def study() -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(FOLDER / "study.journal")))
+    return optuna.load_study(study_name="search", storage=storage)
+
+
+def test_every_trial_is_an_ordinary_run_and_the_best_one_can_be_trained(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, tested = IDXDataset.read, []
+
+    def watch(*args: Any, train: bool) -> Any:
+        tested.append(not train)
+        return read(*args, train=train)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IDXDataset, "read", watch)
+        code, out, err = command("search", config)
+    assert (code, err) == (0, "")
+    assert not any(tested), "the test set is not read"
+    trials = study().trials
+    assert len(trials) == 3
+    best = max(trial.value or 0 for trial in trials)
+    for number, trial in enumerate(trials):
+        run = Run(FOLDER / f"version_{number}")
+        assert trial.user_attrs["run"] == run.folder.name
+        assert run.results()["fit"]["best_val_accuracy"] == trial.value
+        assert "test" not in run.results()
+        assert list(run.folder.glob("events*"))
+        saved = parse(build_parser("fit"), [f"--config={run.config}"])
+        assert saved.model.learning_rate == trial.params["model.learning_rate"]
+        assert str(saved.model.channels) == trial.params["model.channels"]
+        assert saved.data.shift in {0, 1, 2}
+    assert "3 complete" in out
+    table = out[out.index("val/accuracy  run") :].splitlines()
+    assert table[1].startswith(f"{best:12.4f}  version_")
+    code, out, _ = command("fit", f"--config={FOLDER / 'best.yaml'}")
+    assert code == 0
+    assert f"best validation accuracy {best:.2%}" in out
+    assert Path("runs/search_best/version_0").is_dir()
+
+
+def test_the_same_command_goes_on_with_a_study_until_it_has_its_trials(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+
+    def interrupt(*args: Any, **kwargs: Any) -> Run:
+        if len(runs) == 1:
+            raise Stopped(15)
+        runs.append(train(*args, **kwargs))
+        return runs[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_lit.commands.search.train", interrupt)
+        assert command("search", config)[0] == 143
+    assert sum(trial.state.is_finished() for trial in study().trials) == 1
+    code, out, _ = command("search", config)
+    assert code == 0
+    assert "trial 1 of 3" not in out
+    assert "trial 2 of 3" in out
+    assert "3 complete" in out
+    assert "trial " not in command("search", config)[1], "nothing is left to do"
+    assert "trial 4 of 4" in command("search", config, "--trials=4")[1]
+
+
+def test_the_same_search_proposes_the_same_trials_and_another_seed_others(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(start: Start, *_: Any, **__: Any) -> Run:
+        run = new_run(start.config.experiment)
+        run.config.write_bytes(build_parser("fit").dump(start.config, skip_unset=False).encode())
+        run.record(fit={"best_val_accuracy": start.config.model.learning_rate})
+        return run
+
+    monkeypatch.setattr("mnist_lit.commands.search.train", train)
+    proposed = []
+    for flag in ("--seed=777", "--seed=777", "--seed=1"):
+        shutil.rmtree("runs", ignore_errors=True)
+        assert command("search", config, flag)[0] == 0
+        proposed.append([trial.params for trial in study().trials])
+    assert proposed[0] == proposed[1] != proposed[2]
+    assert len({trial["model.learning_rate"] for trial in proposed[0]}) == 3
+
+
+def test_processes_that_share_a_study_propose_different_values() -> None:
+    shared = optuna.create_study()
+    values = set()
+    for _ in range(12):
+        trial = shared.ask()  # as a process does before another one's trial has ended
+        shared.sampler = sampler_of_trial(777, trial, SPACE)
+        values.add(trial.suggest_float("model.learning_rate", 0, 1))
+    assert len(values) == 12
+
+
+@pytest.mark.parametrize("seeds", [{"low": 5, "high": 9, "step": 2}, [9, 1, 2]])
+def test_no_seed_is_tried_twice_before_all_have_been(seeds: Any) -> None:
+    shared = optuna.create_study()
+    tried = []
+    for number in range(7):
+        trial = shared.ask()
+        shared.sampler = sampler_of_trial(777, trial, {"seed": seeds})
+        value = (
+            trial.suggest_categorical("seed", ["9", "1", "2"])
+            if isinstance(seeds, list)
+            else trial.suggest_int("seed", **seeds)
+        )
+        if number != 1:  # which is interrupted: another trial has to take its seed
+            shared.tell(trial, 0.5)
+            tried.append(value)
+    assert len(set(tried[:3])) == len(set(tried)) == 3
+
+
+def test_a_trial_that_fails_does_not_end_the_study(command: Command, config: str) -> None:
+    space = SETTINGS | {"space": {"model.dropout": [2.0], "data.batch_size": [100]}, "trials": 2}
+    Path("search.yaml").write_text(json.dumps(space), encoding="utf-8")
+    code, out, err = command("search", config)
+    assert (code, err) == (1, "error: no trial came to its end: there is nothing to choose from\n")
+    assert out.count("the trial failed: dropout must be at least 0 and less than 1, got 2.0") == 2
+    assert "2 fail\n" in out
+
+
+def test_a_trial_that_ends_before_its_first_validation_fails(command: Command, config: str) -> None:
+    code, out, _ = command("search", config, "--trials=1", "--trainer.check_val_every_n_epoch=5")
+    assert code == 1
+    assert "the trial failed: it ended before its first validation" in out
+
+
+def test_a_trial_that_others_were_better_than_ends_early(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    code, out, _ = command("search", config)
+    assert code == 0
+    assert out.count("pruned: others were better by then") == 1
+    assert "2 complete, 1 pruned" in out
+    assert [Run(FOLDER / f"version_{n}").results()["fit"]["epochs"] for n in range(3)] == [2, 1, 2]
+    assert list(study().trials[1].intermediate_values) == [0]
+
+
+def test_a_trial_that_is_not_pruned_does_not_go_on_where_another_callback_has_ended_it(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda _: False)
+    stop = callback("EarlyStopping", monitor="val/loss", min_delta=9, patience=1)
+    assert command("search", config, "--trials=1", "--trainer.max_epochs=4", stop)[0] == 0
+    assert Run(FOLDER / "version_0").results()["fit"]["epochs"] == 2
+
+
+def test_a_trial_that_failed_while_it_was_trained_is_not_resumed(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DigitClassifier, "on_train_epoch_end", fail)
+        assert command("search", config, "--trials=1", "--save_every=6")[0] == 1
+    assert (FOLDER / "version_0/checkpoints/last.ckpt").is_file()
+    code, _, err = command("fit", "--ckpt_path=last")
+    failed = FOLDER / "version_0"
+    assert (code, err) == (1, f"error: no run to resume: {failed} failed, see {failed / 'failed.txt'}\n")
+
+
+@pytest.mark.slow
+def test_several_processes_share_a_study(config: str) -> None:
+    argv = [sys.executable, str(TRAIN), "search", config]
+    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate() and process.returncode for process in processes] == [0, 0]
+    trials = study().trials
+    assert 3 <= len(trials) <= 4
+    assert len({trial.user_attrs["run"] for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--space={}", "no --space to search: see configs/search.yaml"),
+        ('--space={"model.chanels": [[1]]}', "--space: no setting model.chanels: did you mean model.channels?"),
+        ('--space={"model": [1]}', "--space: no setting model"),
+        ('--space={"data.shift": {"low": 1}}', "--space: data.shift needs a list of choices, or low and high"),
+        ('--space={"data.shift": []}', "--space: data.shift needs a list of choices, or low and high"),
+        ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--space: data.batch_size: expected int, got 10.5"),
+        ('--space={"seed": {"low": 0, "high": 1e3}}', "--space: seed needs a list, or whole numbers: low, and a"),
+        ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list, or whole numbers: low, and a"),
+        ('--space={"seed": [-1]}', "--space: seed: -1 does not conform to restriction"),
+        ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
+        ("--trainer.devices=2", "a trial runs in one process: start the search several times to share it"),
+        ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares whole runs"),
+        ("--ckpt_path=last", "no flag --ckpt_path"),
+    ],
+)
+def test_wrong_usage_is_named_before_anything_is_made(command: Command, config: str, flag: str, message: str) -> None:
+    code, _, err = command("search", config, flag)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {message}")
+    assert not Path("runs").exists()
+
+
+def test_a_range_that_is_none_and_choices_that_were_others_are_wrong_usage(command: Command, config: str) -> None:
+    for choice in ('{"low": 3, "high": 1}', '{"low": "a", "high": 1}'):
+        code, _, err = command("search", config, f'--space={{"data.shift": {choice}}}')
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("error: --space: data.shift: ")
+    assert command("search", config, "--trials=1", '--space={"data.shift": [1, 2]}')[0] == 0
+    code, _, err = command("search", config, "--trials=2", '--space={"data.shift": [1, 3]}')
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_without_the_extra_one_line_says_what_to_install(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninstall("optuna", monkeypatch)
+    code, _, err = command("search", config)
+    assert (code, err) == (2, "error: a search needs optuna: pip install -e '.[search]'\n")

@@ -1,0 +1,190 @@
+"""Configs are deltas, later ones win, flags win over all, and mistakes are named."""
+
+import builtins
+import os
+import re
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import pytest
+from lightning.pytorch import Trainer
+
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.settings import build_parser, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.system.errors import UsageError
+
+CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "my.yaml"
+    path.write_text("seed: 5\ndata:\n  batch_size: 50\n", encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_the_blogs_recipe() -> None:
+    settings = parse(build_parser("fit"), [])
+    assert (settings.seed, settings.trainer.max_epochs, settings.data.batch_size) == (777, 15, 100)
+    assert (list(settings.model.channels), settings.model.learning_rate) == ([32, 64], 0.001)
+    assert (settings.data.val_size, settings.experiment) == (5_000, "baseline")
+
+
+def test_the_baseline_config_is_the_defaults_written_out() -> None:
+    parser = build_parser("fit")
+    baseline = str(CONFIGS[0].with_name("baseline.yaml"))
+    written, defaults = (parse(parser, argv).as_flat() for argv in (["--config", baseline], []))
+    written.config = None
+    assert vars(written) == vars(defaults) | {"model.channels": [32, 64]}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_names_its_experiment_and_can_be_built(path: Path) -> None:
+    parser = build_parser("search" if path.stem == "search" else "fit")
+    settings = instantiate(parser, parse(parser, ["--config", str(path)]))
+    assert settings.experiment == path.stem
+    assert isinstance(settings.model, DigitClassifier)
+    assert isinstance(settings.data, MNISTDataModule)
+
+
+def test_later_configs_win_and_flags_win_over_all(config: Path, tmp_path: Path) -> None:
+    (later := tmp_path / "later.yaml").write_text("data:\n  batch_size: 25\n", encoding="utf-8")
+    settings = parse(build_parser("fit"), [f"--config={config}", "--config", str(later), "--data.val_size=7"])
+    assert (settings.seed, settings.data.batch_size, settings.data.val_size) == (5, 25, 7)
+    before = parse(build_parser("fit"), ["--data.batch_size=10", "--config", str(config)])
+    assert before.data.batch_size == 10, "a flag wins also where it stands before the config"
+
+
+def test_a_saved_config_gives_the_same_settings(config: Path, tmp_path: Path) -> None:
+    parser = build_parser("fit")
+    settings = parse(parser, ["--config", str(config), "--trainer.max_epochs=3"])
+    (saved := tmp_path / "saved.yaml").write_text(parser.dump(settings, skip_unset=False), encoding="utf-8")
+    again = parse(build_parser("fit"), ["--config", str(saved)])
+    assert parser.dump(again, skip_unset=False) == saved.read_text(encoding="utf-8")
+
+
+def test_a_checkpoints_settings_are_defaults_that_flags_win_over() -> None:
+    parser = build_parser("test")
+    set_checkpoint_defaults(parser, {"data": {"batch_size": 250}, "model": {"channels": [4]}}, Path("my.ckpt"))
+    settings = parse(parser, ["--model.channels=[8]"])
+    assert (settings.data.batch_size, settings.model.channels) == (250, [8])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": {"color": "red"}}, "my.ckpt cannot be used: its settings: no setting data.color"),
+        ({"model": {"channels": "x"}}, "my.ckpt cannot be used: --model.channels: expected a list as [1,2], got x"),
+        ({"model": {"_class_path": "os.system"}}, "my.ckpt cannot be used: its settings: no setting model._class_path"),
+    ],
+)
+def test_a_checkpoints_setting_that_cannot_be_used_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        set_checkpoint_defaults(build_parser("test"), settings, Path("my.ckpt"))
+
+
+def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Lightning's annotation becomes if a module imported before has used the equal type with float first.
+    annotation = Optional[Union[float, int]]  # noqa: UP007, UP045  # `|` is not cached
+    monkeypatch.setitem(Trainer.__init__.__annotations__, "limit_train_batches", annotation)
+    for text, kind in (("1", int), ("1.0", float)):
+        settings = parse(build_parser("fit"), [f"--trainer.limit_train_batches={text}"])
+        assert isinstance(settings.trainer.limit_train_batches, kind)
+        assert f"limit_train_batches: {text}\n" in build_parser("fit").dump(settings)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "search"], ids=lambda path: path.stem)
+def test_a_config_of_fit_is_understood_by_the_other_commands(path: Path, tmp_path: Path) -> None:
+    fit = build_parser("fit")
+    settings = parse(fit, ["--config", str(path)])
+    (saved := tmp_path / "saved.yaml").write_text(fit.dump(settings, skip_unset=False), encoding="utf-8")
+    for given in (path, saved):
+        assert parse(build_parser("test"), ["--config", str(given)]).data.dataset == settings.data.dataset
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--data.batch_sze=3", "no flag --data.batch_sze: did you mean --data.batch_size?"),
+        ("--data.bat=3", "no flag --data.bat"),
+        ("--quiet", "no flag --quiet"),
+        ("more", "no flag more"),
+        ("--data.batch_size=x", "--data.batch_size: expected int, got x"),
+        ("--data.batch_size=2.5", "--data.batch_size: expected int, got 2.5"),
+        ("--model.channels=[a]", "--model.channels: expected int, got a"),
+        ("--model.learning_rate=fast", "--model.learning_rate: expected float, got fast"),
+        ("--seed=-1", "--seed: -1 does not conform to restriction v>=0"),
+        ("--experiment=../up", "--experiment: ../up does not match"),
+        ("--trainer.max_epochs=x", "--trainer.max_epochs: expected int or null, got x"),
+        ("--data.dataset=CIFAR", "--data.dataset: dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
+        ("--model.shape=[1,32,32]", "no flag --model.shape: it follows from --data.dataset"),
+        ("--data.mirrors=file:///a", "--data.mirrors: expected a list as [1,2] or null, got file:///a"),
+        ("--trainer.logger=CSVLoger", "--trainer.logger: expected"),
+        ("--config=missing.yaml", "missing.yaml"),
+        ("--config", "expected one argument"),
+    ],
+)
+def test_a_mistaken_flag_is_named_with_what_would_do(argv: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(build_parser("fit"), [argv])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n  batch_sze: 3\n", "bad.yaml: no setting data.batch_sze: did you mean data.batch_size?"),
+        ("dta:\n  batch_size: 3\n", "bad.yaml: no setting dta.batch_size: did you mean data.batch_size?"),
+        ("seeed: 3\n", "bad.yaml: no setting seeed: did you mean seed?"),
+        ("model: 3\n", "bad.yaml: model: expected a group of settings"),
+        ("seed: x\n", "--seed: invalid literal for int"),
+        ("data: [\n", "bad.yaml: "),
+        ("hello\n", "bad.yaml: "),
+    ],
+)
+def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (path := tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        parse(build_parser("fit"), ["--config", str(path)])
+    assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").startswith(message)
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks", "profiler", "strategy", "plugins", "accelerator"])
+def test_no_config_imports_a_module(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n", encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: hostile.Trap\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=rf"--trainer.{group}: .*hostile.Trap"):
+        parse(build_parser("fit"), ["--config=bad.yaml"])
+    assert not Path("trap").exists()
+
+
+def test_a_value_out_of_range_is_a_usage_error() -> None:
+    parser = build_parser("fit")
+    with pytest.raises(UsageError, match="batch_size must be 1 to 55,000"):
+        instantiate(parser, parse(parser, ["--data.batch_size=0"]))
+
+
+def test_a_config_is_utf_8_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "my.yaml").write_text("data:\n  data_dir: zürich\n", encoding="utf-8")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("opened in the encoding of the system, as jsonargparse does")
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert parse(build_parser("fit"), ["--config", str(path)]).data.data_dir == "zürich"
+
+
+def test_a_config_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (path := tmp_path / "my.yaml").write_bytes("data:\n  data_dir: zürich\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"my.yaml is not a text in UTF-8"):
+        parse(build_parser("fit"), ["--config", str(path)])
+
+
+def test_a_callback_that_needs_another_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
+    parser = build_parser("fit")
+    with pytest.raises(UsageError, match=r"^lightning.pytorch.callbacks.RichProgressBar: `RichProgressBar` requires"):
+        instantiate(parser, parse(parser, ["--trainer.callbacks=RichProgressBar"]))

@@ -1,0 +1,114 @@
+"""A run owns one folder, and best and last are those of the newest run."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mnist_lit.runs.folders import Run, find_checkpoint, new_run, run_of
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def finished(experiment: str, age: int, *names: str) -> Run:
+    """Return a run that started `age` seconds ago and has checkpoints with these names."""
+    run = new_run(experiment)
+    run.checkpoints.mkdir()
+    for name in names:
+        (run.checkpoints / f"{name}.ckpt").touch()
+    run.config.touch()
+    os.utime(run.config, (1e9 - age, 1e9 - age))
+    return run
+
+
+def test_versions_are_counted_from_zero_and_continue_after_the_highest() -> None:
+    assert new_run("a").folder == Path("runs/a/version_0")
+    Path("runs/a/version_9").mkdir()
+    Path("runs/a/version_x").mkdir()
+    assert new_run("a").folder == Path("runs/a/version_10")
+    assert new_run("b").folder == Path("runs/b/version_0")
+
+
+def test_runs_that_start_at_once_get_a_folder_each() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(new_run, ["same"] * 40))
+    assert {run.folder.name for run in runs} == {f"version_{n}" for n in range(40)}
+
+
+def test_the_newest_run_that_has_the_checkpoint_is_taken() -> None:
+    finished("a", 20, "best", "last")
+    newer = finished("b", 10, "best")
+    finished("c", 0)
+    assert find_checkpoint("best") == newer.checkpoints / "best.ckpt"
+    assert find_checkpoint("last") == Path("runs/a/version_0/checkpoints/last.ckpt")
+    assert find_checkpoint("best", experiment="a") == Path("runs/a/version_0/checkpoints/best.ckpt")
+
+
+def test_a_file_is_taken_as_it_is() -> None:
+    Path("my.ckpt").touch()
+    assert find_checkpoint("my.ckpt") == Path("my.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("best", "no run with a best checkpoint in runs: train one with fit"),
+        ("missing.ckpt", "no checkpoint at missing.ckpt: give best, last or the path"),
+    ],
+)
+def test_a_missing_checkpoint_is_told_with_what_to_do(which: str, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=message):
+        find_checkpoint(which)
+
+
+def test_a_checkpoint_knows_its_run_also_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished("a", 0, "best")
+    assert run_of(run.checkpoints / "best.ckpt") == run
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert run_of(Path("../runs/a/version_0/checkpoints/best.ckpt")) == Run(Path("../runs/a/version_0"))
+    assert run_of(Path("../elsewhere/../runs/a/version_0/checkpoints/best.ckpt").absolute()) == (
+        Run(Path("../runs/a/version_0"))
+    )
+    assert run_of(Path("best.ckpt")) is None
+
+
+def test_results_are_recorded_part_by_part() -> None:
+    run = new_run("a")
+    assert run.results() == {}
+    run.record(fit={"epochs": 1})
+    run.record(test={"correct": 1})
+    run.record(test={"correct": 2})
+    assert run.results() == {"fit": {"epochs": 1}, "test": {"correct": 2}}
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "3", '{"fit": 3}'])
+def test_damaged_results_are_named_and_left_alone(text: str) -> None:
+    run = new_run("a")
+    (path := run.folder / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"version_0.results.json (is not valid JSON|has other parts)"):
+        run.record(test={})
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.usefixtures("open_files_stay")
+def test_a_run_is_locked_while_it_is_trained_also_where_no_open_file_can_be_removed() -> None:
+    run = new_run("a")
+    with run.lock(), pytest.raises(OSError, match="is being trained by another process"), run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_a_checkpoint_on_another_drive_knows_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished("a", 0, "best")
+
+    def refuse(_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert run_of(run.checkpoints / "best.ckpt") == Run(run.folder.absolute())

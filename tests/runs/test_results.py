@@ -1,0 +1,64 @@
+"""Numbers come with their uncertainty."""
+
+import pytest
+import torch
+
+from mnist_lit.runs.results import (
+    evaluation_results,
+    fit_results,
+    format_calibration,
+    format_evaluation,
+    format_fit,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [(9911, 10_000, 0.98906, 0.99276), (0, 10, 0.0, 0.27754), (10, 10, 0.72246, 1.0), (1, 2, 0.09453, 0.90547)],
+)
+def test_the_interval_is_wilsons(correct: int, total: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
+    confusion = torch.diag(torch.full((10,), 990))
+    confusion[4, 9] = 100
+    result = evaluation_results(confusion, loss=0.5)
+    low, high = wilson_interval(9_900, 10_000)
+    assert result == {
+        "accuracy": 0.99,
+        "loss": 0.5,
+        "correct": 9_900,
+        "total": 10_000,
+        "interval_95": [round(low, 6), round(high, 6)],
+    }
+    assert format_evaluation("test", result) == (
+        "test accuracy 99.00% (95% interval 98.79% to 99.18%): 100 errors in 10,000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("temperature", "line"),
+    [
+        (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
+        (1.0, "calibration error 0.20%: probabilities are as the network gives them, without validation"),
+    ],
+)
+def test_calibration_is_told_before_and_after(temperature: float, line: str) -> None:
+    assert format_calibration(temperature, 0.005, 0.002) == line
+
+
+def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection() -> None:
+    fit = fit_results(epochs=3, seconds=10, images=165_000, best_epoch=2, best_val_accuracy=0.991)
+    assert fit["images_per_second"] == 16_500
+    assert format_fit(fit) == (
+        "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
+    )
+    assert "no validation: the best checkpoint is the last, epoch 2" in format_fit(fit | {"best_val_accuracy": None})
+    assert format_fit(fit, batches=13).startswith("trained 3 epochs and 13 batches in 10.0 s")
+    unfinished = fit_results(epochs=1, seconds=1, images=100, best_epoch=None, best_val_accuracy=None)
+    assert format_fit(unfinished).splitlines() == [
+        "trained 1 epoch in 1.0 s, 100 images a second",
+        "there is no checkpoint, and nothing to test",
+    ]

@@ -1,0 +1,269 @@
+"""Several processes make one run of one recipe."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+import torch
+from conftest import RUN, TRAIN, Command, posix
+from outcomes import differences, outcome
+from test_exact_resume import FLAGS, KINDS, LAST
+
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.system.distributed import process_rank, rank_zero_print
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
+
+
+def fit(*flags: str, code: int = 0) -> str:
+    """Train in a process of its own, which starts the others; return what it prints."""
+    ended = subprocess.run([sys.executable, TRAIN, "fit", *flags], capture_output=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stderr.count(b"\n")) == (code, 1 if code else 0), ended.stderr.decode()
+    return (ended.stdout + ended.stderr).decode()
+
+
+def start(*flags: str, wait: bool = True) -> "subprocess.Popen[bytes]":
+    """Start a training in a group of its own, and wait (if `wait`) until it has saved a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, "fit", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while wait and process.poll() is None and not LAST.exists():
+        sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_only_the_first_process_speaks(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    assert process_rank() == 0
+    rank_zero_print("hello")
+    assert capsys.readouterr().out == "hello\n"
+    monkeypatch.setenv(name, "1")
+    assert process_rank() == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fit", "--data.batch_size=101"], "--data.batch_size: 101 cannot be divided among 2 processes"),
+        (["test"], "only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1"),
+    ],
+)
+def test_what_cannot_be_divided_is_wrong_usage(command: Command, argv: list[str], message: str) -> None:
+    if argv == ["test"]:
+        assert command("fit", *FLAGS)[0] == 0
+    code, _, err = command(*argv, *DDP)
+    assert (code, err) == (2, f"error: {message}\n")
+    assert argv == ["test"] or not Path("runs").exists()
+
+
+def test_a_process_that_made_no_run_removes_none_where_it_cannot_begin(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other := Path("runs/other/version_0/config.yaml")).parent.mkdir(parents=True)
+    other.touch()
+    monkeypatch.setenv("RANK", "1")
+    assert command("fit", "--trainer.accelerator=abacus")[0] == 2
+    assert other.is_file()
+
+
+@posix
+@pytest.mark.usefixtures("command")
+def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None:
+    flags = [flag for flag in FLAGS if "limit_test" not in flag]
+    assert "epoch  2/2" in fit(*flags)
+    expected, scores = Checkpoint.read(LAST).content["state_dict"], RUN.results()
+    shutil.rmtree("runs")
+    out = fit(*flags, *DDP)
+    assert out.count(f"run      {RUN.folder}, seed 777, cpu\n") == out.count("test accuracy") == 1
+    assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
+    assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
+        *("checkpoints", "config", "events", "events", "events", "projector", "projector_config", "results"),
+    ]
+    found = Checkpoint.read(LAST).content["state_dict"]
+    for name in [name for name in expected if name.startswith("network.")]:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    results = RUN.results()
+    assert results["test"]["total"] == 10_000
+    assert abs(results["test"]["correct"] - scores["test"]["correct"]) < 10
+    assert results["fit"]["images_per_second"] > 0
+    assert outcome()["pictures"]["val/mistakes"] == [19, 39], "nothing is drawn twice"
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_three_processes_test_each_image_once() -> None:
+    fit(*FLAGS, *DDP, "--trainer.devices=3", "--data.batch_size=99", "--trainer.limit_test_batches=1.0")
+    assert RUN.results()["test"]["total"] == 10_000
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("SIGTERM", []),
+        ("SIGINT", []),
+        ("SIGKILL", []),
+        pytest.param("SIGTERM", KINDS["averaged weights"], id="averaged weights"),
+    ],
+)
+def test_two_processes_go_on_bit_for_bit(name: str, more: list[str]) -> None:
+    """A signal comes to the first process only, as `kill` sends it, or to both, as a terminal or a power cut does."""
+    number = signal.Signals[name]  # Windows has not all of them
+    flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100", *more]
+    fit(*flags)
+    expected = outcome()
+    shutil.rmtree("runs")
+    process = start(*flags)
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
+        assert err.decode() == f"error: {word}: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+    assert "resuming" in fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
+def is_second(pid: str) -> bool:
+    """Return whether a process is one that Lightning has started."""
+    with suppress(OSError):  # it has ended
+        return b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
+
+
+def second_process(process: "subprocess.Popen[bytes]") -> str:
+    """Wait until a training starts its second process, and return that one's number."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := list(filter(is_second, children.read_text(encoding="utf-8").split()))):
+        assert process.poll() is None, "it has ended"
+        sleep(0.001)
+    return found[0]
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize("delay", [0, 0.03, 1])
+def test_ctrl_c_while_the_second_process_starts_stops_both_and_the_run_resumes(delay: float) -> None:
+    fit(*FLAGS, *DDP)
+    expected = outcome()
+    shutil.rmtree("runs")
+    process = start(*FLAGS, *DDP, wait=False)
+    second_process(process)
+    sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode() == f"error: interrupted: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+    fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_the_second_process_ends_when_the_first_one_is_killed() -> None:
+    process = start(*FLAGS, *DDP, wait=False)
+    second = second_process(process)
+    process.kill()
+    _, err = process.communicate(timeout=60)  # both have stderr: it is closed when both have ended
+    assert err == b""
+    assert not is_second(second)
+
+
+TESTING = """
+import sys, time
+from mnist_lit import DigitClassifier, cli
+
+def on_test_start(classifier):
+    classifier.print("testing", flush=True)
+    time.sleep(2)
+
+if __name__ == "__main__":
+    DigitClassifier.on_test_start = on_test_start
+    sys.exit(cli.main())
+"""
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_sigterm_while_two_processes_test_ends_both_and_the_run_resumes() -> None:
+    fit(*FLAGS, *DDP)
+    expected = outcome()
+    shutil.rmtree("runs")
+    Path("program.py").write_text(TESTING, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "program.py", "fit", *FLAGS, *DDP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(TRAIN.parent)},
+    )
+    assert process.stdout
+    while b"testing" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    _, err = process.communicate(timeout=60)  # when both have ended
+    assert (process.returncode, err) == (143, b"error: terminated\n")
+    fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+
+
+SCRIPT = """
+from lightning.pytorch import Trainer
+from mnist_lit import DigitClassifier, MNISTDataModule
+
+data = MNISTDataModule()
+quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, enable_model_summary=False, **quiet)
+trainer.fit(DigitClassifier(channels=[2]), data)
+print(f"order {data.order_seed}\\n", end="", flush=True)  # at once: the other process prints too
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
+    Path("script.py").write_text(SCRIPT, encoding="utf-8")
+    # Without the seed that other tests leave.
+    unseeded = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
+    ended = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, check=True, text=True, timeout=120, env=unseeded
+    )
+    orders = [line for line in ended.stdout.splitlines() if line.startswith("order")]
+    assert len(orders) == 2
+    assert len(set(orders)) == 1
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_a_process_that_dies_ends_the_run() -> None:
+    process = start(*FLAGS, *DDP, "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=100")
+    since = monotonic()
+    os.kill(int(second_process(process)), signal.SIGKILL)
+    assert process.wait(timeout=30) != 0
+    assert monotonic() - since < 30
+    assert Checkpoint.read(LAST).content["global_step"] > 0
+    assert process.stderr is not None
+    process.stderr.close()

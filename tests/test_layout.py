@@ -1,0 +1,61 @@
+"""The layout is what the README says: imports point one way, and the experiment is three short files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import TRAIN
+
+PACKAGE = TRAIN.parent / "mnist_lit"
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+LAYERS = [
+    {"__main__", "cli"},
+    {"commands"},
+    {"training"},
+    {"runs"},
+    {"classifier", "data"},
+    {"model", "metrics", "augment", "schedule"},
+    {"datasets"},
+    {"photos"},  # which knows no other part
+    {"system"},
+]
+"""A module imports from layers below its own, and within a folder."""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, those within functions included."""
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    named = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
+    return {module.removeprefix("mnist_lit.") for module in named if module.startswith("mnist_lit.")}
+
+
+def layer(module: str) -> int:
+    return next(number for number, parts in enumerate(LAYERS) if module.partition(".")[0] in parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_from_the_command_line_down(path: Path) -> None:
+    name, imported = name_of(path), imports(path)
+    folder = f"{name.partition('.')[0]}."
+    upward = [module for module in imported if layer(module) <= layer(name) and not module.startswith(folder)]
+    assert upward == []
+    assert not (name.startswith("photos.") and any(module.startswith("datasets") for module in imported))
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    below = {name_of(path): imports(path) for path in FILES}
+    while leaves := [module for module, imported in below.items() if not imported & below.keys()]:
+        for module in leaves:
+            del below[module]
+    assert below == {}
+
+
+def test_the_three_files_of_the_experiment_are_short() -> None:
+    lengths = [
+        len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ("model", "classifier", "data")
+    ]
+    assert sum(lengths) < 450

@@ -1,0 +1,110 @@
+"""Any module that maps pixels to logits, in the place of `CNN`, goes through every command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from conftest import RUN, SHORT, Command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.runs.checkpoints import Checkpoint
+
+
+class MLP(nn.Module):
+    """A perceptron.
+
+    Args:
+        hidden: number of hidden units.
+        shape: of an image, (C, H, W).
+        classes: number of classes.
+    """
+
+    def __init__(self, hidden: int = 16, *, shape: Sequence[int] = MNIST.shape, classes: int = 10) -> None:
+        super().__init__()
+        pixels = shape[0] * shape[1] * shape[2]
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.layers(pixels / 255)
+        return logits
+
+
+class ResidualNetwork(nn.Module):
+    """A convolution, a residual block and a linear layer, the last operations not as modules.
+
+    Args:
+        width: number of channels.
+        shape: of an image, (C, H, W).
+        classes: number of classes.
+    """
+
+    def __init__(self, width: int = 4, *, shape: Sequence[int] = MNIST.shape, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(shape[0], width, 5, stride=2, padding=2)
+        self.block = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.stem(pixels / 255).relu()
+        x = (x + self.block(x)).relu()
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        return logits * 1.0
+
+
+@pytest.mark.parametrize(
+    ("network", "flag", "shapes"),
+    [
+        (MLP, "--model.hidden=8", "(1, 28, 28) → 784 → 8 → 10"),
+        (ResidualNetwork, "--model.width=3", "(1, 28, 28) → (3, 14, 14) → 10"),
+    ],
+    ids=["MLP", "residual"],
+)
+def test_another_network_goes_through_every_command(
+    command: Command, monkeypatch: pytest.MonkeyPatch, network: type[nn.Module], flag: str, shapes: str
+) -> None:
+    monkeypatch.setattr("mnist_lit.classifier.CNN", network)
+    flags = [flag, *(given for given in SHORT if "channels" not in given), "--trainer.limit_test_batches=1.0"]
+    code, out, err = command("fit", *flags)
+    assert (code, err) == (0, "")
+    assert shapes in out
+    assert ("no filters" in out) == (network is MLP)
+    code, _, err = command("fit", *flags, "--model.hiden=3")
+    assert (code, err.startswith("error: no flag --model.hiden")) == (2, True)
+
+    events = EventAccumulator(str(RUN.folder)).Reload()
+    assert events.Tags()["graph"]
+    assert (RUN.folder / "projector").is_dir()
+    expected = RUN.results()["test"]
+    assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[::2] == (0, "")
+    assert Checkpoint.read(RUN.checkpoints / "last.ckpt").content["epoch"] == 2
+    assert command("test")[::2] == (0, "")
+    assert RUN.results()["test"]["total"] == expected["total"] == 10_000
+    assert command("predict")[::2] == (0, "")
+    assert len(Path(RUN.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 10_001
+    assert command("export")[::2] == (0, "")
+    session = onnxruntime.InferenceSession(RUN.folder / "model.onnx")
+    assert session.run(None, {"pixels": torch.zeros(3, *MNIST.shape, dtype=torch.uint8).numpy()})[0].shape == (3, 10)
+
+
+def test_a_network_that_cannot_be_traced_has_no_graph_and_one_line_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Untraceable(MLP):
+        def forward(self, pixels: Tensor) -> Tensor:
+            if torch._C._get_tracing_state():  # noqa: SLF001
+                raise RuntimeError("data-dependent")
+            return super().forward(pixels)
+
+    monkeypatch.setattr("mnist_lit.classifier.CNN", Untraceable)
+    code, out, err = command("fit", *(given for given in SHORT if "channels" not in given))
+    assert (code, err) == (0, "")
+    assert "TensorBoard: no graph, the network cannot be traced: " in out

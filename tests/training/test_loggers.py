@@ -1,0 +1,116 @@
+"""A run logs to TensorBoard, and to the loggers that are named, by one flag each."""
+
+import csv
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import RUN, SHORT, TRAIN, Command, callback
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, mlflow, wandb
+from lightning_utilities.core.imports import RequirementCache
+
+from mnist_lit.commands.settings import build_parser, instantiate, parse
+from mnist_lit.runs.folders import Run
+from mnist_lit.training.loggers import RunLogger, build_loggers
+
+
+def names(path: Path) -> set[str]:
+    with path.open(encoding="utf-8") as file:
+        return set(csv.DictReader(file).fieldnames or [])
+
+
+def test_a_logger_that_is_named_logs_into_the_run_folder_beside_tensorboard(command: Command) -> None:
+    code, out, err = command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5")
+    assert (code, err) == (0, "")
+    assert {"train/loss", "val/accuracy", "test/accuracy", "lr-Adam"} <= names(RUN.folder / "csv/version_0/metrics.csv")
+    assert list(RUN.folder.glob("events*"))
+    assert "tensorboard --logdir runs" in out
+
+
+def test_a_run_that_goes_on_begins_a_file_of_its_own(command: Command) -> None:
+    assert command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.max_epochs=1")[0] == 0
+    before = (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8")
+    assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
+    assert (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8") == before
+    assert "train/loss" in names(RUN.folder / "csv/version_1/metrics.csv")
+
+
+def test_a_saved_config_logs_into_the_new_run(command: Command) -> None:
+    assert command("fit", *SHORT, "--trainer.logger=CSVLogger")[0] == 0
+    before = sorted(RUN.folder.rglob("*"))
+    assert command("fit", "--config", RUN.config)[::2] == (0, "")
+    assert sorted(RUN.folder.rglob("*")) == before
+    assert (RUN.folder.with_name("version_1") / "csv/version_0/metrics.csv").is_file()
+
+
+def loggers(*argv: str) -> list[Any]:
+    parser = build_parser("fit")
+    return build_loggers(instantiate(parser, parse(parser, argv)).trainer.logger, RUN)
+
+
+def test_several_loggers_can_be_named_and_log_elsewhere() -> None:
+    several = "[{class_path: CSVLogger, init_args: {save_dir: logs}}, {class_path: TensorBoardLogger}]"
+    own, table, board = loggers(f"--trainer.logger={several}")
+    assert [type(logger) for logger in (own, table, board)] == [RunLogger, CSVLogger, TensorBoardLogger]
+    assert Path(table.log_dir) == Path("logs/csv/version_0")
+    assert Path(board.log_dir) == RUN.folder / "tensorboard/version_0"
+
+
+@pytest.mark.parametrize(("flag", "kinds"), [("null", [RunLogger]), ("true", [RunLogger]), ("false", [])])
+def test_without_a_name_there_is_tensorboard_or_nothing(flag: str, kinds: list[type]) -> None:
+    assert [type(logger) for logger in loggers(f"--trainer.logger={flag}")] == kinds
+
+
+def test_only_the_first_process_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert [type(logger) for logger in loggers("--trainer.logger=CSVLogger")] == [RunLogger]
+
+
+@pytest.mark.parametrize(
+    ("module", "available", "name"),
+    [(wandb, "_WANDB_AVAILABLE", "WandbLogger"), (mlflow, "_MLFLOW_AVAILABLE", "MLFlowLogger")],
+)
+def test_a_logger_that_is_not_installed_is_told_in_one_line_and_leaves_no_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch, module: ModuleType, available: str, name: str
+) -> None:
+    monkeypatch.setattr(module, available, RequirementCache("no-such-package"))
+    code, _, err = command("fit", f"--trainer.logger={name}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --trainer.logger: {name}: Requirement 'no-such-package' not met")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize(
+    ("package", "flags", "left"),
+    [
+        ("wandb", ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"], "wandb/offline-run-*/*.wandb"),
+        ("mlflow", ["--trainer.logger=MLFlowLogger"], "mlflow.db"),
+        ("rich", [callback("RichProgressBar")], "checkpoints/last.ckpt"),
+    ],
+)
+def test_where_it_is_installed_one_flag_is_enough(package: str, flags: list[str], left: str) -> None:
+    pytest.importorskip(package)
+    for more in ([*SHORT, *flags], ["--ckpt_path=last"]):
+        ended = subprocess.run([sys.executable, TRAIN, "fit", *more], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert list(RUN.folder.glob(left))
+        assert list(RUN.folder.glob("events.*")), "TensorBoard's are always there"
+        (RUN.folder / "results.json").unlink()
+
+
+@pytest.mark.parametrize("given", [{}, {"tracking_uri": "http://localhost:5000"}])
+def test_mlflow_has_a_database_in_the_run_folder_unless_another_is_given(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {}
+    monkeypatch.setattr(MLFlowLogger, "__init__", lambda _, **kwargs: arguments.update(kwargs))
+    settings: dict[str, Any] = {"save_dir": "<run>", "tracking_uri": None, "artifact_location": None} | given
+    build_loggers(partial(MLFlowLogger, **settings), Run(tmp_path))
+    ours = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": str(tmp_path / "mlruns")}
+    assert arguments == settings | {"save_dir": str(tmp_path)} | ({} if given else ours)
