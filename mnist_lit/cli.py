@@ -1,4 +1,4 @@
-"""The command line: which command runs, and how it ends.
+"""The command line: runs a command and returns its exit code.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -35,9 +35,18 @@ COMMANDS = {
     "export": "export",
     "search": "search",
 }
-"""Each with its module."""
-LONGEST = 2_000
-"""Letters of an error: it may quote what was given, however long that is."""
+"""Module of each command."""
+MAX_MESSAGE = 2_000
+"""Characters: an error may quote input of any length."""
+EXPECTED_WARNINGS = (
+    ".*does not have many workers",  # batches from memory are slower through workers
+    ".*treespec, LeafSpec",  # Lightning 2.6 uses what torch 2.14 deprecates
+    ".*is smaller than the logging interval",  # the learning rate is logged at the end of a short epoch too
+    "Checkpoint directory .* exists and is not empty",  # a resumed run has checkpoints
+    ".*``compute`` method of metric",  # an epoch that is resumed at its end has its metrics from the checkpoint
+    r"Total length of `DataLoader` across ranks is zero",  # `fast_dev_run` without validation images
+)
+"""Patterns of warnings about which a user can do nothing."""
 HELP = """\
 usage: python train.py COMMAND [flags]
 
@@ -45,9 +54,9 @@ commands:
   fit        train, keep the best checkpoint by validation, test it once
   validate   the accuracy of a checkpoint on its validation images
   test       the accuracy of a checkpoint on the 10,000 test images
-  predict    what a checkpoint reads in your own pictures of digits, or in every test image
-  export     a checkpoint as ONNX or torch.export program
-  search     try hyperparameters, each trial an ordinary run
+  predict    classify your own pictures of digits, or all test images
+  export     write a checkpoint as ONNX or torch.export program
+  search     search hyperparameters, each trial an ordinary run
 
 examples:
   python train.py fit
@@ -63,8 +72,8 @@ Add --traceback to see where an error comes from. All flags of a command: python
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Without `argv` it is the program: once the result is known, Ctrl-C and SIGTERM no longer change the exit code, also
-    while Python shuts down. With `argv` the handlers of signals are afterwards as before.
+    Without `argv` it is the program: once the command has ended, Ctrl-C and SIGTERM no longer change the exit code, not
+    even while Python shuts down. With `argv` the signal handlers are restored afterwards.
     """
     if argv is None:
         set_handler(exit_at_once)
@@ -80,15 +89,15 @@ def _run(given: Sequence[str]) -> int:
     try:
         _dispatch(arguments)
         set_handler(SIG_IGN)
-    except BaseException as raised:  # whatever it is, a person gets one line
+    except BaseException as raised:  # any error is reported in one line
         set_handler(SIG_IGN)
         error = _cause(raised)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
         if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
-            return 0  # the first process tells it; a failure here would have Lightning kill that one
+            return 0  # the first process reports it; after an error code Lightning would kill that one
         if is_child_process():
-            sleep(10)  # where the first process fails too, or has ended, this one ends now, without a word
+            sleep(10)  # if the parent process fails too, it ends this one meanwhile, without a message
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))
@@ -111,22 +120,22 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
     keep_freed_memory()
-    run = getattr(import_module(f"mnist_lit.commands.{COMMANDS[name]}"), name)  # now: help does not wait for torch
-    _prepare_output()
+    module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
+    _set_up_output()
     set_handler(raise_stopped)
-    run(flags)
+    getattr(module, name)(flags)
 
 
 def _fail(message: str, code: int) -> int:
     from mnist_lit.datasets.mirrors import redact_credentials
 
     line = printable(redact_credentials(" ".join(message.split())))
-    print(f"error: {line if len(line) <= LONGEST else f'{line[:LONGEST]} …'}", file=sys.stderr)
+    print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
     return code
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
-    """Return the line that a person gets for an error, and the exit code."""
+    """Return the message and the exit code of an error."""
     if isinstance(error, Stopped):
         return str(error), error.exit_code
     if isinstance(error, UsageError):
@@ -138,24 +147,12 @@ def _describe(error: BaseException) -> tuple[str, int]:
     return str(error) or type(error).__name__, 1
 
 
-def _prepare_output() -> None:
-    """Show every line at once, also through a pipe, and drop what a user can do nothing about."""
+def _set_up_output() -> None:
+    """Flush each line, also in a pipe, and silence what a user can do nothing about."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's table is asked for
-    # Batches come from memory: workers would make it slower.
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    # Lightning 2.6 asks torch 2.14 in a way that is about to change.
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
-    # An epoch of few batches logs the learning rate at its end like any other.
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
-    # A run that is resumed has its checkpoints there.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # An epoch that is resumed at its very end has its counts from the checkpoint.
-    warnings.filterwarnings("ignore", message=".*``compute`` method of metric")
-    # A training that ends before its first validation: `fit` says so.
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key")
-    # A trial (`fast_dev_run`) of a training on all images.
-    warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
