@@ -28,7 +28,7 @@ from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
-__all__ = ["build_parser", "instantiate", "parse", "replace_values", "set_checkpoint_defaults"]
+__all__ = ["DEFAULT_EXPERIMENT", "build_parser", "instantiate", "parse", "replace_values", "set_checkpoint_defaults"]
 
 # A config may name classes of Lightning and of this package; it imports nothing else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
@@ -39,6 +39,7 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represen
 
 FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
+DEFAULT_EXPERIMENT = "baseline"
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
     "trainer.devices": 1,  # more do not train this network faster
@@ -164,7 +165,9 @@ def build_parser(command: str) -> ArgumentParser:
 
 
 def _add_training_flags(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
+    parser.add_argument(
+        "--experiment", type=FolderName, default=DEFAULT_EXPERIMENT, help="runs go to runs/NAME/version_<n>"
+    )
     if command == "search":
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
