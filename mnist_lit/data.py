@@ -31,7 +31,7 @@ class MNISTDataModule(LightningDataModule):
         batch_size: images of a batch, of all processes together.
         val_size: images held out of the training set for validation; with 0, give the Trainer `limit_val_batches=0`.
         split_seed: seed of the choice of validation images.
-        dataset: name of the data set.
+        dataset: name of an entry in the catalog: MNIST, FashionMNIST, KMNIST, …
         data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`.
         mirrors: URLs (https, http, file) of folders with the files, tried in order; by default the copy of MNIST within
             this package, then torchvision's.

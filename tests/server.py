@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback that serves the shipped files well or badly."""
+"""A local HTTP server that serves the data files, correctly or with a fault."""
 
 import time
 from collections.abc import Iterator
@@ -13,48 +13,48 @@ SHIPPED = Path(__file__).parent.parent / "mnist_lit" / "datasets" / "mnist"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serve `/<how>/<file>`."""
+    """Serve `/<mode>/<file>`."""
 
     server: "Server"
 
     def do_GET(self) -> None:
-        """Answer as the first part of the path asks for."""
-        _, how, name = self.path.split("/")
-        self.server.requests.append((how, name, self.headers.get("Authorization")))
+        """Respond as the mode says."""
+        _, mode, name = self.path.split("/")
+        self.server.requests.append((mode, name, self.headers.get("Authorization")))
         content = (SHIPPED / name).read_bytes()
-        if how.isdecimal():
-            return self.send_error(int(how))
-        if how == "private" and not self.headers.get("Authorization"):
+        if mode.isdecimal():
+            return self.send_error(int(mode))
+        if mode == "private" and not self.headers.get("Authorization"):
             return self.send_error(401)
-        if how in {"redirect", "circle"}:
+        if mode in {"redirect", "loop"}:
             self.send_response(302)
-            self.send_header("Location", f"/{'well' if how == 'redirect' else how}/{name}")
+            self.send_header("Location", f"/{'ok' if mode == 'redirect' else mode}/{name}")
             return self.end_headers()
-        if how == "page":
-            content = b"<!doctype html><title>Welcome to the hotel's network</title>"
-        if how == "flipped":
+        if mode == "page":
+            content = b"<!doctype html><title>Log in to the network</title>"
+        if mode == "corrupt":
             content = content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
         self.send_response(200)
-        if how != "unsized":
+        if mode != "no_length":
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if how in {"short", "stalled", "slow"}:
+        if mode in {"truncated", "stalled", "slow"}:
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
-            if how != "short":
-                self.server.wait()
-            if how != "slow":
+            if mode != "truncated":
+                time.sleep(self.server.delay)
+            if mode != "slow":
                 return None
             content = content[len(content) // 2 :]
         self.wfile.write(content)
         return None
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """Remembers what was asked for, as (how, file, authorization)."""
+    """Records its requests as (mode, file, authorization)."""
 
     daemon_threads = True
 
@@ -63,18 +63,14 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, str | None]] = []
         self.delay = delay
 
-    def wait(self) -> None:
-        """Keep a client waiting."""
-        time.sleep(self.delay)
-
-    def url(self, how: str, user: str = "") -> str:
-        """Return the address of a mirror that serves files in this way."""
-        return f"http://{user}127.0.0.1:{self.server_port}/{how}"
+    def url(self, mode: str, user: str = "") -> str:
+        """Return the URL of a mirror that serves files in this mode."""
+        return f"http://{user}127.0.0.1:{self.server_port}/{mode}"
 
 
 @contextmanager
 def serving(delay: float = 2) -> Iterator[Server]:
-    """Serve until the end of the block; a stalled or slow answer waits `delay` seconds in its middle."""
+    """Run a server within a context; the modes stalled and slow wait `delay` seconds in the middle of a file."""
     with Server(delay) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -1,7 +1,7 @@
-"""Whatever comes in, the answer is a result or one line with its exit code: no traceback, no hang, no flood of memory.
+"""Property-based tests: any input is accepted or rejected with an error in one line, in bounded time and memory.
 
-Each property is tried on a few examples, always the same ones. `EXAMPLES=30 pytest tests/test_properties.py` tries 30
-times as many, other ones each time.
+By default each test has a few fixed examples. `EXAMPLES=30 pytest tests/test_properties.py` runs 30 times as many,
+random ones.
 """
 
 import json
@@ -39,54 +39,54 @@ from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.training.trainer import build_trainer
 
-pytestmark = posix  # an alarm ends what takes too long
+pytestmark = posix  # for SIGALRM
 TIMES = int(os.environ.get("EXAMPLES", "1"))
-SECONDS = 20
-"""In which each input must have been answered, on a slow machine."""
-MOST_BYTES = 200_000_000
-"""That Python may take for one input; NumPy's arrays are among them."""
+MAX_SECONDS = 20
+"""For one input, on a slow machine."""
+MAX_BYTES = 200_000_000
+"""Allocated by Python, with NumPy's arrays, for one input."""
 
 Property = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def examples(number: int) -> Property:
-    """Try a property on a number of examples."""
+    """Set the number of examples."""
     return settings(
         max_examples=number * TIMES,
         derandomize=TIMES == 1,
         database=None,
-        deadline=None,  # `watched` has one
+        deadline=None,  # see `limits`
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
 
 @contextmanager
-def watched(*, memory: bool = True) -> Iterator[None]:
-    """Fail where an input takes too long or too much memory."""
+def limits(*, memory: bool = True) -> Iterator[None]:
+    """Fail if the context takes too long or too much memory."""
 
-    def out_of_time(_number: int, _frame: FrameType | None) -> None:
+    def time_out(_number: int, _frame: FrameType | None) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(SECONDS)
-    if memory:  # to watch it takes three times as long
+    previous = signal.signal(signal.SIGALRM, time_out)
+    signal.alarm(MAX_SECONDS)
+    if memory:  # tracing it takes three times as long
         tracemalloc.start()
     try:
         yield
     except TimeoutError:
-        pytest.fail("no answer")
+        pytest.fail("timed out")
     finally:
         left = signal.alarm(0)
-        _, most = tracemalloc.get_traced_memory()  # nothing, where it is not watched
+        _, peak = tracemalloc.get_traced_memory()  # 0 if it is not traced
         tracemalloc.stop()
-        signal.signal(signal.SIGALRM, before)
-    assert left, "no answer in time"
-    assert most < MOST_BYTES
+        signal.signal(signal.SIGALRM, previous)
+    assert left, "timed out"  # where the exception was caught
+    assert peak < MAX_BYTES
 
 
-def answer(command: Command, *argv: str) -> int:
-    """Run a command line, see to its answer, and return its exit code."""
-    with watched(memory=False):
+def check(command: Command, *argv: str) -> int:
+    """Run a command line, check its exit code and error output, and return the exit code."""
+    with limits(memory=False):
         code, _, err = command(*argv)
     if code == 0:
         assert err == ""
@@ -99,27 +99,27 @@ def answer(command: Command, *argv: str) -> int:
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
-    """Draw a file's content, damaged: bytes overwritten, cut out, cut off, or put in from another file."""
+    """Draw a damaged file: bytes overwritten, inserted or deleted, truncated, or continued as another file."""
     content = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(1, 4))):
-        # More often in the head, where the sizes are.
+        # More often in the header, which has the sizes.
         place = draw(st.one_of(st.integers(0, min(64, len(content))), st.integers(0, len(content))))
         extreme = st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\xff\xff", b"9" * 9])
-        put = draw(st.one_of(st.binary(max_size=8), extreme))
-        how = draw(st.sampled_from(["over", "over", "in", "out", "end", "other"]))
-        if how == "end":
+        inserted = draw(st.one_of(st.binary(max_size=8), extreme))
+        how = draw(st.sampled_from(["overwrite", "overwrite", "insert", "delete", "truncate", "continue"]))
+        if how == "truncate":
             del content[place:]
-        elif how == "out":
+        elif how == "delete":
             del content[place : place + draw(st.integers(1, 100))]
-        elif how == "other":
+        elif how == "continue":
             other = draw(st.sampled_from(originals))
             content[place:] = other[draw(st.integers(0, len(other))) :]
         else:
-            content[place : place + len(put) * (how == "over")] = put
+            content[place : place + len(inserted) * (how == "overwrite")] = inserted
     return bytes(content)
 
 
-# The files of a data set
+# Data files
 
 LABELS = MNIST.idx_files[3]
 PUBLISHED = (SHIPPED / f"{LABELS.name}.gz").read_bytes()
@@ -127,16 +127,16 @@ PUBLISHED = (SHIPPED / f"{LABELS.name}.gz").read_bytes()
 
 @examples(30)
 @given(st.one_of(st.binary(max_size=2_000), mutated([PUBLISHED, zlib.decompress(PUBLISHED, 31)])))
-def test_a_file_is_the_published_one_or_none(content: bytes) -> None:
-    with watched():
+def test_only_the_published_data_file_is_accepted(content: bytes) -> None:
+    with limits():
         found = LABELS.content(BytesIO(content))
     assert found is None or bytes(found) == zlib.decompress(PUBLISHED, 31)
 
 
 @examples(30)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.randoms())
-def test_an_idx_file_is_read_as_it_was_written(shape: list[int], chance: Any) -> None:
-    values = chance.randbytes(int(np.prod(shape)))
+def test_idx_decoding_is_the_inverse_of_encoding(shape: list[int], random: Any) -> None:
+    values = random.randbytes(int(np.prod(shape)))
     if not values:
         return
     header = bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", side) for side in shape)
@@ -145,17 +145,17 @@ def test_an_idx_file_is_read_as_it_was_written(shape: list[int], chance: Any) ->
     assert tensor.numpy().tobytes() == values
 
 
-def make(path: Path, what: Any) -> None:
-    """Make a file with some content, or something that is no file."""
-    if isinstance(what, bytes):
-        path.write_bytes(what)
-    elif what == "folder":
+def make(path: Path, kind: Any) -> None:
+    """Make a file with this content, or another kind of directory entry."""
+    if isinstance(kind, bytes):
+        path.write_bytes(kind)
+    elif kind == "folder":
         path.mkdir()
-    elif what == "pipe":
+    elif kind == "pipe":
         os.mkfifo(path)
-    elif what == "link":
+    elif kind == "link":
         path.symlink_to("nowhere")
-    elif what == "device":
+    elif kind == "device":
         path.symlink_to("/dev/zero")
 
 
@@ -167,21 +167,21 @@ def make(path: Path, what: Any) -> None:
         min_size=2,
     )
 )
-def test_whatever_is_in_the_data_folder_the_data_are_right_or_one_line_names_it(
+def test_data_folder_is_valid_or_named_in_the_error(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, Any]
 ) -> None:
     raw = tmp_path_factory.mktemp("any") / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name, what in files.items():
-        make(raw / name, what)
-    with watched():
+    for name, kind in files.items():
+        make(raw / name, kind)
+    with limits():
         try:
             MNIST.fetch(raw.parent.parent)
         except OSError as error:
-            named = str(raw) in str(error)
+            passed = str(raw) in str(error)
         else:
-            named = len(MNIST.read(raw.parent.parent, train=False)[1]) == 10_000
-    assert named
+            passed = len(MNIST.read(raw.parent.parent, train=False)[1]) == 10_000
+    assert passed
 
 
 # Checkpoints
@@ -189,7 +189,7 @@ def test_whatever_is_in_the_data_folder_the_data_are_right_or_one_line_names_it(
 
 @pytest.fixture(scope="module")
 def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What Lightning saves of a training of no steps."""
+    """A checkpoint of untrained weights, saved by a stock Trainer."""
     path = tmp_path_factory.mktemp("checkpoint") / "my.ckpt"
     stock = stock_trainer(path.parent, max_steps=0)
     stock.fit(DigitClassifier(channels=[1]), MNISTDataModule(data_dir=str(data_dir)))
@@ -198,7 +198,7 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> byte
 
 
 def repacked(checkpoint: bytes, name: str, content: bytes, compression: int) -> bytes:
-    """Return a checkpoint with another content of one of its members."""
+    """Return a checkpoint with the content of one archive member replaced."""
     file = BytesIO()
     with ZipFile(BytesIO(checkpoint)) as old, ZipFile(file, "w", compression) as new:
         for path in old.namelist():
@@ -206,20 +206,20 @@ def repacked(checkpoint: bytes, name: str, content: bytes, compression: int) -> 
     return file.getvalue()
 
 
-def read_any(path: Path, content: bytes) -> None:
+def check_checkpoint(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with watched():
+    with limits():
         try:
-            right = all(value.isfinite().all() for value in Checkpoint.read(path).content["state_dict"].values())
+            passed = all(value.isfinite().all() for value in Checkpoint.read(path).content["state_dict"].values())
         except ValueError as error:
-            right = str(error).startswith(str(path))
-    assert right
+            passed = str(error).startswith(str(path))
+    assert passed
 
 
 @examples(60)
 @given(data=st.data())
-def test_bytes_are_a_checkpoint_or_refused(checkpoint: bytes, tmp_path: Path, data: st.DataObject) -> None:
-    read_any(tmp_path / "any.ckpt", data.draw(st.one_of(st.binary(), mutated([checkpoint]))))
+def test_damaged_checkpoint_is_valid_or_rejected(checkpoint: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    check_checkpoint(tmp_path / "any.ckpt", data.draw(st.one_of(st.binary(), mutated([checkpoint]))))
 
 
 CALLS = ["builtins\nbytearray", "torch\nTensor", "torch._utils\n_rebuild_tensor_v2", "os\nmkdir", "torch.nn\nLinear"]
@@ -240,10 +240,10 @@ MEMBERS = ["data.pkl", "data/0", "version", "byteorder"]
     ),
     st.sampled_from([ZIP_STORED, ZIP_DEFLATED]),
 )
-def test_whatever_is_packed_into_a_checkpoint_it_is_read_or_refused(
+def test_checkpoint_with_a_replaced_member_is_valid_or_rejected(
     checkpoint: bytes, tmp_path: Path, name: str, content: bytes, compression: int
 ) -> None:
-    read_any(tmp_path / "any.ckpt", repacked(checkpoint, name, content, compression))
+    check_checkpoint(tmp_path / "any.ckpt", repacked(checkpoint, name, content, compression))
 
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, -1, 2**31, 2**63, 10**30]))
@@ -257,7 +257,7 @@ VALUES = st.recursive(
 
 @examples(6)
 @given(data=st.data())
-def test_a_checkpoint_with_any_settings_is_used_or_refused(
+def test_checkpoint_with_random_settings_is_used_or_rejected(
     checkpoint: bytes, command: Command, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     content = torch.load(BytesIO(checkpoint), weights_only=True)
@@ -267,17 +267,17 @@ def test_a_checkpoint_with_any_settings_is_used_or_refused(
     torch.save(content, "any.ckpt")
     monkeypatch.setattr("mnist_lit.commands.restore.build_trainer", lambda _: Mock())
     monkeypatch.setattr("mnist_lit.commands.evaluate.report_test", lambda *_: None)
-    answer(command, "test", "--ckpt_path=any.ckpt")
+    check(command, "test", "--ckpt_path=any.ckpt")
 
 
 # Pictures
 
 
 def pictures() -> list[bytes]:
-    """Return a small picture of a digit in every kind of file."""
+    """Return a small picture of a digit in several formats and modes."""
     image = Image.new("L", (60, 60), 255)
     image.paste(0, (25, 10, 33, 50))
-    kinds: list[tuple[str, str, dict[str, Any]]] = [
+    formats: list[tuple[str, str, dict[str, Any]]] = [
         ("PNG", "L", {}),
         ("PNG", "P", {}),
         ("PNG", "I;16", {}),
@@ -292,22 +292,22 @@ def pictures() -> list[bytes]:
         ("TIFF", "F", {}),
         ("TIFF", "L", {}),
     ]
-    made = []
-    for kind, mode, more in kinds:
-        image.convert(mode).save(file := BytesIO(), kind, **more)
-        made.append(file.getvalue())
-    return made
+    contents = []
+    for name, mode, options in formats:
+        image.convert(mode).save(file := BytesIO(), name, **options)
+        contents.append(file.getvalue())
+    return contents
 
 
 @examples(120)
 @given(st.one_of(st.binary(max_size=100), mutated(pictures())))
-def test_a_picture_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_picture_is_valid_or_rejected(tmp_path: Path, content: bytes) -> None:
     (path := tmp_path / "any.png").write_bytes(content)
     pixels = None
-    with watched(), suppress(ValueError):
+    with limits(), suppress(ValueError):
         pixels = open_image(str(path))
         as_mnist(pixels)
-    assert pixels is None or (pixels.min() >= 0 and pixels.max() <= 255)  # which NaN is not
+    assert pixels is None or (pixels.min() >= 0 and pixels.max() <= 255)  # false for NaN
 
 
 # Flags and config files
@@ -315,7 +315,7 @@ def test_a_picture_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.fixture
 def untrained(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`fit` up to where it would begin to train."""
+    """`fit` that builds the Trainer and verifies the data, but does not train."""
 
     def train(start: Start) -> None:
         settings = instantiate(start.parser, start.config)
@@ -327,30 +327,31 @@ def untrained(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 FLAGS = sorted(name for name in build_parser("fit").get_defaults().keys() if name != "config")  # noqa: SIM118
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=10)  # surrogates, NUL and all
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=10)  # with surrogates and NUL
 LAUGHS = "{a: &a [x, x, x, x, x, x], b: &b [*a, *a, *a, *a], c: &c [*b, *b, *b, *b], d: [*c, *c, *c, *c, *c, *c]}"
-ODD = ["nan", "inf", "-inf", ".nan", "1e400", "-1", "0", "9" * 30, "9" * 5_000, "", "null", "[]", "{}", "[nan]", "[[]]"]
-MORE = ["&a [*a]", LAUGHS, "!!int x", "!!timestamp 3", "[" * 2_000, '{"class_path": "os.system"}', "/dev/zero", "a\0b"]
-GIVEN = st.one_of(st.sampled_from(ODD), st.sampled_from(MORE), ANY_TEXT, VALUES.map(str))
+EDGE_CASES = ["nan", "inf", "-inf", ".nan", "1e400", "-1", "0", "9" * 30, "9" * 5_000, "", "null", "/dev/zero", "a\0b"]
+EDGE_CASES += ["[]", "{}", "[nan]", "[[]]", "[" * 2_000, "&a [*a]", LAUGHS, "!!int x", "!!timestamp 3"]
+EDGE_CASES += ['{"class_path": "os.system"}']
+FLAG_VALUES = st.one_of(st.sampled_from(EDGE_CASES), ANY_TEXT, VALUES.map(str))
 
 
 @examples(8)
-@given(st.lists(st.tuples(st.sampled_from(FLAGS), GIVEN), min_size=1, max_size=2))
-def test_any_flags_are_taken_or_named(untrained: Command, flags: list[tuple[str, str]]) -> None:
-    answer(untrained, "fit", *(f"--{name}={value}" for name, value in flags))
+@given(st.lists(st.tuples(st.sampled_from(FLAGS), FLAG_VALUES), min_size=1, max_size=2))
+def test_random_flags_are_accepted_or_rejected(untrained: Command, flags: list[tuple[str, str]]) -> None:
+    check(untrained, "fit", *(f"--{name}={value}" for name, value in flags))
 
 
 @examples(4)
 @given(st.lists(st.one_of(ANY_TEXT, st.sampled_from(["--", "-", "--data", "--data=3", "--seed"])), min_size=1))
-def test_any_words_are_a_command_or_named(untrained: Command, words: list[str]) -> None:
+def test_random_arguments_are_accepted_or_rejected(untrained: Command, words: list[str]) -> None:
     if "--traceback" not in words:
-        answer(untrained, *words)
-        answer(untrained, "fit", *words)
+        check(untrained, *words)
+        check(untrained, "fit", *words)
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """Draw a YAML document with settings that there are, and any values; at times with some other bytes in it."""
+    """Draw a YAML document with existing settings and random values, in half of the cases with invalid bytes in it."""
     tree: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(FLAGS), max_size=3)):
         group, _, key = name.rpartition(".")
@@ -361,56 +362,58 @@ def documents(draw: st.DrawFn) -> bytes:
             tree[group or key] = value
             break
     content: bytes = yaml.safe_dump(tree).encode()
-    odd = [b"\xff", b"\0", b"\t", b"seed: 1\nseed: 2\n", b"&a [*a]", LAUGHS.encode(), b"!!python/object:os.system {}"]
-    odd += [b"<<: 3\n", b"? [a]\n: 3\n", b"1: 2\n", b"---\n", b"[" * 2_000, b"{a: " * 500, b"x" * 200_000]
+    invalid = [b"\xff", b"\0", b"\t", b"seed: 1\nseed: 2\n", b"&a [*a]", LAUGHS.encode(), b"<<: 3\n", b"? [a]\n: 3\n"]
+    invalid += [b"1: 2\n", b"---\n", b"[" * 2_000, b"{a: " * 500, b"x" * 200_000, b"!!python/object:os.system {}"]
     if draw(st.booleans()):
         place = draw(st.integers(0, len(content)))
-        content = content[:place] + draw(st.one_of(st.sampled_from(odd), st.binary(max_size=5))) + content[place:]
+        content = content[:place] + draw(st.one_of(st.sampled_from(invalid), st.binary(max_size=5))) + content[place:]
     return content
 
 
 @examples(8)
 @given(documents())
-def test_any_config_is_taken_or_named(untrained: Command, content: bytes) -> None:
+def test_random_config_is_accepted_or_rejected(untrained: Command, content: bytes) -> None:
     Path("any.yaml").write_bytes(content)
-    answer(untrained, "fit", "--config=any.yaml")
+    check(untrained, "fit", "--config=any.yaml")
 
 
 # Paths
 
-PLACES = ["a\0b", "x" * 5_000, "\udcff", "", ".", "/", "/dev/null", "/dev/zero", "/dev/full", "\n", "-", "~"]
-MADE = ["folder", "pipe", "link", "device", "file"]
+PATHS = ["a\0b", "x" * 5_000, "\udcff", "", ".", "/", "/dev/null", "/dev/zero", "/dev/full", "\n", "-", "~"]
+KINDS = ["folder", "pipe", "link", "device", "file"]
+
+
+def make_all_kinds() -> None:
+    for kind in KINDS:
+        if not os.path.lexists(kind):
+            make(Path(kind), b"hello" if kind == "file" else kind)
 
 
 @examples(16)
-@given(st.sampled_from(["--ckpt_path", "--experiment", "--data.data_dir", "--config"]), st.sampled_from(PLACES + MADE))
-def test_any_path_is_used_or_named(untrained: Command, flag: str, where: str) -> None:
-    for name in MADE:
-        if not os.path.lexists(name):
-            make(Path(name), b"hello" if name == "file" else name)
-    if (flag, where) != ("--config", "pipe"):  # which waits for who writes into it, as `--config <(…)` does
-        answer(untrained, "test" if flag == "--ckpt_path" else "fit", f"{flag}={where}")
+@given(st.sampled_from(["--ckpt_path", "--experiment", "--data.data_dir", "--config"]), st.sampled_from(PATHS + KINDS))
+def test_random_path_is_used_or_rejected(untrained: Command, flag: str, path: str) -> None:
+    make_all_kinds()
+    if (flag, path) != ("--config", "pipe"):  # which waits for a writer, so that `--config <(…)` works
+        check(untrained, "test" if flag == "--ckpt_path" else "fit", f"{flag}={path}")
 
 
 @examples(4)
-@given(st.lists(st.sampled_from(PLACES + MADE), min_size=1, max_size=4), st.sampled_from([*PLACES, "folder"]))
-def test_any_pictures_and_any_target_are_used_or_named(
+@given(st.lists(st.sampled_from(PATHS + KINDS), min_size=1, max_size=4), st.sampled_from([*PATHS, "folder"]))
+def test_random_pictures_and_output_are_used_or_rejected(
     command: Command, checkpoint: bytes, names: list[str], target: str
 ) -> None:
-    for name in MADE:
-        if not os.path.lexists(name):
-            make(Path(name), b"hello" if name == "file" else name)
+    make_all_kinds()
     Path("my.ckpt").write_bytes(checkpoint)
     Path("digit.png").write_bytes(pictures()[0])
-    names = [name for name in names if name not in {"/", "."}]  # whose folders may hold any number of pictures
+    names = [name for name in names if name not in {"/", "."}]  # which may have any number of pictures
     argv = ["predict", "--ckpt_path=my.ckpt", "--images", "digit.png", *names, f"--output={target}"]
-    answer(command, *argv)
+    check(command, *argv)
 
 
-def test_settings_can_be_repeated_from_what_is_dumped(untrained: Command) -> None:
-    """A config of all settings is well within the limits of what is read."""
+def test_printed_config_is_accepted(untrained: Command) -> None:
+    """A config of all settings is within the limits of the YAML loader."""
     code, out, _ = untrained("fit", "--print_config")
     assert code == 0
     Path("all.yaml").write_text(out, encoding="utf-8")
-    assert answer(untrained, "fit", "--config=all.yaml") == 0
+    assert check(untrained, "fit", "--config=all.yaml") == 0
     assert len(json.dumps(yaml.safe_load(out))) > 1_000

@@ -1,4 +1,4 @@
-"""What a checkpoint reads: in the test images, or in a person's own pictures."""
+"""Classify the test images, or your own pictures of digits, with a checkpoint."""
 
 import csv
 import io
@@ -29,94 +29,94 @@ from mnist_lit.training.drawings import draw_braille
 __all__ = ["predict"]
 
 MIN_CONFIDENCE, MIN_CONFIDENCE_UNCALIBRATED = 0.9, 0.5
-"""Probability of the classified digit below which it is marked as unsure."""
+"""Probability of the predicted digit below which it is marked as unsure."""
 MAX_PRINTED = 0.9995  # probability
-CHUNK = 64  # files, for which a signal waits
+CHUNK_SIZE = 64  # files preprocessed before a signal is handled
 MAX_DRAWN = 100  # pictures drawn on a terminal
 MAX_NAME_BYTES = 100  # of a picture's name in that of its preprocessed picture; file systems allow 143 to 255 in all
 
 
 def predict(argv: Sequence[str]) -> None:
-    """Write a CSV file with what a checkpoint reads in every test image, or in image files.
+    """Write a CSV file with the predicted digit and probabilities of each test image, or of each picture given.
 
     Raises:
         UsageError: if a flag is wrong.
-        ValueError: at the end, if some of the image files could not be read.
+        ValueError: at the end, if some of the pictures could not be read.
     """
     restored = restore("predict", argv)
     if not restored.config.images:
-        probabilities = _probabilities(restored, restored.data)
-        _write(restored, [str(number) for number in range(len(probabilities))], probabilities)
+        probabilities = _classify(restored, restored.data)
+        _write_csv(restored, [str(number) for number in range(len(probabilities))], probabilities)
         return
     if (name := restored.data.dataset.name) != MNIST.name:
         raise UsageError(f"--images: the checkpoint classifies {name}, not digits")
-    names, pixels, failed = _read(restored.config.images)
+    names, pixels, failed = _preprocess(restored.config.images)
     if names:
         loader = DataLoader(
             InMemoryDataset(pixels, torch.zeros(len(names))), restored.data.batch_size, collate_fn=identity_collate
         )
-        probabilities = _probabilities(restored, loader)
+        probabilities = _classify(restored, loader)
         calibrated = restored.classifier.temperature != 1
         if not calibrated:
-            print("trained without validation, so the probabilities are as the network gives them: not calibrated")
+            print("trained without validation: the probabilities are not calibrated")
         _report(names, pixels, probabilities, MIN_CONFIDENCE if calibrated else MIN_CONFIDENCE_UNCALIBRATED)
-        _write(restored, names, probabilities)
+        _write_csv(restored, names, probabilities)
         if restored.config.save_seen:
-            _save(Path(restored.config.save_seen), names, pixels)
+            _save_preprocessed(Path(restored.config.save_seen), names, pixels)
     if failed:
         raise ValueError(f"{failed:,} of {failed + len(names):,} could not be read")
 
 
-def _probabilities(restored: Restored, data: Any) -> Tensor:
+def _classify(restored: Restored, data: Any) -> Tensor:
     batches = restored.trainer.predict(restored.classifier, data)
     return torch.cat(cast("list[Tensor]", batches))  # (N, 10)
 
 
-def _read(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
-    """Return the names and pixels (N, 1, 28, 28) of the digits that can be read, and how many files could not be."""
+def _preprocess(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
+    """Return the names of the readable pictures, their preprocessed pixels (N, 1, 28, 28), and the number of others."""
     failed = 0
 
-    def complain(name: str, reason: str) -> None:
+    def on_error(name: str, reason: str) -> None:
         nonlocal failed
         failed += 1
         tqdm.write(f"error: {printable(name)}: {reason}", file=sys.stderr)
 
-    files = list(find_images(paths, complain))
+    files = list(find_images(paths, on_error))
     names: list[str] = []
-    # In one place: scattered among what decoding frees, they would take ten times as much memory.
+    # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
     digits = torch.empty(len(files), *MNIST.shape, dtype=torch.uint8)
-    # Much of decoding and filtering runs outside of Python's lock.
+    # Threads, since much of decoding and filtering releases the GIL.
     with (
         ThreadPoolExecutor(os.cpu_count()) as threads,
         tqdm(total=len(files), disable=not sys.stdout.isatty(), leave=False) as bar,
     ):
-        for first in range(0, len(files), CHUNK):
-            some = files[first : first + CHUNK]
-            for name, read in zip(some, threads.map(_attempt, some), strict=True):
+        for first in range(0, len(files), CHUNK_SIZE):
+            chunk = files[first : first + CHUNK_SIZE]
+            for name, result in zip(chunk, threads.map(_preprocess_file, chunk), strict=True):
                 bar.update()
-                if isinstance(read, ValueError):
-                    complain(name, str(read))
+                if isinstance(result, ValueError):
+                    on_error(name, str(result))
                 else:
-                    digits[len(names), 0] = torch.from_numpy(read)
+                    digits[len(names), 0] = torch.from_numpy(result)
                     names.append(name)
     return names, digits[: len(names)], failed
 
 
-def _attempt(name: str) -> NDArray[np.uint8] | ValueError:
+def _preprocess_file(name: str) -> NDArray[np.uint8] | ValueError:
     try:
         return as_mnist(open_image(name))
     except ValueError as error:
         return error
 
 
-def _report(names: Sequence[str], pixels: Tensor, probabilities: Tensor, least: float) -> None:
-    """Print a line for each picture; on a terminal, beside a drawing of what the network saw."""
+def _report(names: Sequence[str], pixels: Tensor, probabilities: Tensor, min_confidence: float) -> None:
+    """Print a line for each picture, on a terminal with a drawing of the preprocessed picture."""
     drawn = sys.stdout.isatty() and len(names) <= MAX_DRAWN
     for name, digit, row in zip(names, pixels, probabilities, strict=False):
         best, second = row.topk(2).indices.tolist()
-        sure = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never certain
-        line = f"{printable(name)}: {best}, {sure}"
-        if row[best] < least:
+        confidence = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never 100%
+        line = f"{printable(name)}: {best}, {confidence}"
+        if row[best] < min_confidence:
             line += f" (unsure: or a {second}, {row[second]:.1%})"
         if drawn:
             dots = draw_braille(digit[0])
@@ -126,22 +126,22 @@ def _report(names: Sequence[str], pixels: Tensor, probabilities: Tensor, least: 
             print(line)
 
 
-def _save(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
-    """Save what the network saw, numbered in the order of the table: two folders may have files of one name."""
+def _save_preprocessed(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
+    """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
     for number, (name, digit) in enumerate(zip(names, pixels, strict=True)):
         content = io.BytesIO()
         Image.fromarray(digit[0].numpy()).save(content, "PNG")
-        short = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
-        write_atomically(folder / f"{number:05}_{short}.png", content.getvalue())
-    print(f"what the network saw: {folder}")
+        stem = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
+        write_atomically(folder / f"{number:05}_{stem}.png", content.getvalue())
+    print(f"preprocessed pictures: {folder}")
 
 
-def _write(restored: Restored, names: Sequence[str], probabilities: Tensor) -> None:
+def _write_csv(restored: Restored, names: Sequence[str], probabilities: Tensor) -> None:
     target = restored.output("predictions.csv")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "digit", "probability", *(f"p{digit}" for digit in range(probabilities.shape[1]))])
-    for name, row in zip(names, probabilities, strict=False):  # fewer, if a limit of batches was given
+    for name, row in zip(names, probabilities, strict=False):  # fewer rows if the number of batches is limited
         writer.writerow([name, int(row.argmax()), *(f"{float(p):.6f}" for p in (row.max(), *row))])
     write_atomically(target, table.getvalue().encode(errors="surrogateescape"))
-    print(f"{len(probabilities):,} images read: {target}")
+    print(f"{len(probabilities):,} images classified: {target}")

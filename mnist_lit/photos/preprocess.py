@@ -1,4 +1,4 @@
-"""A digit on paper as MNIST has it: ink told from paper, scaled, centred."""
+"""Preprocess a photograph or scan of a digit as MNIST was: segment, scale and centre it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,39 +7,35 @@ from scipy import ndimage
 
 __all__ = ["as_mnist"]
 
-Grey = NDArray[np.float32]
+Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SIDE, BOX = 28, 20
-"""Pixels of MNIST's images, and of the longer side of the digit in them."""
-COARSE = 48
-"""Pixels of the shorter side of the picture in which light and shadow are looked for."""
-WINDOWS = (0.1, 0.15, 0.2, 0.3, 0.45)
-"""How broad strokes may be, as shares of the picture's shorter side."""
-PLATEAU = 0.75
-"""Share of the ink of a broader window from which on a window is broad enough."""
+IMAGE_SIZE, DIGIT_SIZE = 28, 20
+"""Pixels of a side of MNIST's images, and of the longer side of the digit in them."""
+BACKGROUND_SIZE = 48
+"""Pixels of the shorter side of the reduced image in which the background is estimated."""
+CLOSING_WINDOWS, CLOSING_PLATEAU = (0.1, 0.15, 0.2, 0.3, 0.45), 0.75
+"""Window sizes, as fractions of the image's shorter side; a window is large enough if the one before has removed this
+fraction of what it removes."""
+MIN_CONTRAST = 0.1
+"""Of ink, as a fraction of the background's brightness."""
+MIN_DIGIT_SIZE, MIN_COMPONENT_INK = 8, 0.03
+"""Pixels of a digit's longer side, and a component's ink as a fraction of the largest one's: anything less is dust."""
+MIN_STROKE, MEDIAN_STROKE, MAX_STROKE = 1.3, 1.95, 3.2
+"""Stroke widths in MNIST, in its pixels, from area and perimeter: 5th percentile, median and 95th percentile."""
+MIN_STROKE_SCALE = 2
+"""Pixels per pixel of MNIST's below which the resolution is too low to measure the stroke width."""
 BLANK = "no digit in it: it looks blank"
-LEAST_CONTRAST = 0.1
-"""Of ink, as a share of the paper's brightness."""
-SMALLEST = 8
-"""Pixels of a digit's longer side: what is smaller is dust."""
-THIN, USUAL, THICK = 1.3, 1.95, 3.2
-"""Breadth of strokes in MNIST, in its pixels, by area and outline: the median, and what 5 % are below and above."""
-ROUGH = 2
-"""Pixels of a picture for one of MNIST's, below which it is too rough to tell how broad strokes are."""
-HALF = 0.5
-DUST = 0.03
-"""Share of the digit's ink below which other ink is dust."""
-NEIGHBOURS = np.ones((3, 3), dtype=bool)  # eight
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
-def as_mnist(picture: Grey) -> NDArray[np.uint8]:
-    """Return the digit in a picture as MNIST would have it: white on black, in a box of 20×20, centred by its mass.
+def as_mnist(picture: Pixels) -> NDArray[np.uint8]:
+    """Return the digit in a picture as MNIST has it: white on black, fitted in 20×20, centre of mass in the middle.
 
-    The method is LeCun's (1998, doi:10.1109/5.726791, III.A), after ink has been told from paper.
+    The normalisation is LeCun's (1998, doi:10.1109/5.726791, III.A), after segmentation.
 
     Args:
-        picture: (H, W, C), 0-255: grey or colours, dark on light or light on dark.
+        picture: (H, W, C), 0-255: grey or colour, dark ink on a light background or the reverse.
 
     Returns:
         (28, 28), 0-255.
@@ -47,155 +43,161 @@ def as_mnist(picture: Grey) -> NDArray[np.uint8]:
     Raises:
         ValueError: if there is no digit, or more than one.
     """
-    strength = np.max([_darkness(picture[..., channel]) for channel in range(picture.shape[2])], axis=0)  # (H, W)
-    digit = _only_digit(strength)  # (h, w): cropped
-    return _centred(_usual_stroke(digit))
+    strength = np.max([_ink_strength(picture[..., channel]) for channel in range(picture.shape[2])], axis=0)  # (H, W)
+    digit = _segment_digit(strength)  # (h, w): cropped
+    return _centre(_normalise_stroke_width(digit))
 
 
-def _darkness(channel: Grey) -> Grey:
-    """Return how much darker than the paper around it each pixel is, 0-1; where ink is light, how much lighter."""
+def _ink_strength(channel: Pixels) -> Pixels:
+    """Return each pixel's contrast with the background, 0-1: how much darker it is, or lighter where ink is light."""
     height, width = channel.shape
-    coarse = np.asarray(Image.fromarray(channel).reduce(max(1, round(min(height, width) / COARSE))))  # (h, w)
-    # Ink is the rarer: where it is dark, the mean is nearer to the paper, and the cubes of what is dark outweigh.
-    differences = coarse - ndimage.uniform_filter(coarse, int(0.7 * min(coarse.shape)) or 1, mode="nearest")
+    factor = max(1, round(min(height, width) / BACKGROUND_SIZE))
+    reduced = np.asarray(Image.fromarray(channel).reduce(factor))  # (h, w)
+    # Ink covers less than the background, so it differs more from the local mean, and the cubes have its sign.
+    differences = reduced - ndimage.uniform_filter(reduced, int(0.7 * min(reduced.shape)) or 1, mode="nearest")
     if (differences**3).sum() > 0:
-        channel, coarse = 255 - channel, 255 - coarse
-    paper = Image.fromarray(_paper(coarse)).resize((width, height), Image.Resampling.BILINEAR)
-    light = np.maximum(np.asarray(paper), 16)  # nothing can be told where there is no light
-    return np.asarray((light - channel) / light)
+        channel, reduced = 255 - channel, 255 - reduced
+    background = Image.fromarray(_background(reduced)).resize((width, height), Image.Resampling.BILINEAR)
+    brightness = np.maximum(np.asarray(background), 16)  # where it is darker, differences are noise
+    return np.asarray((brightness - channel) / brightness)
 
 
-def _paper(coarse: Grey) -> Grey:
-    """Return how bright the paper is everywhere, also below the ink.
+def _background(reduced: Pixels) -> Pixels:
+    """Estimate the brightness of the background, under the ink too, by a morphological closing.
 
-    A closing takes away what is dark and narrower than its window. A window broader than a stroke takes it all; a
-    broader one takes shadows too. So it is the first one after which broader ones take little more.
+    A closing removes what is dark and narrower than its window: the strokes if it is wider than they are, but shadows
+    too if it is much wider. So it is the window after the first one that removes little more than the one before.
     """
-    smooth = ndimage.gaussian_filter(coarse, 0.5)
-    margin = int(WINDOWS[-1] * min(coarse.shape) / 2) + 1
-    # Beyond the edges light goes on as it went: where it grows darker there, the paper would look like ink else.
-    wide = np.pad(smooth, margin, "reflect", reflect_type="odd")
+    smooth = ndimage.gaussian_filter(reduced, 0.5)
+    margin = int(CLOSING_WINDOWS[-1] * min(reduced.shape) / 2) + 1
+    # Extrapolate gradients of the light beyond the edges: towards a darker edge, the background would look like ink.
+    padded = np.pad(smooth, margin, "reflect", reflect_type="odd")
     inside = slice(margin, -margin)
-    taken, enough = 0.0, False
-    for share in WINDOWS:
-        window = max(3, int(share * min(coarse.shape)))
-        closed = ndimage.grey_closing(wide, size=(window, window), mode="nearest")[inside, inside]
-        now = float((((closed - smooth) / np.maximum(closed, 16)) ** 4).sum())  # shadows are large but not so dark
+    previous, enough = 0.0, False
+    for fraction in CLOSING_WINDOWS:
+        window = max(3, int(fraction * min(reduced.shape)))
+        closed = ndimage.grey_closing(padded, size=(window, window), mode="nearest")[inside, inside]
+        # To the fourth power, since shadows are large but have less contrast.
+        removed = float((((closed - smooth) / np.maximum(closed, 16)) ** 4).sum())
         if enough:
             break
-        enough, taken = bool(taken) and taken >= PLATEAU * now, now
+        enough, previous = bool(previous) and previous >= CLOSING_PLATEAU * removed, removed
     return np.asarray(ndimage.gaussian_filter(closed, 1))
 
 
-def _threshold(values: Grey) -> float:
-    """Return the value between two kinds of values, 0-1, that tells them best apart (Otsu 1979)."""
+def _otsu_threshold(values: Pixels) -> float:
+    """Return the threshold of values, 0-1, that maximises the variance between the two classes (Otsu 1979)."""
     counts, edges = np.histogram(values, 256, (0, 1))
-    middles = (edges[1:] + edges[:-1]) / 2
+    centres = (edges[1:] + edges[:-1]) / 2
     below = counts.cumsum()[:-1]
     above = values.size - below
-    sums = (counts * middles).cumsum()
+    sums = (counts * centres).cumsum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    return float(edges[1:-1][np.nan_to_num(between).argmax()])
+        variance = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    return float(edges[1:-1][np.nan_to_num(variance).argmax()])
 
 
-def _only_digit(strength: Grey) -> Grey:
-    """Return how much ink is where, 0-1, of the one digit in it, cropped to it.
+def _segment_digit(strength: Pixels) -> Pixels:
+    """Return the ink of the only digit, 0-1, cropped to its bounding box.
 
     Raises:
-        ValueError: if there is none, or more than one.
+        ValueError: if there is no digit, or more than one.
     """
-    if min(strength.shape) >= COARSE:
+    if min(strength.shape) >= BACKGROUND_SIZE:
         strength = ndimage.gaussian_filter(strength, 0.7)
     step = max(1, min(strength.shape) // 100)
-    some = strength[::step, ::step]  # enough pixels to tell kinds from
-    low, paper = np.percentile(some, (5, 30))  # at most two thirds of a picture are ink
-    noise = 4 * (paper - low)
-    mask = strength > _threshold(some.clip(paper + noise, 1))
-    if not mask.any() or strength[mask].mean() - paper < max(LEAST_CONTRAST, 1.35 * noise):
+    sample = strength[::step, ::step]  # enough pixels for percentiles and the threshold
+    low, background = np.percentile(sample, (5, 30))  # at most two thirds of a picture are ink
+    noise = 4 * (background - low)
+    mask = strength > _otsu_threshold(sample.clip(background + noise, 1))
+    if not mask.any() or strength[mask].mean() - background < max(MIN_CONTRAST, 1.35 * noise):
         raise ValueError(BLANK)
-    digit = _parts_of_digit(mask, strength)
+    digit = _digit_components(mask, strength)
     full = np.percentile(strength[digit], 75)
-    edges = ndimage.maximum_filter(digit, 3)  # of strokes, which are soft
-    level = ((strength - paper) / (full - paper)).clip(0, 1) * edges
+    dilated = ndimage.maximum_filter(digit, 3)  # includes the soft edges of strokes
+    ink = ((strength - background) / (full - background)).clip(0, 1) * dilated
     rows, columns = (np.flatnonzero(digit.any(axis)) for axis in (1, 0))
-    return np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], dtype=np.float32)
+    return np.asarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], dtype=np.float32)
 
 
-def _parts_of_digit(mask: Mask, strength: Grey) -> Mask:
-    """Return which of the ink is the digit's, or raise ValueError as above.
+def _digit_components(mask: Mask, strength: Pixels) -> Mask:
+    """Return the mask of the digit's connected components.
 
-    A digit may have parts, as a 5 and its bar. What is half as tall as the other or taller, and stands apart, is
-    another digit.
+    A digit may have several components, such as a 5 and its bar. One that is at least half as tall as the largest, or
+    twice as tall, and separate from it is another digit.
+
+    Raises:
+        ValueError: as above.
     """
-    reach = max(1, round(min(mask.shape) / 100))  # over small gaps in a stroke
-    labels, count = ndimage.label(ndimage.maximum_filter(mask, 2 * reach + 1), NEIGHBOURS)
+    gap = max(1, round(min(mask.shape) / 100))  # dilation closes small gaps in a stroke
+    labels, count = ndimage.label(ndimage.maximum_filter(mask, 2 * gap + 1), EIGHT_CONNECTED)
     labels *= mask
-    weights = np.bincount(labels.ravel(), strength.ravel(), count + 1)[1:]
+    ink = np.bincount(labels.ravel(), strength.ravel(), count + 1)[1:]
     boxes = ndimage.find_objects(labels)
-    inside = [i for i in range(count) if not _is_line(labels[boxes[i]] == i + 1, boxes[i], mask.shape)]
-    candidates = inside or range(count)
-    main = max(candidates, key=lambda i: weights[i])
+    candidates = [i for i in range(count) if not _is_line(labels[boxes[i]] == i + 1, boxes[i], mask.shape)]
+    candidates = candidates or list(range(count))
+    main = max(candidates, key=lambda i: ink[i])
     y, x = boxes[main]
     size = max(y.stop - y.start, x.stop - x.start)
-    if size < SMALLEST:
+    if size < MIN_DIGIT_SIZE:
         raise ValueError(BLANK)
-    parts = []
+    components = []
     for i in candidates:
-        if weights[i] < DUST * weights[main]:
+        if ink[i] < MIN_COMPONENT_INK * ink[main]:
             continue
         rows, columns = boxes[i]
-        above = max(rows.start - y.stop, y.start - rows.stop)
-        beside = max(columns.start - x.stop, x.start - columns.stop)
+        vertical = max(rows.start - y.stop, y.start - rows.stop)  # distances from the largest component
+        horizontal = max(columns.start - x.stop, x.start - columns.stop)
         shorter, taller = sorted((rows.stop - rows.start, y.stop - y.start))
-        if i != main and shorter >= 0.5 * taller and (beside > 0.1 * taller or above > 0.15 * taller):
-            raise ValueError("more than one digit in it: cut it out")
-        if max(above, beside) < 0.3 * size:
-            parts.append(i + 1)
-    return np.isin(labels, parts)
+        if i != main and shorter >= 0.5 * taller and (horizontal > 0.1 * taller or vertical > 0.15 * taller):
+            raise ValueError("more than one digit in it: crop it to one")
+        if max(vertical, horizontal) < 0.3 * size:
+            components.append(i + 1)
+    return np.isin(labels, components)
 
 
-def _is_line(part: Mask, box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
-    """Tell whether ink runs all across the picture, thin or along an edge: ruled paper, its end, or a frame."""
+def _is_line(component: Mask, box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether a component crosses the whole picture, and is thin or along an edge: ruled paper or a frame."""
     for across, along in ((0, 1), (1, 0)):
-        sides = box[across].start < 2, box[across].stop > shape[across] - 2  # nearly touched
-        lines = part.any(axis=across).mean() * part.shape[along] > 0.8 * shape[along]
-        thin = part.shape[across] < 0.1 * shape[across]
-        edges = part[[0, -1]] if across == 0 else part[:, [0, -1]].T  # (2, length)
+        sides = box[across].start < 2, box[across].stop > shape[across] - 2  # at the picture's edge, or nearly
+        long = component.any(axis=across).mean() * component.shape[along] > 0.8 * shape[along]
+        thin = component.shape[across] < 0.1 * shape[across]
+        edges = component[[0, -1]] if across == 0 else component[:, [0, -1]].T  # (2, length)
         framed = any(side and edge.sum() > 0.8 * shape[along] for side, edge in zip(sides, edges, strict=True))
-        if (lines and thin) or framed:
+        if (long and thin) or framed:
             return True
     return False
 
 
-def _usual_stroke(digit: Grey) -> Grey:
-    """Return a digit (h, w), 0-1, with strokes as broad as MNIST's, where those of a pen or a marker were not."""
-    scale = max(digit.shape) / BOX
-    if scale < ROUGH:
+def _normalise_stroke_width(digit: Pixels) -> Pixels:
+    """Dilate or erode a digit (h, w), 0-1, to MNIST's median stroke width if its own is outside MNIST's range."""
+    scale = max(digit.shape) / DIGIT_SIZE
+    if scale < MIN_STROKE_SCALE:
         return digit
-    mask = np.pad(digit > HALF, 1)
-    breadth = 2 * mask.sum() / (mask & ~ndimage.minimum_filter(mask, 3)).sum() / scale  # of its two sides
-    change = abs(USUAL - breadth) / 2 * scale  # on each of them
-    if breadth < THIN:
+    mask = np.pad(digit > 0.5, 1)
+    perimeter = (mask & ~ndimage.minimum_filter(mask, 3)).sum()
+    width = 2 * mask.sum() / perimeter / scale  # a stroke has two sides
+    change = abs(MEDIAN_STROKE - width) / 2 * scale  # on each side
+    if width < MIN_STROKE:
         mask = ndimage.distance_transform_edt(~np.pad(mask, int(change))) <= change
-    elif breadth > THICK:
+    elif width > MAX_STROKE:
         mask = ndimage.distance_transform_edt(mask) > change
     else:
         return digit
     return np.asarray(mask, dtype=np.float32)
 
 
-def _centred(digit: Grey) -> NDArray[np.uint8]:
-    """Scale a digit to a longer side of 20 pixels, and put its centre of mass into the middle of 28×28."""
-    scale = BOX / max(digit.shape)
+def _centre(digit: Pixels) -> NDArray[np.uint8]:
+    """Scale a digit to a longer side of 20 pixels, and place its centre of mass in the middle of 28×28."""
+    scale = DIGIT_SIZE / max(digit.shape)
     if scale != 1:
         height, width = (max(1, round(scale * side)) for side in digit.shape)
-        kind = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-        digit = np.asarray(Image.fromarray(digit).resize((width, height), kind)).clip(0, 1)  # (h, w)
-    corner = [
-        min(max(round(SIDE / 2 - middle), 0), SIDE - side)
-        for middle, side in zip(ndimage.center_of_mass(digit), digit.shape, strict=True)
-    ]
-    centred = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    centred[corner[0] : corner[0] + digit.shape[0], corner[1] : corner[1] + digit.shape[1]] = (255 * digit).round()
-    return centred
+        resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+        digit = np.asarray(Image.fromarray(digit).resize((width, height), resampling)).clip(0, 1)  # (h, w)
+    top, left = (
+        min(max(round(IMAGE_SIZE / 2 - centre), 0), IMAGE_SIZE - side)
+        for centre, side in zip(ndimage.center_of_mass(digit), digit.shape, strict=True)
+    )
+    image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    image[top : top + digit.shape[0], left : left + digit.shape[1]] = (255 * digit).round()
+    return image

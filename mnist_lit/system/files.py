@@ -1,4 +1,4 @@
-"""Write files so that nobody ever sees half of one."""
+"""Atomic file writes: a reader finds the old content or the new, never a part of it."""
 
 import os
 import sys
@@ -8,45 +8,44 @@ from time import sleep
 
 __all__ = ["write_atomically"]
 
-TRIES, PAUSE = 20, 0.1
-"""To replace a file that another process has open on Windows: how often, and seconds between."""
+MAX_RETRIES, RETRY_DELAY = 20, 0.1
+"""For replacing a file that another process has open on Windows; the delay is in seconds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to the disk, then put it in place in one step.
+    """Write `content` to a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
     Raises:
-        OSError: if it cannot be written; what stood at `path` before still stands there.
+        OSError: if it cannot be written; an existing file at `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            _flush(file.fileno())
-        _replace(path, beside)
+            _flush_to_disk(file.fileno())
+        _replace(path, temporary)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # name the file that the caller knows
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _flush(descriptor: int) -> None:
-    """Write a file's content to the disk itself."""
+def _flush_to_disk(descriptor: int) -> None:
     os.fsync(descriptor)
-    if sys.platform == "darwin":  # where fsync leaves it in the drive's memory, which a power cut empties
+    if sys.platform == "darwin":  # where fsync leaves the data in the drive's cache, which a power failure clears
         from fcntl import F_FULLFSYNC, fcntl
 
-        with suppress(OSError):  # not every file system can do more
+        with suppress(OSError):  # not supported by every file system
             fcntl(descriptor, F_FULLFSYNC)
 
 
-def _replace(path: Path, beside: Path) -> None:
-    """Put `beside` in the place of `path`, which Windows refuses for as long as another process reads `path`."""
-    for _ in range(TRIES if sys.platform == "win32" else 0):
+def _replace(path: Path, temporary: Path) -> None:
+    """Rename `temporary` to `path`, which Windows refuses while another process has `path` open."""
+    for _ in range(MAX_RETRIES if sys.platform == "win32" else 0):
         with suppress(PermissionError):
-            beside.replace(path)
+            temporary.replace(path)
             return
-        sleep(PAUSE)
-    beside.replace(path)
+        sleep(RETRY_DELAY)
+    temporary.replace(path)

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: end the program at once, or at a place of its choice.
+"""Handlers of SIGINT (Ctrl-C) and SIGTERM, which stop the program at once or at its next safe point.
 
-Of several processes that Lightning starts, only the first one handles signals. The others, its followers, ignore them:
-they stop where it stops, and end when it has ended. One that obeyed a signal before it has joined the process group
-would leave the first one waiting for it.
+When Lightning launches several processes, only the parent process handles signals. Its child processes ignore them:
+they stop when it stops, and exit when it has exited. If one exited on a signal before it has joined the process group,
+the parent process would wait for it.
 """
 
 import os
@@ -28,16 +28,16 @@ __all__ = [
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 PARENT = "MNIST_LIT_PARENT"
-"""The environment variable in which a follower has the number of the process that started it."""
+"""The environment variable with the parent's process id, set in child processes."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM ended the program. Like KeyboardInterrupt, it is no Exception: nothing handles it but `main`.
+    """The program was stopped by a signal. Like KeyboardInterrupt, it is no Exception: only `main` handles it.
 
     Args:
-        number: the signal's.
-        hint: what to do now.
+        number: of the signal.
+        hint: how to continue, appended to the message.
     """
 
     def __init__(self, number: int, hint: str = "") -> None:
@@ -46,7 +46,7 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """The first signal is a request, which `check` obeys; a second one ends the process at once."""
+    """A handler that records the first signal for `check`; a second one exits at once."""
 
     number: int | None = None
 
@@ -57,13 +57,13 @@ class StopRequest:
         self.number = number
 
     def check(self) -> None:
-        """Raise `Stopped` if a signal has come."""
+        """Raise `Stopped` if a signal was received."""
         if self.number is not None:
             raise Stopped(self.number)
 
 
 def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
-    """Let `handler` have Ctrl-C and SIGTERM from now on, and return what had each of them before."""
+    """Set the handler of both signals, in child processes SIG_IGN, and return the previous handlers."""
     if is_child_process():
         handler = signal.SIG_IGN
     return {number: signal.signal(number, handler) for number in SIGNALS}
@@ -71,39 +71,39 @@ def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
 
 @contextmanager
 def handle_signals(handler: Handler) -> Iterator[None]:
-    """Let `handler` have Ctrl-C and SIGTERM within this context."""
-    before = set_handler(handler)
+    """Set the handler of both signals within a context."""
+    previous = set_handler(handler)
     try:
         yield
     finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+        for number, restored in previous.items():
+            signal.signal(number, restored)
 
 
 def exit_at_once(number: int, _frame: FrameType | None) -> None:
-    """End the process as it is: where modules are imported, an exception could pass through code that expects none.
+    """Exit without raising an exception, for use while modules are imported.
 
-    In a module written in C++ it aborts the process, and a module that is half imported may raise anything afterwards.
+    An exception aborts the process inside a C++ module, and a partly imported module may raise anything afterwards.
     """
     _exit(number)
 
 
 def raise_stopped(number: int, _frame: FrameType | None) -> None:
-    """End the program wherever it is."""
+    """Raise `Stopped` wherever the program is."""
     raise Stopped(number)
 
 
 def _exit(number: int, how: str = "") -> None:
-    """End the process without clearing up: files are put in place in one step, none is half-written."""
+    """Exit without cleanup, which is safe because files are written atomically."""
     os.write(2, f"error: {SIGNALS[signal.Signals(number)]}{how}\n".encode())
     os._exit(128 + number)
 
 
 @contextmanager
 def launching_children() -> Iterator[None]:
-    """Let the processes that are started within this context be followers of this one.
+    """Mark the processes launched within this context as child processes of this one.
 
-    Signals wait meanwhile, and in a follower until it has called `watch_parent`.
+    Signals are blocked meanwhile, and in a child process until it calls `watch_parent`.
     """
     os.environ[PARENT] = str(os.getpid())
     _mask("SIG_BLOCK")
@@ -115,17 +115,17 @@ def launching_children() -> Iterator[None]:
 
 
 def is_child_process() -> bool:
-    """Return whether this process was started within `launching_children`."""
+    """Return whether this process was launched within `launching_children`."""
     return PARENT in os.environ
 
 
 def watch_parent() -> None:
-    """Let signals come, which `set_handler` ignores in a follower, and end when the first process has ended.
+    """Unblock signals, which `set_handler` ignores in a child process, and exit when the parent process has exited.
 
-    (On Windows, a follower learns of that only when it waits for the first process in vain.)
+    (On Windows, a child process detects that only when a collective operation fails.)
     """
     _mask("SIG_UNBLOCK")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a connection that is lost then
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides warnings about the lost connection
 
     def watch() -> None:
         while str(os.getppid()) == os.environ[PARENT]:

@@ -1,4 +1,4 @@
-"""Read YAML: plain values, each key of a mapping once, no larger than it is written."""
+"""A YAML loader for plain values that rejects duplicate keys and bounds the size, aliases expanded."""
 
 from math import inf
 from typing import Any
@@ -8,50 +8,50 @@ from jsonargparse import get_loader
 
 __all__ = ["load"]
 
-MOST_LETTERS, MOST_VALUES = 100_000, 1_000
-"""Of a text: a run has some 250, and what jsonargparse does with them takes the square of their number."""
+MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
+"""Of a document. A run's config has some 250 values, and jsonargparse takes quadratic time in their number."""
 
-_load = get_loader("yaml")  # jsonargparse's own, which reads 1e-3 as a number
+_load = get_loader("yaml")  # jsonargparse's own, which parses 1e-3 as a number
 
 
 def load(text: str) -> Any:
-    """Return the value of a YAML text.
+    """Return the value of a YAML document.
 
     Raises:
-        YAMLError: if it is not valid, gives a key twice, or is too large.
+        YAMLError: if it is not valid, has a duplicate key, or is too large.
     """
     try:
-        if len(text) > MOST_LETTERS:
-            raise yaml.YAMLError(f"more than {MOST_LETTERS:,} letters")
+        if len(text) > MAX_CHARACTERS:
+            raise yaml.YAMLError(f"more than {MAX_CHARACTERS:,} characters")
         node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if node and _size(node, {}) > MOST_VALUES:
-            raise yaml.YAMLError(f"more than {MOST_VALUES:,} values, an alias counted as what it stands for")
+        if node and _expanded_size(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, aliases expanded")
         return _load(text)
     except (ValueError, TypeError, AttributeError) as error:  # PyYAML's, about `!!int x` and the like
-        raise yaml.YAMLError(f"a value is not what its tag says: {error}") from error
+        raise yaml.YAMLError(f"a value does not match its tag: {error}") from error
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
 
 
-def _size(node: yaml.Node, sizes: dict[yaml.Node, float]) -> float:
-    """Return how many nodes there are if each alias is replaced by what it stands for; infinitely many in a circle.
+def _expanded_size(node: yaml.Node, sizes: dict[yaml.Node, float]) -> float:
+    """Return the number of nodes with each alias expanded; infinite for a recursive alias.
 
-    Few lines of aliases of aliases may stand for billions of values, which whoever copies them would make.
+    A few lines of nested aliases may expand to billions of values (a "billion laughs" attack).
     """
     if node not in sizes:
-        sizes[node] = inf  # for an alias within what it stands for
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        sizes[node] = inf  # until it is known: seen by an alias within its own anchor
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-            parts = [part for pair in parts for part in pair]
-        sizes[node] = 1 + sum(_size(part, sizes) for part in parts)
+            _check_duplicate_keys(node)
+            children = [child for pair in children for child in pair]
+        sizes[node] = 1 + sum(_expanded_size(child, sizes) for child in children)
     return sizes[node]
 
 
-def _check_keys(node: yaml.MappingNode) -> None:
+def _check_duplicate_keys(node: yaml.MappingNode) -> None:
     keys = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in keys:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value}", problem_mark=key.start_mark)
             keys.add(key.value)

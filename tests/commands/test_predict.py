@@ -1,4 +1,4 @@
-"""What a checkpoint reads, in the test images or in a person's own, is written down in order and told honestly."""
+"""`predict` classifies the test images, or pictures of digits, and reports calibrated probabilities."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from conftest import MNIST, RUN, TRAIN, Command, posix
 from PIL import Image
 
 from mnist_lit import DigitClassifier
-from mnist_lit.photos.preprocess import SIDE
+from mnist_lit.photos.preprocess import IMAGE_SIZE
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.errors import printable
 
@@ -25,7 +25,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def pictures(data_dir: Path, tmp_path: Path) -> Path:
-    """A folder with ten pictures of test digits, named after what they show."""
+    """A folder with ten pictures of test digits, `<number>_<label>.png`."""
     pixels, labels = MNIST.read(data_dir, train=False)
     (folder := tmp_path / "mine").mkdir()
     for number in range(10):
@@ -34,30 +34,29 @@ def pictures(data_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_predict_writes_a_row_for_every_test_image_in_the_files_order(trained: Command, data_dir: Path) -> None:
+def test_predict_writes_a_row_for_each_test_image_in_order(trained: Command, data_dir: Path) -> None:
     code, out, _ = trained("predict")
     assert code == 0
     assert str(RUN.folder / "predictions.csv") in out
-    with (RUN.folder / "predictions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
-    assert [row["image"] for row in rows] == [str(n) for n in range(10_000)]
+    table = rows(RUN.folder / "predictions.csv")
+    assert list(table[0]) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
+    assert [row["image"] for row in table] == [str(n) for n in range(10_000)]
     _, labels = MNIST.read(data_dir, train=False)
-    correct = sum(int(row["digit"]) == label for row, label in zip(rows, labels.tolist(), strict=True))
+    correct = sum(int(row["digit"]) == label for row, label in zip(table, labels.tolist(), strict=True))
     assert correct == RUN.results()["test"]["correct"]
-    for row in rows[:100]:
-        shares = [float(row[f"p{digit}"]) for digit in range(10)]
-        assert sum(shares) == pytest.approx(1, abs=1e-5)
-        assert max(shares) == shares[int(row["digit"])] == float(row["probability"])
+    for row in table[:100]:
+        probabilities = [float(row[f"p{digit}"]) for digit in range(10)]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert max(probabilities) == probabilities[int(row["digit"])] == float(row["probability"])
 
 
-def test_predictions_go_where_they_are_asked_for(trained: Command) -> None:
+def test_output_sets_the_path_of_the_csv_file(trained: Command) -> None:
     assert trained("predict", "--output=mine/digits.csv")[0] == 0
     assert Path("mine/digits.csv").is_file()
     assert not (RUN.folder / "predictions.csv").exists()
 
 
-def test_pictures_are_read_in_the_order_given_under_their_exact_names(trained: Command, pictures: Path) -> None:
+def test_pictures_are_classified_in_the_order_given_with_their_exact_names(trained: Command, pictures: Path) -> None:
     names = ["mine/9_9.png", "./mine/0_7.png", "mine", "mine/../mine/3_0.png"]
     odd = ["null", "1e3", "[a, b]", *(['a "b",\nc', "bad\udcff"] if sys.platform == "linux" else [])]
     for name in odd:
@@ -79,7 +78,7 @@ def test_pictures_are_read_in_the_order_given_under_their_exact_names(trained: C
 
 
 @posix
-def test_what_cannot_be_read_is_named_and_the_others_are_read(trained: Command, pictures: Path) -> None:
+def test_unreadable_pictures_are_reported_and_the_others_classified(trained: Command, pictures: Path) -> None:
     (pictures / "a.png").touch()
     (pictures / "b.png").write_bytes(b"hello")
     os.mkfifo(pictures / "c.png")
@@ -88,15 +87,15 @@ def test_what_cannot_be_read_is_named_and_the_others_are_read(trained: Command, 
     (wide := Image.new("L", (280, 140))).paste(both[0])
     wide.paste(both[1], (140, 0))
     wide.save(pictures / "e.png")
-    code, _, err = trained("predict", "--images", "mine", "nothing.png", "--output=x.csv")
+    code, _, err = trained("predict", "--images", "mine", "missing.png", "--output=x.csv")
     assert code == 1
     assert err.splitlines() == [
         "error: mine/a.png: an empty file",
-        "error: mine/b.png: not an image that can be read: save it as JPEG or PNG",
+        "error: mine/b.png: not a supported image: save it as JPEG or PNG",
         "error: mine/c.png: not a file",
         "error: mine/d.png: no digit in it: it looks blank",
-        "error: mine/e.png: more than one digit in it: cut it out",
-        "error: nothing.png: No such file or directory",
+        "error: mine/e.png: more than one digit in it: crop it to one",
+        "error: missing.png: No such file or directory",
         "error: 6 of 16 could not be read",
     ]
     assert [row["image"] for row in rows(Path("x.csv"))] == sorted(
@@ -104,33 +103,33 @@ def test_what_cannot_be_read_is_named_and_the_others_are_read(trained: Command, 
     )
 
 
-def test_where_nothing_can_be_read_nothing_is_written(trained: Command) -> None:
+def test_no_csv_file_without_a_readable_picture(trained: Command) -> None:
     code, _, err = trained("predict", "--images", "none.png")
     assert (code, err.splitlines()[-1]) == (1, "error: 1 of 1 could not be read")
     assert not (RUN.folder / "predictions.csv").exists()
 
 
-def test_what_the_network_saw_is_kept_if_asked_for(trained: Command, pictures: Path, data_dir: Path) -> None:
+def test_save_seen_saves_the_preprocessed_pictures(trained: Command, pictures: Path, data_dir: Path) -> None:
     assert trained("predict", "--images", pictures, "--save_seen=seen")[0] == 0
     seen = sorted(Path("seen").iterdir())
     assert [path.name for path in seen[:2]] == ["00000_0_7.png", "00001_1_2.png"]
     pixels, _ = MNIST.read(data_dir, train=False)
     for path, digit in zip(seen, pixels[:10, 0].numpy(), strict=True):
         with Image.open(path) as image:
-            assert image.size == (SIDE, SIDE)
+            assert image.size == (IMAGE_SIZE, IMAGE_SIZE)
             assert np.corrcoef(np.asarray(image).sum(axis=0), digit.sum(axis=0))[0, 1] > 0.8
 
 
-def test_what_the_network_saw_of_a_file_with_a_long_name_has_a_shorter_one(trained: Command, pictures: Path) -> None:
+def test_long_names_of_preprocessed_pictures_are_truncated(trained: Command, pictures: Path) -> None:
     name = "mine/" + 125 * "é" + ".png"  # 254 bytes
     (pictures / "0_7.png").rename(name)
     code, out, _ = trained("predict", "--images", name, "mine/" + 300 * "a", "--save_seen=seen")
-    assert code == 1, "the name that is too long for any file is told, the others are read"
-    assert "images read" in out
+    assert code == 1, "the second name is too long for any file"
+    assert "1 images classified" in out
     assert [path.name for path in Path("seen").iterdir()] == ["00000_" + 50 * "é" + ".png"]
 
 
-def test_the_table_is_there_also_where_what_the_network_saw_cannot_be_saved(trained: Command, pictures: Path) -> None:
+def test_csv_file_is_written_even_if_preprocessed_pictures_cannot_be_saved(trained: Command, pictures: Path) -> None:
     Path("seen").touch()
     code, _, err = trained("predict", "--images", pictures, "--save_seen=seen")
     assert (code, err.count("\n")) == (1, 1)
@@ -139,7 +138,7 @@ def test_the_table_is_there_also_where_what_the_network_saw_cannot_be_saved(trai
 
 @posix
 @pytest.mark.usefixtures("trained")
-def test_a_terminal_shows_what_the_network_saw(pictures: Path, tmp_path: Path) -> None:
+def test_terminal_shows_the_preprocessed_picture(pictures: Path, tmp_path: Path) -> None:
     import pty
     import termios
 
@@ -147,20 +146,20 @@ def test_a_terminal_shows_what_the_network_saw(pictures: Path, tmp_path: Path) -
     termios.tcsetwinsize(theirs, (24, 120))
     process = subprocess.Popen([sys.executable, TRAIN, "predict", "--images", pictures / "0_7.png"], stdout=theirs)
     os.close(theirs)
-    seen = b""
+    output = b""
     try:
         while chunk := os.read(ours, 65_536):
-            seen += chunk
-    except OSError:  # how Linux says that the other end is closed
+            output += chunk
+    except OSError:  # Linux, when the other end is closed
         pass
     os.close(ours)
     assert process.wait() == 0
-    drawing = [line for line in seen.decode().splitlines() if line and 0x2800 <= ord(line[0]) < 0x2900]
-    assert len(drawing) == SIDE // 4
-    assert drawing[3][SIDE // 2 :].startswith(f"  {tmp_path}/mine/0_7.png: ")
+    drawing = [line for line in output.decode().splitlines() if line and 0x2800 <= ord(line[0]) < 0x2900]
+    assert len(drawing) == IMAGE_SIZE // 4
+    assert drawing[3][IMAGE_SIZE // 2 :].startswith(f"  {tmp_path}/mine/0_7.png: ")
 
 
-def test_only_digits_are_read_in_pictures(trained: Command, pictures: Path) -> None:
+def test_pictures_need_a_checkpoint_trained_on_digits(trained: Command, pictures: Path) -> None:
     content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
     content["datamodule_hyper_parameters"]["dataset"] = "KMNIST"
     torch.save(content, "kmnist.ckpt")
@@ -168,7 +167,7 @@ def test_only_digits_are_read_in_pictures(trained: Command, pictures: Path) -> N
     assert (code, err) == (2, "error: --images: the checkpoint classifies KMNIST, not digits\n")
 
 
-def test_probabilities_are_calibrated_and_answers_are_not_changed(trained: Command, data_dir: Path) -> None:
+def test_temperature_scaling_changes_probabilities_but_not_predictions(trained: Command, data_dir: Path) -> None:
     path = RUN.checkpoints / "best.ckpt"
     assert trained("predict")[0] == 0
     found = np.array([[float(row[f"p{d}"]) for d in range(10)] for row in rows(RUN.folder / "predictions.csv")])
@@ -181,20 +180,20 @@ def test_probabilities_are_calibrated_and_answers_are_not_changed(trained: Comma
     assert (found.argmax(axis=1) == logits.numpy().argmax(axis=1)).all()
 
 
-def test_what_is_not_calibrated_is_said_to_be_so(trained: Command, pictures: Path) -> None:
-    """Label smoothing alone makes a network unsure: only what is less likely than not is marked then."""
+def test_uncalibrated_probabilities_are_reported(trained: Command, pictures: Path) -> None:
+    """The threshold is lower, since label smoothing alone makes a network less confident."""
     content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
     content["state_dict"]["temperature"] = torch.ones(())
     torch.save(content, "raw.ckpt")
     code, out, _ = trained("predict", "--images", pictures, "--ckpt_path=raw.ckpt", "--output=raw.csv")
     assert code == 0
-    assert out.splitlines()[1].endswith("as the network gives them: not calibrated")
+    assert out.splitlines()[1].endswith("the probabilities are not calibrated")
     for line, row in zip(out.splitlines()[2:-1], rows(Path("raw.csv")), strict=True):
         assert ("unsure" in line) == (float(row["probability"]) < 0.5)
 
 
 @pytest.mark.slow
-def test_ten_thousand_pictures_are_read_with_bounded_memory(trained: Command, data_dir: Path, tmp_path: Path) -> None:
+def test_10_000_pictures_are_classified(trained: Command, data_dir: Path, tmp_path: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=False)
     (folder := tmp_path / "many").mkdir()
     for number, digit in enumerate(pixels[:, 0].numpy()):
@@ -203,6 +202,6 @@ def test_ten_thousand_pictures_are_read_with_bounded_memory(trained: Command, da
     assert (code, err.count("could not be read")) in {(0, 0), (1, 1)}
     found = rows(RUN.folder / "predictions.csv")
     assert len(found) > 9_950
-    right = sum(int(row["digit"]) == labels[int(Path(row["image"]).stem)] for row in found)
-    assert right / 10_000 > RUN.results()["test"]["accuracy"] - 0.01
-    assert "images read" in out
+    correct = sum(int(row["digit"]) == labels[int(Path(row["image"]).stem)] for row in found)
+    assert correct / 10_000 > RUN.results()["test"]["accuracy"] - 0.01
+    assert "images classified" in out

@@ -1,4 +1,4 @@
-"""A file is right if it is the published one, byte for byte or by its content; anything else is not."""
+"""The catalog has the published files, and only these are accepted, compressed or not."""
 
 import gzip
 from io import BytesIO
@@ -20,61 +20,61 @@ def images() -> bytes:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_files_sums_and_mirrors_are_torchvisions(name: str) -> None:
-    dataset, theirs = DATASETS[name], getattr(listed, name)
-    assert [(f"{file.name}.gz", file.md5) for file in dataset.idx_files] == theirs.resources
-    assert list(dataset.mirrors[-len(theirs.mirrors) :]) == theirs.mirrors
+def test_files_checksums_and_mirrors_match_torchvision(name: str) -> None:
+    dataset, reference = DATASETS[name], getattr(listed, name)
+    assert [(f"{file.name}.gz", file.md5) for file in dataset.idx_files] == reference.resources
+    assert list(dataset.mirrors[-len(reference.mirrors) :]) == reference.mirrors
     assert len(dataset.classes) == 10
 
 
-def test_classes_have_short_names() -> None:
+def test_class_names() -> None:
     assert MNIST.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
     assert DATASETS["FashionMNIST"].classes[9] == "Ankle boot"
     assert DATASETS["KMNIST"].classes[3] == "tsu"
 
 
 @pytest.mark.parametrize("file", MNIST.idx_files, ids=lambda file: file.name)
-def test_the_package_ships_the_published_files(file: IDXFile) -> None:
+def test_package_includes_the_published_files(file: IDXFile) -> None:
     with (SHIPPED / f"{file.name}.gz").open("rb") as stream:
         assert file.content(stream)
 
 
-def test_a_file_compressed_anew_or_extracted_is_right_by_its_content(images: bytes) -> None:
+def test_recompressed_or_extracted_file_is_accepted(images: bytes) -> None:
     content = gzip.decompress(images)
     for file in (images, gzip.compress(content, compresslevel=1), content):
         assert bytes(IMAGES.content(BytesIO(file)) or b"") == content
 
 
-def test_without_a_known_content_only_the_published_file_is_right(images: bytes) -> None:
+def test_without_content_md5_only_the_published_file_is_accepted(images: bytes) -> None:
     file = IDXFile(IMAGES.name, IMAGES.shape, IMAGES.md5)
     assert file.content(BytesIO(images))
     assert file.content(BytesIO(gzip.decompress(images))) is None
 
 
-def test_anything_else_is_wrong(images: bytes) -> None:
-    flipped = bytearray(images)
-    flipped[len(images) // 2] ^= 1
-    for wrong in (
+def test_any_other_content_is_rejected(images: bytes) -> None:
+    corrupt = bytearray(images)
+    corrupt[len(images) // 2] ^= 1
+    for content in (
         b"",
         b"x",
         b"<html></html>",
         images[:-1],
         images[:1000],
         images + b"x",
-        bytes(flipped),
+        bytes(corrupt),
         bytes(10_000),
     ):
-        assert IMAGES.content(BytesIO(wrong)) is None
+        assert IMAGES.content(BytesIO(content)) is None
     assert LABELS.content(BytesIO(images)) is None
 
 
-def test_a_small_file_that_grows_without_bound_is_not_unpacked() -> None:
+def test_decompression_bomb_is_rejected() -> None:
     bomb = gzip.compress(bytes(2 * IMAGES.max_bytes))
     assert len(bomb) < 200_000
     assert IMAGES.content(BytesIO(bomb)) is None
 
 
-def test_a_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_huge_file_is_rejected_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / IMAGES.name).open("w+b") as file:
-        file.truncate(1 << 40)  # takes no place on the disk
+        file.truncate(1 << 40)  # sparse: takes no space on the disk
         assert IMAGES.content(file) is None

@@ -1,4 +1,4 @@
-"""A loader goes on with an epoch where it was left."""
+"""A ResumableDataLoader resumes within an epoch."""
 
 import pytest
 import torch
@@ -12,14 +12,14 @@ def resumable(limit: float) -> ResumableDataLoader:
 
 
 @pytest.mark.parametrize(("limit", "states"), [(1.0, [1, 2, 3, 4, 0]), (0.6, [1, 2, 0]), (3, [1, 2, 0])])
-def test_a_loader_goes_on_after_what_it_had_given(limit: float, states: list[int]) -> None:
+def test_loader_resumes_after_the_batches_already_yielded(limit: float, states: list[int]) -> None:
     loader = resumable(limit)
-    whole = [batch[0].tolist() for batch in loader]
-    for place, batch in zip(range(len(states)), loader, strict=False):
-        assert batch[0].tolist() == whole[place]
+    epoch = [batch[0].tolist() for batch in loader]
+    for number, batch in zip(range(len(states)), loader, strict=False):
+        assert batch[0].tolist() == epoch[number]
         state = loader.state_dict()
-        assert state == {"given": states[place]}
-        again = resumable(limit)
-        again.load_state_dict(state)
-        assert [rest[0].tolist() for rest in again] == whole[states[place] :]
-        assert [rest[0].tolist() for rest in again] == whole, "the epoch after it is whole"
+        assert state == {"given": states[number]}
+        resumed = resumable(limit)
+        resumed.load_state_dict(state)
+        assert [batch[0].tolist() for batch in resumed] == epoch[states[number] :]
+        assert [batch[0].tolist() for batch in resumed] == epoch, "the next epoch is complete"

@@ -1,4 +1,4 @@
-"""Whatever a mirror does, a file is whole and right, or the reason is told."""
+"""A download is the published file, or an error names each mirror with its reason."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from mnist_lit.datasets.mirrors import download, redact_credentials
 
 LABELS = MNIST.idx_files[3]
 NAME = f"{LABELS.name}.gz"
-WHOLE = (SHIPPED / NAME).read_bytes()
+CONTENT = (SHIPPED / NAME).read_bytes()
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
 
 
@@ -32,101 +32,101 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def get(*addresses: str) -> bytes:
-    return download(NAME, addresses, LABELS.max_bytes, lambda content: LABELS.content(BytesIO(content)) is not None)
+def get(*urls: str) -> bytes:
+    return download(NAME, urls, LABELS.max_bytes, lambda content: LABELS.content(BytesIO(content)) is not None)
 
 
-@pytest.mark.parametrize("how", ["well", "unsized", "redirect"])
-def test_a_whole_file_is_returned(server: Server, how: str) -> None:
-    assert get(server.url(how)) == WHOLE
-    assert get(server.url(how) + "/") == WHOLE
+@pytest.mark.parametrize("mode", ["ok", "no_length", "redirect"])
+def test_download_returns_the_content(server: Server, mode: str) -> None:
+    assert get(server.url(mode)) == CONTENT
+    assert get(server.url(mode) + "/") == CONTENT
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("mode", "reason"),
     [
         ("403", "HTTP Error 403: Forbidden"),
         ("404", "HTTP Error 404: Not Found"),
         ("500", "HTTP Error 500: Internal Server Error"),
         ("page", "not the published file"),
-        ("flipped", "not the published file"),
-        ("short", "cut short: 2,271 of 4,542 bytes"),
+        ("corrupt", "not the published file"),
+        ("truncated", "truncated: 2,271 of 4,542 bytes"),
         ("stalled", "timed out"),
-        ("circle", "redirect"),
+        ("loop", "redirect"),
         ("private", "HTTP Error 401: Unauthorized"),
     ],
 )
-def test_a_mirror_that_fails_is_named_with_its_reason_and_the_next_one_is_tried(
-    server: Server, how: str, reason: str, caplog: pytest.LogCaptureFixture
+def test_failed_mirror_is_logged_and_the_next_one_is_tried(
+    server: Server, mode: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert get(server.url(how), server.url("well")) == WHOLE
+    assert get(server.url(mode), server.url("ok")) == CONTENT
     [message] = caplog.messages
-    assert message.startswith(f"{NAME}: not served by {server.url(how)} (")
+    assert message.startswith(f"{NAME}: not served by {server.url(mode)} (")
     assert reason in message
 
 
 @pytest.mark.parametrize(
-    ("address", "reason"),
+    ("url", "reason"),
     [
         ("http://127.0.0.1:9/mnist", "refused|timed out"),
         ("http://nowhere.invalid/mnist", "Name or service not known|Temporary failure|nodename|getaddrinfo"),
         ("file:///nowhere", "No such file or directory|cannot find"),
-        ("ftp://127.0.0.1/mnist", "not an https, http or file address"),
-        ("nowhere", "not an https, http or file address"),
+        ("ftp://127.0.0.1/mnist", "not an https, http or file URL"),
+        ("nowhere", "not an https, http or file URL"),
         ("http://127.0.0.1:port", "nonnumeric port"),
     ],
 )
-def test_a_mirror_that_cannot_be_reached_is_named_with_its_reason(address: str, reason: str) -> None:
+def test_unreachable_mirror_is_named_with_its_reason(url: str, reason: str) -> None:
     with pytest.raises(OSError, match=rf"no mirror serves {NAME}; tried .*({reason})"):
-        get(address)
+        get(url)
 
 
-def test_reading_stops_a_little_after_the_largest_size(server: Server) -> None:
+def test_download_stops_after_max_bytes(server: Server) -> None:
     sizes = []
 
-    def judge(content: bytes) -> bool:
+    def is_valid(content: bytes) -> bool:
         sizes.append(len(content))
         return False
 
     with pytest.raises(OSError, match="not the published file"):
-        download(f"{MNIST.idx_files[2].name}.gz", [server.url("well")], 1_000, judge)
-    assert 1_000 < sizes[0] <= 1_000 + mirrors.CHUNK
+        download(f"{MNIST.idx_files[2].name}.gz", [server.url("ok")], 1_000, is_valid)
+    assert 1_000 < sizes[0] <= 1_000 + mirrors.CHUNK_SIZE
 
 
-def test_a_password_is_sent_to_its_server_alone_and_never_shown(
+def test_credentials_are_sent_to_their_server_only_and_never_shown(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert get(server.url("private", user="me:p%40ss@")) == WHOLE
+    assert get(server.url("private", user="me:p%40ss@")) == CONTENT
     assert server.requests == [("private", NAME, "Basic bWU6cEBzcw==")]
     get(server.url("redirect", user="me:p%40ss@"))
-    assert server.requests[1:] == [("redirect", NAME, "Basic bWU6cEBzcw=="), ("well", NAME, None)]
+    assert server.requests[1:] == [("redirect", NAME, "Basic bWU6cEBzcw=="), ("ok", NAME, None)]
 
-    for address in ("http://me:secret@127.0.0.1:9/mnist", "me:secret@127.0.0.1/mnist", "http://me:secret@h:port/"):
+    for url in ("http://me:secret@127.0.0.1:9/mnist", "me:secret@127.0.0.1/mnist", "http://me:secret@h:port/"):
         with pytest.raises(OSError, match="no mirror serves") as caught:
-            get(address)
+            get(url)
         assert "secret" not in str(caught.value)
     assert "secret" not in caplog.text
 
 
 @posix
-def test_a_download_shows_a_bar_on_a_terminal(server: Server) -> None:
+def test_download_shows_a_progress_bar_on_a_terminal(server: Server) -> None:
     import pty
     import termios
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    code = f"from mnist_lit.datasets.mirrors import download; download({NAME!r}, [{server.url('well')!r}], 10**6, bool)"
+    code = f"from mnist_lit.datasets.mirrors import download; download({NAME!r}, [{server.url('ok')!r}], 10**6, bool)"
     subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, cwd=Path(__file__).parent.parent.parent)
     os.close(theirs)
     assert re.search(rf"{NAME}: .*/4.54k \[.*B/s\]", os.read(ours, 65_536).decode())
     os.close(ours)
 
 
-def test_no_password_is_ever_shown() -> None:
-    chance = Random(777)
+def test_redact_credentials_removes_any_password() -> None:
+    random = Random(777)
     printable = [letter for letter in map(chr, range(33, 0x250)) if letter.isprintable()] + 40 * list("/:@?#\\'[],")
     for _ in range(2_000):
-        user, password = ("".join(chance.choices(printable, k=chance.randint(1, 9))) for _ in range(2))
+        user, password = ("".join(random.choices(printable, k=random.randint(1, 9))) for _ in range(2))
         text = "got ['https://{0}host/x'], not http://{0}h:80/y: refused"
         assert redact_credentials(text.format(f"{user}:{password}@")) == text.format("")
     assert redact_credentials("me:se/c@ret@host/a: refused") == "host/a: refused"
@@ -140,12 +140,12 @@ def test_no_password_is_ever_shown() -> None:
         *("https://cdn.example.org/mnist@1.0/raw", "http://127.0.0.1:9/mnist"),
     ],
 )
-def test_what_is_no_password_is_shown(text: str) -> None:
+def test_redact_credentials_keeps_other_text(text: str) -> None:
     assert redact_credentials(text) == text
 
 
 @pytest.mark.parametrize("password", ["se/cret", "se?cret", "se#cret", "/@"])
-def test_a_password_that_ends_the_host_is_not_sent_anywhere(password: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_password_that_must_be_percent_encoded_is_not_sent(password: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(OSError, match=r"tried http://127.0.0.1:9/x \(percent-encode a password's / as %2F") as caught:
         get(f"http://me:{password}@127.0.0.1:9/x")
     assert password not in f"{caught.value} {caplog.text}"

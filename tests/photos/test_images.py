@@ -1,4 +1,4 @@
-"""A person's files are found and opened as that person sees them, and what is none is named and does no harm."""
+"""Image files are found and decoded as an image viewer shows them, and other files are rejected with the reason."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from mnist_lit.photos.images import find_images, open_image
 
 GREY = np.full((40, 30), 200, dtype=np.uint8)
-GREY[10:20, 5:10] = 50  # (H, W): not alike in any direction
+GREY[10:20, 5:10] = 50  # (H, W), without symmetry
 
 
 def saved(image: Image.Image, path: Path, **settings: Any) -> str:
@@ -24,7 +24,7 @@ def saved(image: Image.Image, path: Path, **settings: Any) -> str:
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG file that claims a size."""
+    """Return a PNG file whose header states a size, whatever its data."""
     parts = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
         (b"IDAT", zlib.compress(bytes(1_000))),
@@ -35,14 +35,14 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "webp", "pgm"])
-def test_every_format_gives_the_same_pixels(suffix: str, tmp_path: Path) -> None:
+def test_formats_give_the_same_pixels(suffix: str, tmp_path: Path) -> None:
     settings = {"lossless": True} if suffix == "webp" else {}
     assert (open_image(saved(Image.fromarray(GREY), tmp_path / f"a.{suffix}", **settings))[..., 0] == GREY).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16", "CMYK", "F", "I"])
-def test_every_mode_gives_the_same_picture(mode: str, tmp_path: Path) -> None:
-    """Up to brightness: what has more than 8 bits is scaled."""
+def test_modes_give_the_same_picture(mode: str, tmp_path: Path) -> None:
+    """Up to a factor: modes of more than 8 bits are scaled."""
     image = Image.fromarray(GREY)
     if mode == "I;16":
         image = Image.fromarray(GREY.astype(np.uint16) * 20)
@@ -59,18 +59,18 @@ def test_every_mode_gives_the_same_picture(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
-def test_a_picture_is_turned_as_the_camera_was_held(orientation: int, suffix: str, tmp_path: Path) -> None:
-    turned = {1: GREY, 2: GREY[:, ::-1], 3: GREY[::-1, ::-1], 4: GREY[::-1], 5: GREY.T}
-    turned |= {6: np.rot90(GREY), 7: GREY[::-1, ::-1].T, 8: np.rot90(GREY, -1)}
+def test_exif_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -> None:
+    stored = {1: GREY, 2: GREY[:, ::-1], 3: GREY[::-1, ::-1], 4: GREY[::-1], 5: GREY.T}
+    stored |= {6: np.rot90(GREY), 7: GREY[::-1, ::-1].T, 8: np.rot90(GREY, -1)}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.fromarray(turned[orientation].copy())
-    settings = {"compression": "tiff_lzw"} if suffix == "tif" else {}  # Pillow 13.0 mixes up others that are turned
+    image = Image.fromarray(stored[orientation].copy())
+    settings = {"compression": "tiff_lzw"} if suffix == "tif" else {}  # Pillow 13.0 rotates others wrongly
     pixels = open_image(saved(image, tmp_path / f"a.{suffix}", exif=exif, **settings))
     assert abs(pixels[..., 0] - GREY).mean() < 5
 
 
-def test_ink_on_nothing_is_seen_on_a_paper_that_shows_it(tmp_path: Path) -> None:
+def test_transparent_background_contrasts_with_the_ink(tmp_path: Path) -> None:
     for ink in (0, 255):
         layers = np.full((40, 30, 4), ink, dtype=np.uint8)
         layers[..., 3] = np.where(GREY < 127, 255, 0)
@@ -79,7 +79,7 @@ def test_ink_on_nothing_is_seen_on_a_paper_that_shows_it(tmp_path: Path) -> None
         assert set(np.unique(pixels[GREY > 127])) == {255 - ink}
 
 
-def test_a_picture_with_holes_has_its_own_paper_in_them(tmp_path: Path) -> None:
+def test_transparent_areas_get_the_median_colour(tmp_path: Path) -> None:
     layers = np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)])
     layers[:3] = 0  # a rounded corner, say
     pixels = open_image(saved(Image.fromarray(layers), tmp_path / "a.png"))[..., 0]
@@ -87,7 +87,7 @@ def test_a_picture_with_holes_has_its_own_paper_in_them(tmp_path: Path) -> None:
     assert (pixels[3:] == GREY[3:]).all()
 
 
-def test_colours_are_kept_and_large_pictures_reduced(tmp_path: Path) -> None:
+def test_colours_are_kept_and_large_images_are_reduced(tmp_path: Path) -> None:
     image = Image.new("RGB", (3_000, 2_000), (200, 100, 50))
     for suffix in ("png", "jpg"):
         pixels = open_image(saved(image, tmp_path / f"a.{suffix}"))
@@ -100,8 +100,8 @@ def test_colours_are_kept_and_large_pictures_reduced(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "an empty file"),
-        (b"hello", "not an image that can be read: save it as JPEG or PNG"),
-        (b"GIF89a", "not an image that can be read"),
+        (b"hello", "not a supported image: save it as JPEG or PNG"),
+        (b"GIF89a", "not a supported image"),
         (png(50_000, 50_000), "too many pixels: make it smaller"),
         (png(10_000, 10_000), "10,000 x 10,000 pixels are too many: make it smaller"),  # Pillow would warn
         (png(1, 80_000_000), "1 x 80,000,000 pixels are too many: make it smaller"),
@@ -109,34 +109,34 @@ def test_colours_are_kept_and_large_pictures_reduced(tmp_path: Path) -> None:
         (png(1, 100_000), "1 x 100,000 pixels are too many: make it smaller"),
         (png(600, 600), "damaged: "),
         (b"P5 99999999999999 1 255\n", "damaged: "),
-        (b"P5 1 0 255\n", "not an image that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that can be read"),  # no interpreter is started
+        (b"P5 1 0 255\n", "not a supported image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a supported image"),  # Pillow would run Ghostscript
     ],
 )
-def test_what_is_no_picture_is_refused_with_its_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     (path := tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match=f"^{reason}"):
         open_image(str(path))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "tif", "webp", "bmp"])
-def test_a_truncated_picture_is_refused(suffix: str, tmp_path: Path) -> None:
+def test_truncated_files_are_rejected(suffix: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
     path = Path(saved(Image.fromarray(noise), tmp_path / f"a.{suffix}"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"damaged: |not an image"):
+    with pytest.raises(ValueError, match=r"damaged: |not a supported image"):
         open_image(str(path))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
-def test_several_pictures_in_a_file_are_refused(suffix: str, tmp_path: Path) -> None:
+def test_files_with_several_images_are_rejected(suffix: str, tmp_path: Path) -> None:
     images = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     path = saved(images[0], tmp_path / f"a.{suffix}", save_all=True, append_images=images[1:])
-    with pytest.raises(ValueError, match="several pictures in one file: save the one with the digit"):
+    with pytest.raises(ValueError, match="several images in one file: save the one with the digit"):
         open_image(path)
 
 
-def test_a_text_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+def test_decompression_bomb_in_a_text_chunk_is_rejected(tmp_path: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("a", "b" * 10_000_000, zip=True)
     with pytest.raises(ValueError, match="damaged: Decompressed data too large"):
@@ -144,14 +144,14 @@ def test_a_text_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_pipe_a_folder_and_what_may_not_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_folders_and_unreadable_files_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for name, reason in (("pipe.png", "not a file"), (".", "not a file"), ("none.png", "No such file or directory")):
         with pytest.raises(ValueError, match=reason):
             open_image(str(tmp_path / name))
 
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")  # root, who may run this, may read all
+        raise PermissionError(13, "Permission denied")  # a mode of 000 would not stop root
 
     path = saved(Image.fromarray(GREY), tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", refuse)
@@ -159,7 +159,7 @@ def test_a_pipe_a_folder_and_what_may_not_be_read_are_refused(tmp_path: Path, mo
         open_image(path)
 
 
-def test_what_a_camera_calls_mpo_is_a_jpeg(tmp_path: Path) -> None:
+def test_mpo_is_read_as_a_jpeg(tmp_path: Path) -> None:
     content = BytesIO()
     preview = Image.fromarray(GREY).resize((10, 12))
     Image.fromarray(GREY).save(content, "MPO", save_all=True, append_images=[preview])
@@ -168,16 +168,16 @@ def test_what_a_camera_calls_mpo_is_a_jpeg(tmp_path: Path) -> None:
 
 
 @posix  # its links and slashes
-def test_folders_are_searched_in_order_and_files_come_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_images_searches_folders_in_alphabetical_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.png", "b/1.JPG", "b/a/3.webp", "b/.hidden.png", "b/.git/4.png", "b/notes.txt", "x"):
         (path := tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "b/a/back").symlink_to(tmp_path / "b")
-    complaints: list[tuple[str, str]] = []
-    found = list(find_images(["x", "./b/", "empty", "none"], lambda *complaint: complaints.append(complaint)))
+    errors: list[tuple[str, str]] = []
+    found = list(find_images(["x", "./b/", "empty", "none"], lambda *error: errors.append(error)))
     assert found == ["x", "./b/1.JPG", "./b/2.png", "./b/a/3.webp", "none"]
-    assert [name for name, _ in complaints] == ["./b/a/back", "empty"]
-    assert complaints[0][1] == "a link to a folder that is read anyway"
-    assert complaints[1][1].startswith("no image in this folder: their names end in .bmp, ")
+    assert [name for name, _ in errors] == ["./b/a/back", "empty"]
+    assert errors[0][1] == "a link to a folder that is searched anyway"
+    assert errors[1][1].startswith("no image in this folder: their names end in .bmp, ")

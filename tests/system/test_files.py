@@ -1,4 +1,4 @@
-"""A file is either the old one or the new one."""
+"""Files are written atomically."""
 
 import os
 import sys
@@ -11,21 +11,21 @@ from mnist_lit.system import files
 from mnist_lit.system.files import write_atomically
 
 
-def test_content_is_written_and_folders_are_made(tmp_path: Path) -> None:
+def test_write_creates_parent_folders(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
-    def full(_: int) -> None:
+    def fsync(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomically(path, b"new")
     assert caught.value.filename == str(path)
@@ -33,7 +33,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_target_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+def test_error_names_a_target_that_cannot_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
     with pytest.raises(OSError, match="folder") as caught:
@@ -43,34 +43,32 @@ def test_a_target_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("able", [True, False])
-def test_on_a_mac_content_leaves_the_memory_of_the_drive_where_it_can(
-    able: bool,  # noqa: FBT001
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", [None, OSError(25, "Inappropriate ioctl for device")])
+def test_macos_flushes_the_drive_cache_if_supported(
+    error: OSError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fcntl
 
-    asked = []
+    calls = []
 
     def flush(descriptor: int, command: int) -> None:
-        asked.append((os.fstat(descriptor).st_size, command))
-        if not able:
-            raise OSError(25, "Inappropriate ioctl for device")
+        calls.append((os.fstat(descriptor).st_size, command))
+        if error:
+            raise error
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
     monkeypatch.setattr(fcntl, "fcntl", flush)
     write_atomically(tmp_path / "file", b"new")
-    assert asked == [(3, 51)]
+    assert calls == [(3, 51)]
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("refusals", [1, 1_000])
-def test_on_windows_a_file_that_is_read_is_replaced_afterwards_or_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+@pytest.mark.parametrize("failures", [1, 1_000])
+def test_windows_retries_to_replace_an_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    left, replace = refusals, Path.replace
+    left, replace = failures, Path.replace
 
     def busy(path: Path, target: Path) -> Path:
         nonlocal left
@@ -81,8 +79,8 @@ def test_on_windows_a_file_that_is_read_is_replaced_afterwards_or_named(
 
     monkeypatch.setattr(Path, "replace", busy)
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(files, "PAUSE", 0)
-    if refusals > files.TRIES:
+    monkeypatch.setattr(files, "RETRY_DELAY", 0)
+    if failures > files.MAX_RETRIES:
         with pytest.raises(OSError, match="file"):
             write_atomically(tmp_path / "file", b"new")
         assert not list(tmp_path.iterdir())

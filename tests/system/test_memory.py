@@ -1,4 +1,4 @@
-"""Tensors take memory that others have left."""
+"""Freed memory is reused by the next training step."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import resource
 from mnist_lit.system.memory import keep_freed_memory
 import torch
 
-def faults(steps):
+def page_faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(steps):
         large = torch.ones(10_000_000)  # 40 MB
@@ -18,17 +18,17 @@ def faults(steps):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 {}
-faults(10)
-print(faults(10))
+page_faults(10)
+print(page_faults(10))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
-def test_what_a_step_frees_is_there_for_the_next_one() -> None:
-    """Counted are pages that the system has to clear: 10 steps of 40 MB have 98,000 of them."""
+def test_freed_memory_causes_no_page_faults() -> None:
+    """10 steps of 40 MB have 98,000 pages."""
     kept, returned = (
         int(subprocess.run([sys.executable, "-c", PROGRAM.format(call)], capture_output=True, check=True).stdout)
         for call in ("keep_freed_memory()", "")
     )
-    assert returned > 90_000, "or the measure is no longer needed"
+    assert returned > 90_000, "else keep_freed_memory is no longer needed"
     assert kept < 1_000

@@ -1,4 +1,4 @@
-"""A text is read as plain values, or one line says what is wrong with it; small texts stay small."""
+"""YAML is loaded as plain values of bounded size, or rejected with the reason."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +14,10 @@ NAMES = "abcdefghijkl"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(NAMES)
 )
-"""Nine to the twelfth values in 600 letters."""
+"""9¹² values in 600 characters."""
 
 
-def test_values_are_plain_and_an_alias_is_what_it_stands_for() -> None:
+def test_load_resolves_aliases_and_merge_keys() -> None:
     text = "a: &a [1, 1e-3, true]\nb: *a\nc: {<<: {d: null}}\n"
     assert load(text) == {"a": [1, 0.001, True], "b": [1, 0.001, True], "c": {"d": None}}
 
@@ -25,21 +25,21 @@ def test_values_are_plain_and_an_alias_is_what_it_stands_for() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "more than 1,000 values, an alias counted as what it stands for"),
+        (LAUGHS, "more than 1,000 values, aliases expanded"),
         ("a: &a [*a]\n", "more than 1,000 values"),
         ("a: &a {b: *a}\n", "more than 1,000 values"),
         (f"[{'1, ' * 1_000}1]", "more than 1,000 values"),
-        ("a" * 100_001, "more than 100,000 letters"),
-        ("seed: 1\ndata: {}\nseed: 2\n", r"(?s)seed is given twice.*line 3"),
-        ("data: {val_size: 1, val_size: 2}\n", "val_size is given twice"),
-        ("seed: !!int x\n", "a value is not what its tag says: invalid literal"),
-        ("seed: !!timestamp 3\n", "a value is not what its tag says"),
+        ("a" * 100_001, "more than 100,000 characters"),
+        ("seed: 1\ndata: {}\nseed: 2\n", r"(?s)duplicate key seed.*line 3"),
+        ("data: {val_size: 1, val_size: 2}\n", "duplicate key val_size"),
+        ("seed: !!int x\n", "a value does not match its tag: invalid literal"),
+        ("seed: !!timestamp 3\n", "a value does not match its tag"),
         ("seed: !!python/object/apply:os.mkdir [trap]\n", "could not determine a constructor"),
         ("[" * 900 + "]" * 900, "nested too deeply"),
         ("seed: \0", "control characters are not allowed"),
     ],
 )
-def test_what_is_wrong_is_told(text: str, message: str) -> None:
+def test_load_rejects_invalid_documents(text: str, message: str) -> None:
     with pytest.raises(YAMLError, match=message):
         load(text)
 
@@ -49,12 +49,12 @@ def test_what_is_wrong_is_told(text: str, message: str) -> None:
     [
         (LAUGHS.encode(), "bad.yaml: Problems parsing config: more than 1,000 values"),
         (b"data: &a {data_dir: *a}\n", "bad.yaml: Problems parsing config: more than 1,000 values"),
-        (b"seed: 1\nseed: 2\n", "bad.yaml: Problems parsing config: seed is given twice"),
+        (b"seed: 1\nseed: 2\n", "bad.yaml: Problems parsing config: duplicate key seed"),
         (b"seed: 3\xff\n", "bad.yaml is not a text in UTF-8: save it as such"),
-        (b"seed: !!timestamp 3\n", "bad.yaml: Problems parsing config: a value is not what its tag says"),
+        (b"seed: !!timestamp 3\n", "bad.yaml: Problems parsing config: a value does not match its tag"),
     ],
 )
-def test_a_config_that_is_wrong_is_named(
+def test_invalid_config_file_is_named(
     content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def test_a_config_that_is_wrong_is_named(
 
 
 @pytest.mark.parametrize("flag", ["--config=a\0b", "--data.split_seed=!!timestamp 3"])
-def test_what_no_file_and_no_value_can_be_is_wrong_usage_and_named(flag: str) -> None:
+def test_invalid_path_or_value_is_a_usage_error(flag: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), [flag])
     assert str(caught.value).startswith(flag.removeprefix("--config="))
