@@ -1,12 +1,14 @@
 """The layout is what the README says: imports point one way, and the experiment is three short files."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN
 
 PACKAGE = TRAIN.parent / "mnist_lit"
+README = (TRAIN.parent / "README.md").read_text(encoding="utf-8")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [
     {"__main__", "cli"},
@@ -59,3 +61,18 @@ def test_the_three_files_of_the_experiment_are_short() -> None:
         len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ("model", "classifier", "data")
     ]
     assert sum(lengths) < 450
+
+
+def test_readme_lists_every_file_of_the_package() -> None:
+    files = README.partition("### The files")[2].split("```")[1]
+    rows = re.findall(r"^ *(\S+/)? +(\w+\.py) +\S", files, re.MULTILINE)
+    folder, listed = "", set()
+    for new, name in rows:
+        folder = new or folder
+        listed.add((folder.strip("/"), name))
+    expected = {(path.parent.name, path.name) for path in FILES if path.name != "__init__.py"}
+    assert listed == expected | {("", "train.py")}
+
+
+def test_readme_has_at_most_200_lines() -> None:
+    assert len(README.splitlines()) <= 200
