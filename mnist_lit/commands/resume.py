@@ -118,7 +118,7 @@ def _changed_settings(run: Run, saved: Namespace, config: Namespace) -> set[str]
 def _check_limits(config: Namespace, resumed: Checkpoint) -> None:
     """Raise UsageError if a checkpoint is already behind the new limits."""
     content: dict[str, Any] = resumed.content
-    if content["should_stop"]:
+    if content.get("should_stop"):
         raise UsageError(f"a callback ended the training of {resumed.path}: start a new run to train longer")
     begun = {"max_epochs": (content["epoch"] + 1, "epochs begun"), "max_steps": (content["global_step"], "steps")}
     for name, (done, what) in begun.items():

@@ -92,7 +92,7 @@ class KeepLast(Checkpoint):
 
     def on_load_checkpoint(self, _trainer: Trainer, _module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember whether a callback, such as EarlyStopping, had ended the training."""
-        self.stopped = checkpoint["should_stop"]
+        self.stopped = checkpoint.get("should_stop", False)  # a plain Trainer does not save it
 
     def on_train_batch_end(
         self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
