@@ -1,4 +1,4 @@
-"""TensorBoard in a browser. `python tests/browser.py [RUNS]` takes the README's pictures anew, of runs in a folder."""
+"""TensorBoard in a browser. `python tests/browser.py [RUNS]` renews the README's screenshots, of runs in a folder."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-__all__ = ["BROWSER", "chart", "open_tensorboard", "picture"]
+__all__ = ["BROWSER", "find_chart", "find_image", "open_tensorboard"]
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,7 +20,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @contextmanager
 def open_tensorboard(runs: Path) -> Iterator["Page"]:
-    """Serve the runs in a folder, and open them."""
+    """Start TensorBoard on a folder of runs, and open it."""
     from playwright.sync_api import sync_playwright
 
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={runs}", "--host=127.0.0.1", "--port=0"]
@@ -37,36 +37,36 @@ def open_tensorboard(runs: Path) -> Iterator["Page"]:
             server.terminate()
 
 
-def chart(page: "Page", name: str) -> "Locator":
-    """Return a chart of training and validation, its two curves drawn."""
+def find_chart(page: "Page", name: str) -> "Locator":
+    """Return a chart of training and validation, after its two curves were rendered."""
     page.goto(f"{page.url.partition('#')[0]}#custom_scalars")
-    found = page.locator("tf-custom-scalar-multi-line-chart-card", has_text=name)
-    found.get_by_text("Matches (2)").wait_for()
-    found.locator("path.line[d^=M]").nth(1).wait_for(state="attached")
-    return found
+    chart = page.locator("tf-custom-scalar-multi-line-chart-card", has_text=name)
+    chart.get_by_text("Matches (2)").wait_for()
+    chart.locator("path.line[d^=M]").nth(1).wait_for(state="attached")
+    return chart
 
 
-def picture(page: "Page", tag: str) -> "Locator":
-    """Return the picture of a tag, rendered."""
+def find_image(page: "Page", tag: str) -> "Locator":
+    """Return the image of a tag, after it was rendered."""
     page.goto(f"{page.url.partition('#')[0]}#images")
     group = page.locator("tf-image-dashboard tf-category-paginated-view", has_text=tag.partition("/")[0])
-    found = group.locator("tf-image-loader", has_text=tag).locator("img")
+    image = group.locator("tf-image-loader", has_text=tag).locator("img")
     heading = group.locator("button.heading")
     heading.wait_for()
     if not group.locator("tf-image-loader").count():
         heading.click()
-    found.wait_for()
-    return found
+    image.wait_for()
+    return image
 
 
 def main(runs: Path) -> None:
-    """Take the pictures."""
+    """Take the screenshots."""
     DOCS.mkdir(exist_ok=True)
     with open_tensorboard(runs) as page:
-        chart(page, "accuracy")
-        page.wait_for_timeout(2_000)  # until the curves have come to rest
+        find_chart(page, "accuracy")
+        page.wait_for_timeout(2_000)  # until the animation of the curves ends
         page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1200, "height": 460})
-        picture(page, "test/mistakes")
+        find_image(page, "test/mistakes")
         page.wait_for_timeout(2_000)
         page.screenshot(path=DOCS / "mistakes.png", clip={"x": 360, "y": 125, "width": 740, "height": 675})
 

@@ -1,4 +1,4 @@
-"""What the benchmarks have measured is what people read."""
+"""The tables in the documentation have the results of the benchmarks."""
 
 from importlib import import_module
 
@@ -6,8 +6,8 @@ import pytest
 from conftest import TRAIN
 
 
-def test_the_tables_are_made_from_what_the_benchmarks_have_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If not, run `python tests/benchmarks/tables.py`."""
+def test_tables_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, run `python tests/benchmarks/tables.py`."""
     monkeypatch.syspath_prepend(TRAIN.parent / "tests" / "benchmarks")
     tables = import_module("tables")
     for path in tables.FILES:

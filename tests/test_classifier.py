@@ -1,4 +1,4 @@
-"""The LightningModule works with a stock Trainer, and its metrics are exact."""
+"""The LightningModule: training with Lightning's Trainer, exact metrics, and its settings."""
 
 import math
 from pathlib import Path
@@ -14,27 +14,24 @@ from torch.testing import assert_close
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 
 
-def test_a_notebook_needs_only_a_stock_trainer(data_dir: Path, tmp_path: Path) -> None:
+def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path, tmp_path: Path) -> None:
     seed_everything(1, verbose=False)
     data = MNISTDataModule(data_dir=str(data_dir))
     classifier = DigitClassifier(channels=[4, 8], learning_rate=0.01)
-    keep = ModelCheckpoint(tmp_path, monitor="val/accuracy", mode="max")
-    stock = stock_trainer(tmp_path, max_epochs=2, limit_train_batches=60, callbacks=[keep])
-    stock.fit(classifier, data)
-    [tested] = stock.test(ckpt_path="best", datamodule=data)
+    best = ModelCheckpoint(tmp_path, monitor="val/accuracy", mode="max")
+    trainer = stock_trainer(tmp_path, max_epochs=2, limit_train_batches=60, callbacks=[best])
+    trainer.fit(classifier, data)
+    [tested] = trainer.test(ckpt_path="best", datamodule=data)
     assert tested["test/accuracy"] > 0.9
 
-    loaded = DigitClassifier.load_from_checkpoint(keep.best_model_path)
+    loaded = DigitClassifier.load_from_checkpoint(best.best_model_path)
     assert loaded.hparams == classifier.hparams
     assert (loaded.hparams["channels"], loaded.hparams["learning_rate"]) == ([4, 8], 0.01)
     assert isinstance(loaded.network, CNN)
-    [again] = stock_trainer(tmp_path).test(loaded, data)
-    assert again == tested
+    assert stock_trainer(tmp_path).test(loaded, data) == [tested]
 
 
-def test_accuracy_and_loss_are_those_of_all_images_also_with_a_smaller_last_batch(
-    data_dir: Path, tmp_path: Path
-) -> None:
+def test_accuracy_and_loss_are_means_over_all_images(data_dir: Path, tmp_path: Path) -> None:
     data = MNISTDataModule(data_dir=str(data_dir), batch_size=999)
     classifier = DigitClassifier(channels=[4])
     [tested] = stock_trainer(tmp_path).test(classifier, data)
@@ -49,28 +46,28 @@ def test_accuracy_and_loss_are_those_of_all_images_also_with_a_smaller_last_batc
     assert torch.equal(counts.sum(dim=1), torch.bincount(labels))
 
 
-def test_each_evaluation_counts_from_zero(data_dir: Path, tmp_path: Path) -> None:
+def test_each_evaluation_resets_the_metrics(data_dir: Path, tmp_path: Path) -> None:
     data = MNISTDataModule(data_dir=str(data_dir), batch_size=1_000)
-    classifier, stock = DigitClassifier(channels=[4]), stock_trainer(tmp_path)
-    stock.validate(classifier, data)
-    stock.validate(classifier, data)
+    classifier, trainer = DigitClassifier(channels=[4]), stock_trainer(tmp_path)
+    trainer.validate(classifier, data)
+    trainer.validate(classifier, data)
     assert classifier.confusion.compute().sum() == 5_000
-    stock.test(classifier, data)
+    trainer.test(classifier, data)
     assert classifier.confusion.compute().sum() == 10_000
 
 
-def test_the_training_loss_is_the_batchs_mean_cross_entropy(data_dir: Path, tmp_path: Path) -> None:
+def test_training_loss_is_the_mean_cross_entropy_of_a_batch(data_dir: Path, tmp_path: Path) -> None:
     seed_everything(1, verbose=False)
     data = MNISTDataModule(data_dir=str(data_dir))
     classifier = DigitClassifier(channels=[4])
     before = DigitClassifier(channels=[4])
     before.load_state_dict(classifier.state_dict())
-    stock = stock_trainer(tmp_path, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
-    stock.fit(classifier, data)
+    trainer = stock_trainer(tmp_path, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
+    trainer.fit(classifier, data)
     pixels, labels = next(iter(data.train_dataloader()))
     with torch.no_grad():
         expected = cross_entropy(before(pixels), labels)
-    assert_close(stock.callback_metrics["train/loss"], expected)
+    assert_close(trainer.callback_metrics["train/loss"], expected)
 
 
 def test_predictions_are_probabilities(data_dir: Path) -> None:
@@ -82,13 +79,13 @@ def test_predictions_are_probabilities(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1.0, math.inf, math.nan])
-def test_a_learning_rate_that_cannot_learn_is_refused(learning_rate: float) -> None:
+def test_learning_rate_out_of_range_is_refused(learning_rate: float) -> None:
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         DigitClassifier(learning_rate=learning_rate)
 
 
 @pytest.mark.parametrize("betas", [[0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9]])
-def test_betas_that_are_none_are_refused(betas: list[float]) -> None:
+def test_betas_out_of_range_are_refused(betas: list[float]) -> None:
     with pytest.raises(ValueError, match="betas must be two numbers"):
         DigitClassifier(betas=betas)
 
@@ -99,7 +96,7 @@ def test_label_smoothing_out_of_range_is_refused(value: float) -> None:
         DigitClassifier(label_smoothing=value)
 
 
-def test_training_smooths_labels_and_evaluation_does_not(data_dir: Path) -> None:
+def test_label_smoothing_applies_to_the_training_loss_only(data_dir: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=False)
     batch = pixels[:100], labels[:100]
     classifier = DigitClassifier(channels=[4], label_smoothing=0.5)
@@ -110,38 +107,36 @@ def test_training_smooths_labels_and_evaluation_does_not(data_dir: Path) -> None
     assert_close(classifier.loss.compute(), cross_entropy(logits, batch[1]).detach())
 
 
-def test_validation_finds_the_temperature_and_the_test_tells_what_it_brings(data_dir: Path, tmp_path: Path) -> None:
+def test_validation_fits_the_temperature_and_test_computes_calibration_errors(data_dir: Path, tmp_path: Path) -> None:
     seed_everything(1, verbose=False)
-    data, stock = MNISTDataModule(data_dir=str(data_dir)), stock_trainer(tmp_path, max_epochs=1)
+    data, trainer = MNISTDataModule(data_dir=str(data_dir)), stock_trainer(tmp_path, max_epochs=1)
     classifier = DigitClassifier(channels=[4, 8], learning_rate=0.01)
-    stock.fit(classifier, data)
-    pixels, labels = (torch.cat(part) for part in zip(*data.val_dataloader(), strict=True))
+    trainer.fit(classifier, data)
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*data.val_dataloader(), strict=True))
     classifier.eval()
     with torch.no_grad():
         logits = classifier(pixels)
     losses = [float(cross_entropy(logits / (classifier.temperature * factor), labels)) for factor in (0.98, 1, 1.02)]
     assert losses[1] == min(losses)
 
-    stock.test(classifier, data)
+    trainer.test(classifier, data)
     pixels, labels = MNIST.read(data_dir, train=False)
     with torch.no_grad():
         logits = classifier(pixels)
-    for given, metric in (
+    for scaled, metric in (
         (logits, classifier.uncalibrated_error),
         (logits / classifier.temperature, classifier.calibration_error),
     ):
-        sure, read = given.softmax(dim=1).max(dim=1)
-        bins = (sure * 15).ceil().long()
-        shares = [
-            float((sure[bins == i].mean() - (read == labels)[bins == i].float().mean()).abs()) * int((bins == i).sum())
-            for i in bins.unique()
-        ]
-        assert float(metric.compute()) == pytest.approx(sum(shares) / len(labels), abs=1e-5)
+        confidences, predictions = scaled.softmax(dim=1).max(dim=1)
+        differences = confidences - (predictions == labels).float()
+        bins = (confidences * 15).ceil().long()
+        expected = sum(float(differences[bins == i].sum().abs()) for i in bins.unique()) / len(labels)
+        assert float(metric.compute()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_loss_that_is_not_a_number_is_not_left_out(data_dir: Path, tmp_path: Path) -> None:
+def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None:
     classifier = DigitClassifier(channels=[1])
     torch.nn.init.constant_(classifier.network.fc.weight, math.nan)
-    stock = stock_trainer(tmp_path, limit_val_batches=1)
-    [validated] = stock.validate(classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False)
+    trainer = stock_trainer(tmp_path, limit_val_batches=1)
+    [validated] = trainer.validate(classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False)
     assert math.isnan(validated["val/loss"])

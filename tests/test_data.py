@@ -1,4 +1,4 @@
-"""Batches are what the classifier expects, and evaluation drops no image."""
+"""The data module: batches, splits, order, augmentation and its settings."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from mnist_lit.datasets.loading import Batch, identity_collate
 from mnist_lit.datasets.sampling import split
 
 
-def module(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_000) -> MNISTDataModule:
+def set_up(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_000) -> MNISTDataModule:
     data = MNISTDataModule(batch_size, val_size, data_dir=str(data_dir))
     data.prepare_data()
     data.setup(stage)
@@ -28,46 +28,46 @@ def labels_of(loader: DataLoader[Batch]) -> Tensor:
     return torch.cat([labels for _, labels in loader])
 
 
-def test_a_batch_is_whole_pixels_and_labels(data_dir: Path) -> None:
-    pixels, labels = next(iter(module(data_dir, "fit").train_dataloader()))
+def test_batch_is_uint8_pixels_and_int64_labels(data_dir: Path) -> None:
+    pixels, labels = next(iter(set_up(data_dir, "fit").train_dataloader()))
     assert (pixels.shape, pixels.dtype) == ((100, 1, 28, 28), torch.uint8)
     assert (labels.shape, labels.dtype) == ((100,), torch.int64)
     assert pixels.max() > 250
 
 
-def test_training_drops_the_last_incomplete_batch_and_evaluation_nothing(data_dir: Path) -> None:
-    data = module(data_dir, "fit", batch_size=999)
+def test_training_drops_the_last_incomplete_batch_and_evaluation_does_not(data_dir: Path) -> None:
+    data = set_up(data_dir, "fit", batch_size=999)
     assert [len(labels) for _, labels in data.train_dataloader()] == [999] * (55_000 // 999)
     assert [len(labels) for _, labels in data.val_dataloader()] == [999] * 5 + [5]
-    assert len(labels_of(module(data_dir, "test", batch_size=999).test_dataloader())) == 10_000
+    assert len(labels_of(set_up(data_dir, "test", batch_size=999).test_dataloader())) == 10_000
 
 
-def test_an_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> None:
-    assert len(module(data_dir, "fit").train_dataloader()) == 550
-    everything = module(data_dir, "fit", val_size=0)
-    assert len(everything.train_dataloader()) == 600
-    assert len(everything.val_dataloader()) == 0
+def test_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> None:
+    assert len(set_up(data_dir, "fit").train_dataloader()) == 550
+    unsplit = set_up(data_dir, "fit", val_size=0)
+    assert len(unsplit.train_dataloader()) == 600
+    assert len(unsplit.val_dataloader()) == 0
 
 
-def test_the_sets_are_the_files_images_divided_by_the_split(data_dir: Path) -> None:
+def test_training_and_validation_set_are_those_of_the_split(data_dir: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=True)
     train, val = split(labels, 5_000, seed=0)
-    data = module(data_dir, "fit")
+    data = set_up(data_dir, "fit")
     for subset, indices in [(data.train_set, train), (data.val_set, val)]:
-        [(images, digits)] = DataLoader(subset, batch_size=len(indices), collate_fn=identity_collate)
-        assert torch.equal(images, pixels[indices])
-        assert torch.equal(digits, labels[indices])
+        [(subset_pixels, subset_labels)] = DataLoader(subset, batch_size=len(indices), collate_fn=identity_collate)
+        assert torch.equal(subset_pixels, pixels[indices])
+        assert torch.equal(subset_labels, labels[indices])
 
 
-def test_training_does_not_even_read_the_test_set(data_dir: Path) -> None:
-    assert not hasattr(module(data_dir, "fit"), "test_set")
+def test_training_does_not_read_the_test_set(data_dir: Path) -> None:
+    assert not hasattr(set_up(data_dir, "fit"), "test_set")
 
 
-def test_training_order_follows_torchs_seed_and_changes_every_epoch(data_dir: Path) -> None:
+def test_training_order_depends_on_the_seed_of_torch_and_the_epoch(data_dir: Path) -> None:
     orders = []
     for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]:
         torch.manual_seed(seed)
-        loader = module(data_dir, "fit").train_dataloader()
+        loader = set_up(data_dir, "fit").train_dataloader()
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as the Trainer does
         orders.append(labels_of(loader))
     assert torch.equal(orders[0], orders[1])
@@ -75,8 +75,8 @@ def test_training_order_follows_torchs_seed_and_changes_every_epoch(data_dir: Pa
     assert not torch.equal(orders[0], orders[3])
 
 
-def test_test_batches_are_in_the_files_order(data_dir: Path) -> None:
-    data = module(data_dir, "test")
+def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
+    data = set_up(data_dir, "test")
     assert torch.equal(labels_of(data.test_dataloader()), data.test_set.labels)
 
 
@@ -98,7 +98,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         MNISTDataModule(**settings)
 
 
-def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
+def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
     assert dict(MNISTDataModule(batch_size=50, rotation=5, data_dir="/mine", mirrors=["file:///mine"]).hparams) == {
         "batch_size": 50,
         "val_size": 5_000,
@@ -109,52 +109,52 @@ def test_a_checkpoint_carries_the_split_but_no_place_on_a_machine() -> None:
 
 
 def batches(trainer: Trainer, data: MNISTDataModule, seed: int = 777, ckpt_path: Path | None = None) -> list[Tensor]:
-    """Return the pixels of the training batches as the network gets them."""
-    seen: list[Tensor] = []
+    """Return the augmented pixels of all training batches."""
+    recorded: list[Tensor] = []
 
-    class Watch(DigitClassifier):
+    class Record(DigitClassifier):
         def training_step(self, batch: Batch) -> Tensor:
-            seen.append(batch[0])
+            recorded.append(batch[0])
             return super().training_step(batch)
 
     torch.manual_seed(seed)
-    trainer.fit(Watch(channels=[1]), data, ckpt_path=ckpt_path)
-    return seen
+    trainer.fit(Record(channels=[1]), data, ckpt_path=ckpt_path)
+    return recorded
 
 
-def test_training_images_are_augmented_each_time_anew(data_dir: Path, tmp_path: Path) -> None:
-    """The same images in two epochs, turned differently; just the same in another run."""
+def test_augmentation_differs_by_epoch_and_not_by_run(data_dir: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"max_epochs": 2, "limit_val_batches": 0, "enable_checkpointing": False}
-    plain, first, again = (
+    plain, augmented, repeated = (
         batches(
-            stock_trainer(tmp_path, **settings), MNISTDataModule(1_000, 59_000, rotation=most, data_dir=str(data_dir))
+            stock_trainer(tmp_path, **settings),
+            MNISTDataModule(1_000, 59_000, rotation=rotation, data_dir=str(data_dir)),
         )
-        for most in (0, 10, 10)
+        for rotation in (0, 10, 10)
     )
-    in_order = [pixels.flatten(1).sum(1).sort().values for pixels in plain]
-    assert torch.equal(*in_order), "an epoch has all images"
-    assert torch.equal(torch.stack(first), torch.stack(again))
-    for before, after in zip(plain, first, strict=True):
+    sums = [pixels.flatten(1).sum(1).sort().values for pixels in plain]
+    assert torch.equal(*sums), "both epochs have all images"
+    assert torch.equal(torch.stack(augmented), torch.stack(repeated))
+    for before, after in zip(plain, augmented, strict=True):
         assert (before.float() - after).abs().mean() > 1
         assert before.float().mean() == pytest.approx(after.mean().item(), rel=0.01)
 
 
-def test_a_training_that_nobody_seeded_goes_on_in_its_own_order(
+def test_training_without_a_seed_is_resumed_in_its_own_order(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its own augmentation too. Another process has another seed, by chance."""
+    """And with its own augmentation, though the process that resumes it has another random seed."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    found = []
+    recorded = []
     for epochs, seed, path in [(2, 1, None), (1, 1, None), (2, 2, tmp_path / "my.ckpt")]:
         trainer = stock_trainer(tmp_path, max_epochs=epochs, limit_val_batches=0, enable_checkpointing=False)
         data = MNISTDataModule(1_000, 58_000, rotation=10, data_dir=str(data_dir))
-        found.append(batches(trainer, data, seed, path))
+        recorded.append(batches(trainer, data, seed, path))
         trainer.save_checkpoint(tmp_path / "my.ckpt")
-    whole, first, second = map(torch.stack, found)
-    assert torch.equal(whole, torch.cat([first, second]))
+    uninterrupted, first, second = map(torch.stack, recorded)
+    assert torch.equal(uninterrupted, torch.cat([first, second]))
 
 
-def test_a_seed_that_is_given_wins_over_that_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_seed_takes_precedence_over_that_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     data = MNISTDataModule()
     data.order_seed = 1
     monkeypatch.setenv("PL_GLOBAL_SEED", "1")
@@ -162,7 +162,7 @@ def test_a_seed_that_is_given_wins_over_that_of_a_checkpoint(monkeypatch: pytest
     assert data.order_seed == 1
 
 
-def test_all_processes_have_the_order_of_the_first(data_dir: Path) -> None:
+def test_all_processes_have_the_order_of_the_first_one(data_dir: Path) -> None:
     data = MNISTDataModule(data_dir=str(data_dir))
     data.trainer = cast("Trainer", SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: 5)))
     data.prepare_data()

@@ -58,7 +58,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_the_three_files_of_the_experiment_are_short() -> None:
     lengths = [
-        len((PACKAGE / f"{name}.py").read_text("utf-8").splitlines()) for name in ("model", "classifier", "data")
+        len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines())
+        for name in ("model", "classifier", "data")
     ]
     assert sum(lengths) < 450
 

@@ -1,4 +1,4 @@
-"""The network is the blog's, whatever its layout and order of operations."""
+"""The network: equal to the blog's by default, its settings, and settings that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def shapes(network: CNN) -> list[tuple[int, ...]]:
     return layer_shapes(network, MNIST.shape)
 
 
-def test_the_blogs_state_dict_gives_the_blogs_logits_and_gradients(data_dir: Path) -> None:
+def test_logits_and_gradients_equal_those_of_the_blog(data_dir: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=False)
     pixels, labels = pixels[:200], labels[:200]
     blog, ours = BlogCNN(), CNN()
@@ -35,7 +35,7 @@ def test_the_blogs_state_dict_gives_the_blogs_logits_and_gradients(data_dir: Pat
         assert_close(gradient, reference, rtol=1e-5, atol=1e-5, check_stride=False)
 
 
-def test_the_same_seed_gives_the_blogs_initial_weights() -> None:
+def test_initial_weights_equal_those_of_the_blog() -> None:
     torch.manual_seed(777)
     expected = BlogCNN().state_dict()
     torch.manual_seed(777)
@@ -44,46 +44,28 @@ def test_the_same_seed_gives_the_blogs_initial_weights() -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_a_digit_takes_the_shapes_that_the_blog_walks_through() -> None:
-    assert shapes(CNN()) == [
-        (1, 28, 28),
-        (32, 28, 28),
-        (32, 14, 14),
-        (64, 14, 14),
-        (64, 7, 7),
-        (3136,),
-        (10,),
-    ]
-
-
-def test_whole_and_float_pixels_give_the_same_logits() -> None:
+def test_uint8_and_float_pixels_give_the_same_logits() -> None:
     pixels = torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8)
     network = CNN()
     assert torch.equal(network(pixels), network(pixels.float()))
 
 
 @pytest.mark.parametrize(("channels", "features"), [([5], 5 * 14 * 14), ([4, 6, 8], 8 * 3 * 3), ([1, 2, 3, 4], 4)])
-def test_other_numbers_of_blocks_fit_the_linear_layer(channels: list[int], features: int) -> None:
+def test_number_of_blocks(channels: list[int], features: int) -> None:
     assert shapes(CNN(channels))[-2:] == [(features,), (10,)]
 
 
-def test_convolutions_that_are_not_padded_work_on_whole_patches() -> None:
+def test_padding_and_pooling() -> None:
     network = CNN([16, 48, 96], kernel_sizes=[5, 3, 3], padding=[0, 0, 0], pooling=[2, 2, 1])
-    assert shapes(network) == [
-        *[(1, 28, 28), (16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,), (10,)]
-    ]
+    expected = [(1, 28, 28), (16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,), (10,)]
+    assert shapes(network) == expected
 
 
-def test_filters_of_any_odd_size_keep_the_side_by_default() -> None:
-    assert shapes(CNN([2, 3], kernel_sizes=[5, 7]))[1:5] == [
-        (2, 28, 28),
-        (2, 14, 14),
-        (3, 14, 14),
-        (3, 7, 7),
-    ]
+def test_default_padding_keeps_the_size_of_the_image() -> None:
+    assert shapes(CNN([2, 3], kernel_sizes=[5, 7]))[1:5] == [(2, 28, 28), (2, 14, 14), (3, 14, 14), (3, 7, 7)]
 
 
-def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_side() -> None:
+def test_pooling_follows_the_last_convolution_of_a_block() -> None:
     network = CNN([4, 6], convolutions=[1, 3])
     kinds = [[type(layer).__name__ for layer in block.children()] for block in list(network)[:2]]
     assert kinds[0] == ["Conv2d", "MaxPool2d", "ReLU"]
@@ -91,26 +73,18 @@ def test_blocks_may_have_several_convolutions_of_which_the_last_one_halves_the_s
     assert shapes(network)[-2:] == [(6 * 7 * 7,), (10,)]
 
 
-def test_batches_are_normalised_after_each_convolution_which_then_needs_no_bias() -> None:
+def test_batch_normalisation_follows_each_convolution_without_bias() -> None:
     network = CNN([4, 6], convolutions=[2, 1], batch_norm=True)
     layers = list(network.modules())
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) == 3
     assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
 
 
-def test_dropout_leaves_features_out_in_training_only() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     pixels = torch.full((2, 1, 28, 28), 255)
     network = CNN([4], dropout=0.5)
     assert not torch.equal(network(pixels), network(pixels))
     assert torch.equal(network.eval()(pixels), network(pixels))
-
-
-def test_the_shapes_are_found_without_a_trace() -> None:
-    network = CNN([4], batch_norm=True, dropout=0.5)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    shapes(network)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert network.training
 
 
 @pytest.mark.parametrize(
@@ -129,7 +103,7 @@ def test_the_shapes_are_found_without_a_trace() -> None:
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
     ],
 )
-def test_settings_that_make_no_network_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CNN(**settings)
 
@@ -145,10 +119,10 @@ def test_settings_that_make_no_network_are_refused(settings: dict[str, Any], mes
         {"channels": [1] * 10**5, "pooling": [1] * 10**5},
     ],
 )
-def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(settings: dict[str, Any]) -> None:
+def test_network_that_is_too_large_is_refused_before_it_is_allocated(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"block \d+ is too large: some \de\+\d+ numbers"):
         CNN(**settings)
 
 
-def test_a_network_of_ten_million_weights_is_made() -> None:
+def test_network_of_ten_million_parameters_is_accepted() -> None:
     assert sum(weight.numel() for weight in CNN([1_024, 1_024]).parameters()) > 9_000_000

@@ -1,4 +1,4 @@
-"""Lower precision, accumulated and clipped gradients: a run still learns what it should; no device needs float64."""
+"""Precision, gradient accumulation and clipping, and devices without float64."""
 
 from typing import Any
 
@@ -22,37 +22,37 @@ from mnist_lit.training.tensorboard import TensorBoardCallback
         ["--trainer.gradient_clip_val=0.5"],
         ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"],
     ],
-    ids=["half precision", "clipped", "all at once"],
+    ids=["precision", "clipping", "precision, clipping and accumulation"],
 )
-def test_digits_are_learnt(command: Command, flags: list[str]) -> None:
+def test_training_reaches_90_percent(command: Command, flags: list[str]) -> None:
     code, _, err = command("fit", *FLAGS, *flags, "--model.learning_rate=0.01")
     assert (code, err) == (0, "")
     assert RUN.results()["test"]["accuracy"] > 0.9
 
 
-def test_four_batches_of_25_accumulated_are_one_of_100(command: Command) -> None:
+def test_four_accumulated_batches_of_25_equal_one_of_100(command: Command) -> None:
     assert command("fit", *SHORT)[0] == 0
     quarters = ["--data.batch_size=25", "--trainer.accumulate_grad_batches=4", "--trainer.limit_train_batches=80"]
     assert command("fit", *SHORT, *quarters)[0] == 0
-    one, other = (
+    one, accumulated = (
         Checkpoint.read(run.checkpoints / "last.ckpt").content for run in (RUN, Run(RUN.folder.with_name("version_1")))
     )
-    assert one["global_step"] == other["global_step"] == 40
+    assert one["global_step"] == accumulated["global_step"] == 40
     for name in [name for name in one["state_dict"] if name.startswith("network.")]:
-        torch.testing.assert_close(one["state_dict"][name], other["state_dict"][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one["state_dict"][name], accumulated["state_dict"][name], rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_clipped_to_nothing_teach_nothing(command: Command) -> None:
-    """Adam divides by the size of the gradients, unless they are far below its epsilon of 1e-8."""
+def test_gradients_are_clipped(command: Command) -> None:
+    """Adam normalises gradients, unless they are far below its epsilon of 1e-8: then the network does not learn."""
     assert command("fit", *SHORT, "--trainer.gradient_clip_val=1e-13", "--trainer.max_epochs=1")[0] == 0
     assert RUN.results()["fit"]["best_val_accuracy"] < 0.3
 
 
 class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuse float64 on the device of the training, as Apple's MPS does.
+    """Raise TypeError if an operation creates float64 on the training device, as Apple's MPS does.
 
-    The device is the CPU here. So what may become float64 is what `Tensor.cpu` returned, and what is float64 already.
-    Nothing may be moved and converted in one step: MPS would convert before it moves.
+    Here that device is the CPU, so only tensors returned by `Tensor.cpu`, and float64 tensors, count as on the CPU. One
+    call that moves and converts a tensor is an error too: MPS would convert before it moves.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,21 +67,21 @@ class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]  # noqa: SLF001
-        allowed = any(value.dtype == torch.float64 or value in self.on_cpu for value in given)
+        inputs = [v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]  # noqa: SLF001
+        allowed = any(value.dtype == torch.float64 or value in self.on_cpu for value in inputs)
         result = func(*args, **kwargs)
         for value in torch.utils._pytree.tree_leaves(result):  # noqa: SLF001
             if isinstance(value, Tensor) and value.dtype == torch.float64 and not allowed:
-                raise TypeError(f"{func} makes float64, which the training device does not have")
+                raise TypeError(f"{func} creates float64, which the training device does not support")
         return result
 
 
-def test_no_float64_is_needed_on_the_device_of_the_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_float64_is_created_on_the_training_device(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for convert in (Tensor.double, lambda tensor: tensor.to("cpu", torch.float64)):
-        with pytest.raises(TypeError, match="makes float64"), NoFloat64(monkeypatch):
+        with pytest.raises(TypeError, match="creates float64"), NoFloat64(monkeypatch):
             convert(torch.ones(1))
     augmented = ["--data.rotation=5", "--data.elastic=1", "--model.schedule=one_cycle", "--model.batch_norm=true"]
-    # The graph is traced on a copy on the CPU, which the mode disturbs.
+    # The graph is traced on a copy on the CPU, which the mode does not support.
     monkeypatch.setattr(TensorBoardCallback, "on_fit_end", Callback.on_fit_end)
     with NoFloat64(monkeypatch):
         for name, *flags in (["fit", *SHORT, *augmented], ["validate"], ["test"], ["predict"]):

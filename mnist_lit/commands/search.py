@@ -1,4 +1,4 @@
-"""Search hyperparameters with Optuna: every trial is an ordinary run, judged on validation images only."""
+"""Search hyperparameters with Optuna: each trial is a run, and its objective value is the validation accuracy."""
 
 import json
 from collections.abc import Sequence
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-SHOWN = 10  # trials in the table
-RANGE = {"low", "high", "log", "step"}
+MAX_ROWS = 10  # of the table of trials
+RANGE_KEYS = {"low", "high", "log", "step"}
 
 
 class Prune(Callback):
-    """End a trial that is worse than the median of the others after as many epochs.
+    """Stop the training of a trial that Optuna prunes: it is worse than the median of the others at the same epoch.
 
     Args:
-        trial: that the run is of.
+        trial: that is trained.
     """
 
     def __init__(self, trial: "Trial") -> None:
         self.trial, self.pruned = trial, False
 
     def on_train_epoch_end(self, trainer: Trainer, _module: LightningModule) -> None:
-        """Report the validation accuracy; the run ends as if this had been its last epoch."""
-        if "val/accuracy" not in trainer.callback_metrics:  # validation may be rarer
+        """Report the validation accuracy. If the trial is pruned, the run ends as if this was its last epoch."""
+        if "val/accuracy" not in trainer.callback_metrics:  # not every epoch may have a validation
             return
         self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
         self.pruned = self.trial.should_prune()
@@ -49,63 +49,63 @@ class Prune(Callback):
 
 
 def search(argv: Sequence[str]) -> None:
-    """Run trials until the study has as many as asked for, tell the best ones, and write `best.yaml`.
+    """Run trials until the study has `--trials` of them, print the best ones, and write `best.yaml`.
 
-    The study is a journal beside its runs: a search that was stopped goes on by the same command, and several
-    processes, started alike, share it.
+    The study is stored in a journal file beside its runs. The same command resumes a study that was stopped, and
+    several processes started with it run trials of the same study in parallel.
 
     Raises:
-        UsageError: if a flag or the space is wrong, or Optuna is not installed.
-        ValueError: if no trial came to its end.
+        UsageError: if a flag or the search space is wrong, or Optuna is not installed.
+        ValueError: if no trial is complete.
     """
     config = parse(build_parser("search"), argv)
     space, trials = config.pop("space"), config.pop("trials")
-    _check(config, space)
-    study = _open(ROOT / config.experiment)
+    _check_config(config, space)
+    study = _open_study(ROOT / config.experiment)
     while (finished := sum(trial.state.is_finished() for trial in study.trials)) < trials:
         trial = study.ask()
-        study.sampler = sampler_of_trial(config.seed, trial, space)
-        values = {name: _suggest(trial, name, choice) for name, choice in space.items()}
-        print(f"trial {finished + 1} of {trials}: {_told(values)}")
-        _run(study, trial, config, values)
-    _tell(study, ROOT / config.experiment)
+        study.sampler = build_sampler(config.seed, trial, space)
+        values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+        print(f"trial {finished + 1} of {trials}: {_format_values(values)}")
+        _run_trial(study, trial, config, values)
+    _report(study, ROOT / config.experiment)
 
 
-def _check(config: Namespace, space: dict[str, Any]) -> None:
+def _check_config(config: Namespace, space: dict[str, Any]) -> None:
     if not space:
         raise UsageError("no --space to search: see configs/search.yaml")
     if config.data.val_size == 0 or config.trainer.limit_val_batches == 0:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if config.trainer.fast_dev_run:
-        raise UsageError("--trainer.fast_dev_run is for fit: a search compares whole runs")
+        raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
     if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
-        raise UsageError("a trial runs in one process: start the search several times to share it")
+        raise UsageError("a trial runs in one process: start the search several times to run trials in parallel")
     parser = build_parser("fit")
-    for name, choice in space.items():
+    for name, domain in space.items():
         if name not in config or isinstance(config[name], Namespace):
             raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
         try:
-            for value in _examples(name, choice):
+            for value in _choices_or_bounds(name, domain):
                 replace_values(parser, config, {name: value})
         except UsageError as error:
             raise UsageError(f"--space: {str(error).removeprefix('--')}") from error
 
 
-def _examples(name: str, choice: Any) -> list[Any]:
-    """Return the values of a list, or the ends of a range."""
-    if isinstance(choice, list) and choice:
-        return choice
-    if not isinstance(choice, dict) or not {"low", "high"} <= choice.keys() <= RANGE:
+def _choices_or_bounds(name: str, domain: Any) -> list[Any]:
+    """Return all values of a list, or the first and last one of a range."""
+    if isinstance(domain, list) and domain:
+        return domain
+    if not isinstance(domain, dict) or not {"low", "high"} <= domain.keys() <= RANGE_KEYS:
         raise UsageError(f"{name} needs a list of choices, or low and high (and log or step)")
     if name == "seed":
         try:
-            return [_seeds(choice)[0], choice["high"]]
+            return [_seed_values(domain)[0], domain["high"]]
         except (ValueError, TypeError, IndexError) as error:
-            raise UsageError("seed needs a list, or whole numbers: low, and a high that is not less") from error
-    return [choice["low"], choice["high"]]
+            raise UsageError("seed needs a list of choices, or integers low <= high") from error
+    return [domain["low"], domain["high"]]
 
 
-def _open(folder: Path) -> "Study":
+def _open_study(folder: Path) -> "Study":
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -118,11 +118,11 @@ def _open(folder: Path) -> "Study":
     return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
 
 
-def sampler_of_trial(seed: int, trial: "Trial", space: dict[str, Any]) -> "BaseSampler":
-    """Return what proposes a trial's values: by chance that depends on the search's seed and the trial's number alone.
+def build_sampler(seed: int, trial: "Trial", space: dict[str, Any]) -> "BaseSampler":
+    """Return the sampler of a trial, seeded with the seed of the search and the number of the trial.
 
-    So the same search proposes the same values, and processes that share it propose different ones. A `seed` in the
-    space is nothing to be learnt: the trials take its values one after another, none twice before all have been taken.
+    So the same search samples the same values, and processes that share a study sample different ones. A `seed` in the
+    search space is not modelled: the trials take its values in turn, each once before any is repeated.
     """
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
@@ -130,82 +130,82 @@ def sampler_of_trial(seed: int, trial: "Trial", space: dict[str, Any]) -> "BaseS
     sampler = TPESampler(seed=derive_seed(seed, trial.number))
     if "seed" not in space:
         return sampler
-    seeds = _seeds(space["seed"])
-    at = trial.number % len(seeds)
-    taken = [other.params.get("seed") for other in trial.study.trials if other.state.is_finished()]
-    free = next((one for one in chain(seeds[at:], seeds[:at]) if one not in taken), seeds[at])
+    seeds = _seed_values(space["seed"])
+    start = trial.number % len(seeds)
+    used = [other.params.get("seed") for other in trial.study.trials if other.state.is_finished()]
+    unused = next((value for value in chain(seeds[start:], seeds[:start]) if value not in used), seeds[start])
     with catch_warnings(action="ignore", category=ExperimentalWarning):
-        return PartialFixedSampler({"seed": free}, sampler)
+        return PartialFixedSampler({"seed": unused}, sampler)
 
 
-def _seeds(choice: Any) -> Sequence[Any]:
-    """Return all values of the `seed` in a space, as the study has them."""
-    if isinstance(choice, list):
-        return [json.dumps(one) for one in choice]
-    return range(choice["low"], choice["high"] + 1, choice.get("step", 1))
+def _seed_values(domain: Any) -> Sequence[Any]:
+    """Return all values of a `seed` in the search space, categorical ones as JSON (see `_suggest`)."""
+    if isinstance(domain, list):
+        return [json.dumps(value) for value in domain]
+    return range(domain["low"], domain["high"] + 1, domain.get("step", 1))
 
 
-def _suggest(trial: "Trial", name: str, choice: Any) -> Any:
-    """Return a value: one of a list, or one of a range, which is of whole numbers if its bounds are.
+def _suggest(trial: "Trial", name: str, domain: Any) -> Any:
+    """Return a sampled value of a list (categorical) or of a range, of integers if both bounds are integers.
 
     Raises:
-        UsageError: if Optuna cannot use the range, or the study has had other choices so far.
+        UsageError: if Optuna refuses the range, or if the study has other choices.
     """
     try:
-        if isinstance(choice, list):  # as text: a choice may be a list itself
-            return json.loads(str(trial.suggest_categorical(name, [json.dumps(one) for one in choice])))
-        whole = isinstance(choice["low"], int) and isinstance(choice["high"], int)
-        return (trial.suggest_int if whole else trial.suggest_float)(name, **choice)
+        if isinstance(domain, list):  # as JSON: a category cannot be a list
+            return json.loads(str(trial.suggest_categorical(name, [json.dumps(value) for value in domain])))
+        integers = isinstance(domain["low"], int) and isinstance(domain["high"], int)
+        return (trial.suggest_int if integers else trial.suggest_float)(name, **domain)
     except (ValueError, TypeError) as error:
         raise UsageError(f"--space: {name}: {error}") from error
 
 
-def _run(study: "Study", trial: "Trial", config: Namespace, values: dict[str, Any]) -> None:
-    """Train one trial, and tell the study what came of it. One that a signal ends is left to be forgotten."""
+def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[str, Any]) -> None:
+    """Train a trial, and report its state and value to the study. A trial stopped by a signal stays unfinished."""
     from optuna.trial import TrialState
 
     parser, prune = build_parser("fit"), Prune(trial)
     try:
         run = train(Start(parser, replace_values(parser, config, values)), [prune], tested=False)
-        if (score := run.results()["fit"]["best_val_accuracy"]) is None:
-            raise ValueError("it ended before its first validation")  # noqa: TRY301  # told as any other failure
-    except Exception as error:  # noqa: BLE001  # whatever it is, the study goes on
+        if (accuracy := run.results()["fit"]["best_val_accuracy"]) is None:
+            raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
+    except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         print(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}\n")
         study.tell(trial, state=TrialState.FAIL)
         return
     trial.set_user_attr("run", run.folder.name)
     if prune.pruned:
-        print("pruned: others were better by then\n")
+        print("the trial was pruned: others had a higher accuracy after as many epochs\n")
         study.tell(trial, state=TrialState.PRUNED)
     else:
         print()
-        study.tell(trial, score)
+        study.tell(trial, accuracy)
 
 
-def _tell(study: "Study", folder: Path) -> None:
-    """Print the best trials, and write the best one's settings to `best.yaml`."""
+def _report(study: "Study", folder: Path) -> None:
+    """Print the best trials, and write the settings of the best one to `best.yaml`."""
     states = [trial.state.name.lower() for trial in study.trials if trial.state.is_finished()]
     print(", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))))
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
-        raise ValueError("no trial came to its end: there is nothing to choose from")
+        raise ValueError("no trial is complete, so there is no best one")
     best = sorted(complete, key=_accuracy, reverse=True)
     print("val/accuracy  run")
-    for trial in best[:SHOWN]:
+    for trial in best[:MAX_ROWS]:
         values = {name: json.loads(v) if isinstance(v, str) else v for name, v in trial.params.items()}
-        print(f"{_accuracy(trial):12.4f}  {trial.user_attrs['run']:<12} {_told(values)}")
+        print(f"{_accuracy(trial):12.4f}  {trial.user_attrs['run']:<12} {_format_values(values)}")
     parser = build_parser("fit")
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
     config.experiment = f"{folder.name}_best"
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
-    print(f"\nthe best: {target}; to train it, python train.py fit --config {target}")
+    print(f"\nsettings of the best trial: {target}; to train it, python train.py fit --config {target}")
 
 
 def _accuracy(trial: "FrozenTrial") -> float:
     return trial.value or 0.0
 
 
-def _told(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )

@@ -1,4 +1,4 @@
-"""Run folders, `runs/<experiment>/version_<n>/`, and the checkpoints in them."""
+"""Run folders, `runs/<experiment>/version_<n>/`, and the files in them."""
 
 import json
 import os
@@ -21,47 +21,47 @@ RESULTS, FAILURE = "results.json", "failed.txt"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder and what is where in it."""
+    """The folder of a run, with its config, checkpoints and results."""
 
     folder: Path
 
     @property
     def config(self) -> Path:
-        """Everything that is needed to repeat the run."""
+        """The file of all settings, which repeats the run."""
         return self.folder / "config.yaml"
 
     @property
     def checkpoints(self) -> Path:
-        """Where `best.ckpt` and `last.ckpt` are."""
+        """The folder of `best.ckpt` and `last.ckpt`."""
         return self.folder / "checkpoints"
 
     def results(self) -> dict[str, Any]:
-        """Return what came of the run so far, by part (`fit`, `test`), from `results.json`.
+        """Return the contents of `results.json`, by stage (`fit`, `test`), or {} if there is none.
 
         Raises:
-            ValueError: if the file is not what `record` wrote.
+            ValueError: if the file is damaged.
         """
         if not (path := self.folder / RESULTS).exists():
             return {}
         try:
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): mend or remove it") from error
-        if not isinstance(results, dict) or not all(isinstance(part, dict) for part in results.values()):
-            raise ValueError(f"{path} has other parts than a run's results: mend or remove it")
+            raise ValueError(f"{path} is not valid JSON ({error}): repair or remove it") from error
+        if not isinstance(results, dict) or not all(isinstance(stage, dict) for stage in results.values()):
+            raise ValueError(f"{path} does not contain the results of a run: repair or remove it")
         return results
 
-    def record(self, **parts: dict[str, Any]) -> None:
-        """Put `parts` into `results.json`, each in place of what stood under its name."""
-        results = dict(sorted((self.results() | parts).items()))
+    def record(self, **stages: dict[str, Any]) -> None:
+        """Write the results of stages to `results.json`, and keep those of other stages."""
+        results = dict(sorted((self.results() | stages).items()))
         write_atomically(self.folder / RESULTS, json.dumps(results, indent=2).encode() + b"\n")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training in the same folder.
+        """Lock the folder within a context, so that no other process trains in it.
 
         Raises:
-            OSError: if one does.
+            OSError: if another process does.
         """
         path = self.folder / ".lock"
         try:
@@ -69,37 +69,37 @@ class Run:
                 try:
                     yield
                 finally:
-                    with suppress(PermissionError):  # Windows removes no open file: there, the lock does it when closed
+                    with suppress(PermissionError):  # Windows cannot remove open files; FileLock removes it there
                         path.unlink(missing_ok=True)
         except Timeout as error:
             raise OSError(f"{self.folder} is being trained by another process") from error
 
     def remove(self) -> None:
-        """Remove the folder, and those above it that are empty then."""
+        """Remove the folder, and its parents if they are empty then."""
         shutil.rmtree(self.folder)
-        with suppress(OSError):  # other runs are there
+        with suppress(OSError):  # there are other runs
             os.removedirs(self.folder.parent)
 
     def clear(self) -> None:
-        """Remove the results of a shorter training, and what a killed process was about to write."""
+        """Remove the results of an earlier training, and partial files of a process that was killed."""
         for path in (self.folder / RESULTS, self.folder / FAILURE, *self.folder.rglob(".*.part")):
             path.unlink(missing_ok=True)
 
     def fail(self, reason: str) -> None:
-        """Note that resuming the run would not help, and why."""
+        """Mark the run as failed, such that resuming it would not help."""
         write_atomically(self.folder / FAILURE, f"{reason}\n".encode())
 
     @property
     def failed(self) -> bool:
-        """Whether `fail` was called, after which `--ckpt_path last` passes the run over."""
+        """Whether `fail` was called: then `--ckpt_path last` skips the run."""
         return (self.folder / FAILURE).exists()
 
 
 def new_run(experiment: str) -> Run:
-    """Make the next free folder of the experiment; two starts at once get two folders.
+    """Create a run folder with the next free version number, also if several processes do so at once.
 
     Raises:
-        OSError: if the folder cannot be made.
+        OSError: if the folder cannot be created.
     """
     parent = ROOT / experiment
     parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
     """Return the path of a checkpoint: `best` or `last` of the newest run (of the experiment) that has one, or a file.
 
     Raises:
-        FileNotFoundError: if there is no such checkpoint; its message says what to do.
+        FileNotFoundError: if there is no such checkpoint.
     """
     if which not in {"best", "last"}:
         if not (path := Path(which)).is_file():
@@ -129,33 +129,33 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
 
 
 def find_resumable(which: str, experiment: str | None = None) -> tuple[Run, Path | None]:
-    """Return the run to resume and its checkpoint: `last` of the newest unfinished run, else as `find_checkpoint` does.
+    """Return the run to resume, and its checkpoint, or None if it has not saved one yet.
 
-    The newest run is returned where none is unfinished, and no checkpoint where the run has not saved one yet. A run
-    that failed for good, as by a loss that is NaN, is passed over.
+    `last` is that of the newest unfinished run, or of the newest run if all are finished; runs that failed are skipped.
+    Others are found as by `find_checkpoint`.
 
     Raises:
-        FileNotFoundError: if there is no run or no such checkpoint; its message says what to do.
-        ValueError: if the checkpoint lies in no run.
+        FileNotFoundError: if there is no run or no such checkpoint.
+        ValueError: if the checkpoint is not in a run folder.
     """
     if which == "last":
         if not (runs := _newest_first(experiment)):
             raise FileNotFoundError(f"no run in {ROOT / (experiment or '')}: train one with fit")
-        if not (whole := [run for run in runs if not run.failed]):
+        if not (resumable := [run for run in runs if not run.failed]):
             raise FileNotFoundError(f"no run to resume: {runs[0].folder} failed, see {runs[0].folder / FAILURE}")
-        run = next((run for run in whole if "fit" not in run.results()), whole[0])
+        run = next((run for run in resumable if "fit" not in run.results()), resumable[0])
         return run, path if (path := run.checkpoints / "last.ckpt").is_file() else None
     path = find_checkpoint(which, experiment)
     if (found := run_of(path)) is None:
-        raise ValueError(f"{path} lies in no run: fit can only resume a run in its own folder")
+        raise ValueError(f"{path} is not in a run folder: fit resumes a run in its own folder")
     return found, path
 
 
 def run_of(checkpoint: Path) -> Run | None:
-    """Return the run that a checkpoint lies in, or None where it lies elsewhere."""
+    """Return the run whose folder a checkpoint is in, or None."""
     folder = checkpoint.resolve().parent
     run = Run(folder.parent)
-    with suppress(ValueError):  # on Windows, of another drive
+    with suppress(ValueError):  # on Windows, a path on another drive
         run = Run(Path(os.path.relpath(folder.parent)))
     return run if folder.name == run.checkpoints.name and run.config.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Where a run logs: TensorBoard, always, and the loggers that a person names."""
+"""Loggers of a run: always TensorBoard, and those that the user adds."""
 
 import sys
 from pathlib import Path
@@ -16,45 +16,49 @@ if TYPE_CHECKING:
 __all__ = ["LOGGER_DEFAULTS", "RunLogger", "build_loggers"]
 
 RUN_FOLDER = "<run>"
-"""Stands for the run folder in the arguments of a logger: a saved config repeats the run in a folder of its own."""
+"""Placeholder in a logger's arguments: a run that is repeated from a saved config logs into its own folder."""
 LOGGER_DEFAULTS: dict[type[Logger], dict[str, str]] = {
     CSVLogger: {"save_dir": RUN_FOLDER, "name": "csv"},
     TensorBoardLogger: {"save_dir": RUN_FOLDER, "name": "tensorboard"},
     WandbLogger: {"save_dir": RUN_FOLDER},
     MLFlowLogger: {"save_dir": RUN_FOLDER},
 }
-"""What differs from Lightning's defaults, so that a name is enough."""
+"""Defaults other than Lightning's, so that the name of a logger is enough."""
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's events, straight into the run folder."""
+    """Logs to TensorBoard directly in the run folder, not in a subfolder.
+
+    Args:
+        run: whose folder it is.
+        purge_step: of a run that was interrupted: TensorBoard discards what was logged from this step on.
+    """
 
     def __init__(self, run: Run, purge_step: int | None = None) -> None:
-        # TensorBoard drops what an interrupted run has logged from the purge step on.
         folder = run.folder
         super().__init__(folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step)
 
     def save(self) -> None:
-        """Write no hparams.yaml: the run's config.yaml says more."""
+        """Write no hparams.yaml: the run's config.yaml has all settings."""
 
 
 def build_loggers(given: Any, run: Run, purge_step: int | None = None) -> list[Logger]:
-    """Return the loggers of a run: its own, then those that are named.
+    """Return the loggers of a run: TensorBoard, then the user's.
 
     Args:
-        given: False for no logger at all, or what makes those that are named (see `settings.instantiate`).
+        given: False for no logger at all, or partial loggers (see `settings.instantiate`).
         run: where they log.
-        purge_step: if the run has been started before: the step from which on its curves are replaced.
+        purge_step: see `RunLogger`.
 
     Raises:
         UsageError: if a logger is not installed, or refuses its arguments.
     """
     if given is False:
         return []
-    named = given if isinstance(given, list) else [] if given is None or given is True else [given]
+    added = given if isinstance(given, list) else [] if given is None or given is True else [given]
     if process_rank() > 0:  # only the first process logs
-        named = []
-    return [RunLogger(run, purge_step), *(_build(make, run) for make in named)]
+        added = []
+    return [RunLogger(run, purge_step), *(_build(make, run) for make in added)]
 
 
 def _build(make: "partial[Logger]", run: Run) -> Logger:
@@ -63,15 +67,14 @@ def _build(make: "partial[Logger]", run: Run) -> Logger:
         for name, value in make.keywords.items()
     }
     try:
-        if (
-            make.func is MLFlowLogger and not arguments["tracking_uri"]
-        ):  # MLflow refuses Lightning's default, plain files
+        if make.func is MLFlowLogger and not arguments["tracking_uri"]:
+            # MLflow refuses Lightning's default, a folder of plain files.
             folder = Path(arguments["save_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             arguments["tracking_uri"] = f"sqlite:///{folder}/mlflow.db"
             arguments["artifact_location"] = arguments["artifact_location"] or str(folder / "mlruns")
         if make.func is WandbLogger and "wandb" in sys.modules:
-            sys.modules["wandb"].finish()  # the former run of this process, which would get this one's values
+            sys.modules["wandb"].finish()  # an earlier run of this process, which would log this one's values
         return make.func(**arguments)
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"--trainer.logger: {make.func.__name__}: {error}") from error

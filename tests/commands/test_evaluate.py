@@ -1,4 +1,4 @@
-"""A checkpoint in use does what the README says, on the real digits."""
+"""`test` and `validate`: which checkpoint and settings they use, and what they record."""
 
 import shutil
 from pathlib import Path
@@ -13,14 +13,14 @@ from mnist_lit.datasets.sampling import split
 from mnist_lit.runs.checkpoints import Checkpoint
 
 
-def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_result(trained: Command) -> None:
+def test_test_records_the_result_of_the_best_checkpoint(trained: Command) -> None:
     expected = RUN.results()
     RUN.record(test=expected["test"] | {"loss": -1})
     code, out, err = trained("test")
     assert (code, err) == (0, "")
     assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
     assert RUN.results() == expected
-    assert len(list(Path("runs/baseline").iterdir())) == 1, "no new folder"
+    assert len(list(Path("runs/baseline").iterdir())) == 1, "no new run"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_test_acts_on_the_best_checkpoint_of_the_newest_run_and_repeats_its_resu
         ("--trainer.limit_test_batches=1", f"not recorded in {RUN.folder}: its result is that of all 10,000 images"),
     ],
 )
-def test_another_test_leaves_the_recorded_result(trained: Command, flag: str, message: str) -> None:
+def test_results_of_other_tests_are_not_recorded(trained: Command, flag: str, message: str) -> None:
     expected = RUN.results()
     code, out, _ = trained("test", flag)
     assert code == 0
@@ -39,13 +39,13 @@ def test_another_test_leaves_the_recorded_result(trained: Command, flag: str, me
 
 
 @pytest.mark.parametrize("name", ["validate", "test", "predict"])
-def test_a_limit_of_no_batches_is_wrong_usage(name: str, command: Command) -> None:
+def test_limit_of_0_batches_is_a_usage_error(name: str, command: Command) -> None:
     code, _, err = command(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
     assert code == 2
     assert err == f"error: --trainer.limit_{name.removesuffix('idate')}_batches: 0 leaves nothing to {name}\n"
 
 
-def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Command) -> None:
+def test_validate_reproduces_the_accuracy_of_the_training(trained: Command) -> None:
     code, out, _ = trained("validate")
     assert code == 0
     assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
@@ -53,7 +53,7 @@ def test_validate_repeats_the_accuracy_that_selected_the_checkpoint(trained: Com
 
 
 @pytest.mark.parametrize(("name", "value", "trained_with"), [("split_seed", 5, 0), ("val_size", 6_000, 5_000)])
-def test_images_that_were_trained_on_are_no_validation(
+def test_validation_set_with_training_images_is_refused(
     trained: Command, name: str, value: int, trained_with: int
 ) -> None:
     code, _, err = trained("validate", f"--data.{name}={value}")
@@ -64,15 +64,15 @@ def test_images_that_were_trained_on_are_no_validation(
     assert trained("test", f"--data.{name}={value}", "--trainer.limit_test_batches=1")[0] == 0
 
 
-def test_a_half_of_the_validation_images_is_a_validation(trained: Command) -> None:
-    whole, half = (set(split(torch.arange(60_000) % 10, size, 0)[1]) for size in (5_000, 2_500))
-    assert half < whole
+def test_subset_of_the_validation_set_is_accepted(trained: Command) -> None:
+    full, half = (set(split(torch.arange(60_000) % 10, size, 0)[1]) for size in (5_000, 2_500))
+    assert half < full
     code, out, err = trained("validate", "--data.val_size=2500")
     assert (code, err) == (0, "")
     assert out.rstrip().endswith("in 2,500")
 
 
-def test_the_precision_of_the_training_is_that_of_the_test(command: Command) -> None:
+def test_test_has_the_precision_of_the_training(command: Command) -> None:
     flags = ["--trainer.precision=bf16-mixed", "--trainer.limit_test_batches=1.0", "--trainer.max_epochs=1"]
     assert command("fit", *SHORT, *flags)[0] == 0
     expected = RUN.results()
@@ -85,7 +85,7 @@ def test_the_precision_of_the_training_is_that_of_the_test(command: Command) -> 
     assert RUN.results() == expected
 
 
-def test_a_precision_that_this_machine_does_not_have_is_replaced_and_told(trained: Command) -> None:
+def test_precision_that_is_not_available_is_replaced(trained: Command) -> None:
     expected, path = RUN.results(), RUN.checkpoints / "best.ckpt"
     content = Checkpoint.read(path).content
     assert content["precision"] == "32-true"
@@ -96,11 +96,11 @@ def test_a_precision_that_this_machine_does_not_have_is_replaced_and_told(traine
     assert f"not recorded in {RUN.folder}" in out
     del content["precision"]
     torch.save(content, path)
-    assert "not recorded" not in trained("test", "--trainer.accelerator=cpu")[1], "older checkpoints do not say"
+    assert "not recorded" not in trained("test", "--trainer.accelerator=cpu")[1], "old checkpoints have none"
     assert RUN.results() == expected
 
 
-def test_a_checkpoint_alone_is_enough_in_another_folder(
+def test_checkpoint_is_enough_in_another_folder(
     trained: Command, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = RUN.results()["test"]
@@ -115,36 +115,34 @@ def test_a_checkpoint_alone_is_enough_in_another_folder(
     assert (folder / "predictions.csv").is_file()
 
 
-def test_the_checkpoints_batch_size_holds_unless_another_is_given(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_size_is_that_of_the_checkpoint_by_default(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command("fit", *FLAGS, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
     sizes = []
     step = DigitClassifier.test_step
 
-    def note(classifier: DigitClassifier, batch: Batch) -> None:
+    def record(classifier: DigitClassifier, batch: Batch) -> None:
         sizes.append(len(batch[1]))
         step(classifier, batch)
 
-    monkeypatch.setattr(DigitClassifier, "test_step", note)
+    monkeypatch.setattr(DigitClassifier, "test_step", record)
     for flags in ([], ["--data.batch_size=1000"]):
         assert command("test", *flags)[0] == 0
     assert sizes == [250] * 40 + [1_000] * 10
 
 
-def test_a_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
+def test_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
     code, _, err = trained("test", "--model.channels=[4,9]")
     assert (code, err.count("\n")) == (1, 1)
     assert "do not fit the network: was a --model flag changed?" in err
 
 
-def test_the_config_of_a_run_can_be_given(trained: Command) -> None:
+def test_config_of_a_run_is_accepted(trained: Command) -> None:
     code, out, err = trained("test", "--config", RUN.config, "--trainer.limit_test_batches=1")
     assert (code, err) == (0, "")
     assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
 
 
-def test_experiments_are_kept_apart(trained: Command) -> None:
+def test_experiment_selects_the_newest_run(trained: Command) -> None:
     assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
     assert str(Path("runs/other/version_0/checkpoints/best.ckpt")) in trained("test")[1]
     assert str(RUN.checkpoints / "best.ckpt") in trained("test", "--experiment=baseline")[1]

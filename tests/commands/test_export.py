@@ -1,4 +1,4 @@
-"""An exported model reads as its checkpoint does, any number of images, and says what it is."""
+"""Exported models classify as their checkpoint does, batches of any size, and contain metadata."""
 
 import json
 from pathlib import Path
@@ -13,20 +13,20 @@ from conftest import MNIST, RUN, Command, uninstall
 from mnist_lit import DigitClassifier, __version__
 from mnist_lit.commands import export as module
 
-NUMBERS = (1, 2, 3, 100, 10_000)
+BATCH_SIZES = (1, 2, 3, 100, 10_000)
 
 
 @pytest.fixture
 def expected(trained: Command, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """All test images, and the probabilities of the checkpoint."""
-    assert trained is not None
+    """All test images, and their probabilities by the checkpoint."""
+    assert trained is not None  # copies the run into the current folder
     pixels, _ = MNIST.read(data_dir, train=False)
     classifier = DigitClassifier.load_from_checkpoint(RUN.checkpoints / "best.ckpt").eval()
     with torch.inference_mode():
         return pixels, (classifier(pixels) / classifier.temperature).softmax(dim=1)
 
 
-def check(metadata: dict[str, str]) -> None:
+def check_metadata(metadata: dict[str, str]) -> None:
     assert json.loads(metadata["classes"]) == [str(digit) for digit in range(10)]
     assert metadata["mnist_lit"] == __version__
     assert metadata["run"] == RUN.folder.as_posix()
@@ -36,57 +36,55 @@ def check(metadata: dict[str, str]) -> None:
     assert json.loads(metadata["settings"])["model"]["channels"] == [4, 8]
 
 
-def test_onnx_reads_any_number_of_images_as_the_checkpoint_does(
-    trained: Command, expected: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_onnx_has_the_same_output(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:
     code, out, err = trained("export")
     assert (code, err) == (0, "")
     path = RUN.folder / "model.onnx"
     assert "10,000 test images classified alike" in out
     assert str(path) in out
     session = onnxruntime.InferenceSession(path)
-    assert [(put.name, put.type, put.shape[1:]) for put in (*session.get_inputs(), *session.get_outputs())] == [
+    assert [(value.name, value.type, value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())] == [
         ("pixels", "tensor(uint8)", [1, 28, 28]),
         ("probabilities", "tensor(float)", [10]),
     ]
-    check(session.get_modelmeta().custom_metadata_map)
+    check_metadata(session.get_modelmeta().custom_metadata_map)
     pixels, probabilities = expected
-    for number in NUMBERS:
-        (found,) = session.run(["probabilities"], {"pixels": pixels[:number].numpy()})
-        assert abs(found - probabilities[:number].numpy()).max() < 1e-4
-        assert (found.argmax(axis=1) == probabilities[:number].numpy().argmax(axis=1)).all()
-        assert found.dtype == np.float32
+    for size in BATCH_SIZES:
+        (computed,) = session.run(["probabilities"], {"pixels": pixels[:size].numpy()})
+        assert abs(computed - probabilities[:size].numpy()).max() < 1e-4
+        assert (computed.argmax(axis=1) == probabilities[:size].numpy().argmax(axis=1)).all()
+        assert computed.dtype == np.float32
 
 
-def test_a_torch_program_does_too(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_torch_program_has_the_same_output(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:
     code, out, err = trained("export", "--output=mine/model.pt2")
     assert (code, err) == (0, "")
     assert "10,000 test images classified alike" in out
     extra = {"metadata.json": ""}
     program = torch.export.load("mine/model.pt2", extra_files=extra).module()
-    check(json.loads(extra["metadata.json"]))
+    check_metadata(json.loads(extra["metadata.json"]))
     pixels, probabilities = expected
-    for number in NUMBERS:
-        torch.testing.assert_close(program(pixels[:number]), probabilities[:number], rtol=0, atol=1e-4)
+    for size in BATCH_SIZES:
+        torch.testing.assert_close(program(pixels[:size]), probabilities[:size], rtol=0, atol=1e-4)
 
 
-def test_a_model_that_reads_otherwise_is_not_written(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(reader: module.ExportedClassifier, _example: torch.Tensor, metadata: dict[str, str]) -> Any:
+def test_model_that_classifies_otherwise_is_not_written(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(classifier: module.ExportedClassifier, _example: torch.Tensor, metadata: dict[str, str]) -> Any:
         assert metadata
-        return b"", lambda pixels: reader(pixels) + 2e-4
+        return b"", lambda pixels: classifier(pixels) + 2e-4
 
-    monkeypatch.setitem(module.FORMATS, ".onnx", spoilt)
+    monkeypatch.setitem(module.FORMATS, ".onnx", export)
     code, _, err = trained("export", "--output=x.onnx")
     assert (code, err) == (1, "error: the exported model classifies test images otherwise (by 2.0e-04): not written\n")
     assert not Path("x.onnx").exists()
 
 
-def test_other_formats_are_wrong_usage(trained: Command) -> None:
+def test_other_format_is_a_usage_error(trained: Command) -> None:
     code, _, err = trained("export", "--output=x.h5")
     assert (code, err) == (2, "error: --output: x.h5 must end in .onnx or .pt2\n")
 
 
-def test_without_the_extra_one_line_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     uninstall("onnxruntime", monkeypatch)
     code, _, err = trained("export")
     assert code == 2

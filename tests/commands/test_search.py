@@ -1,4 +1,4 @@
-"""A search goes on where it stopped, is not ended by a trial, never reads the test set, and leaves what `fit` takes."""
+"""Hyperparameter search: its trials, sampled values, pruning, failures, and how a study is resumed."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from mnist_lit import DigitClassifier
 from mnist_lit.commands.fit import train
 from mnist_lit.commands.resume import Start
-from mnist_lit.commands.search import sampler_of_trial
+from mnist_lit.commands.search import build_sampler
 from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.folders import Run, new_run
@@ -38,31 +38,31 @@ SETTINGS = {
 
 @pytest.fixture
 def config(command: Command) -> str:
-    assert command is not None  # which makes the folder the current one
+    """The flag with the config file of a short search."""
+    assert command is not None  # changes into the folder
     Path("search.yaml").write_text(json.dumps(SETTINGS), encoding="utf-8")
     return "--config=search.yaml"
 
 
-def study() -> optuna.Study:
+def load_study() -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(FOLDER / "study.journal")))
     return optuna.load_study(study_name="search", storage=storage)
 
 
-def test_every_trial_is_an_ordinary_run_and_the_best_one_can_be_trained(
+def test_each_trial_is_a_run_and_fit_trains_the_best_one(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, tested = IDXDataset.read, []
+    read = IDXDataset.read
 
-    def watch(*args: Any, train: bool) -> Any:
-        tested.append(not train)
+    def read_training_set(*args: Any, train: bool) -> Any:
+        assert train, "the test set is not read"
         return read(*args, train=train)
 
     with monkeypatch.context() as patch:
-        patch.setattr(IDXDataset, "read", watch)
+        patch.setattr(IDXDataset, "read", read_training_set)
         code, out, err = command("search", config)
     assert (code, err) == (0, "")
-    assert not any(tested), "the test set is not read"
-    trials = study().trials
+    trials = load_study().trials
     assert len(trials) == 3
     best = max(trial.value or 0 for trial in trials)
     for number, trial in enumerate(trials):
@@ -84,7 +84,7 @@ def test_every_trial_is_an_ordinary_run_and_the_best_one_can_be_trained(
     assert Path("runs/search_best/version_0").is_dir()
 
 
-def test_the_same_command_goes_on_with_a_study_until_it_has_its_trials(
+def test_study_is_resumed_until_it_has_the_number_of_trials(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[Run] = []
@@ -98,19 +98,17 @@ def test_the_same_command_goes_on_with_a_study_until_it_has_its_trials(
     with monkeypatch.context() as patch:
         patch.setattr("mnist_lit.commands.search.train", interrupt)
         assert command("search", config)[0] == 143
-    assert sum(trial.state.is_finished() for trial in study().trials) == 1
+    assert sum(trial.state.is_finished() for trial in load_study().trials) == 1
     code, out, _ = command("search", config)
     assert code == 0
     assert "trial 1 of 3" not in out
     assert "trial 2 of 3" in out
     assert "3 complete" in out
-    assert "trial " not in command("search", config)[1], "nothing is left to do"
+    assert "trial " not in command("search", config)[1], "the study is complete"
     assert "trial 4 of 4" in command("search", config, "--trials=4")[1]
 
 
-def test_the_same_search_proposes_the_same_trials_and_another_seed_others(
-    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sampled_values_depend_on_the_seed(command: Command, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def train(start: Start, *_: Any, **__: Any) -> Run:
         run = new_run(start.config.experiment)
         run.config.write_bytes(build_parser("fit").dump(start.config, skip_unset=False).encode())
@@ -118,71 +116,69 @@ def test_the_same_search_proposes_the_same_trials_and_another_seed_others(
         return run
 
     monkeypatch.setattr("mnist_lit.commands.search.train", train)
-    proposed = []
+    sampled = []
     for flag in ("--seed=777", "--seed=777", "--seed=1"):
         shutil.rmtree("runs", ignore_errors=True)
         assert command("search", config, flag)[0] == 0
-        proposed.append([trial.params for trial in study().trials])
-    assert proposed[0] == proposed[1] != proposed[2]
-    assert len({trial["model.learning_rate"] for trial in proposed[0]}) == 3
+        sampled.append([trial.params for trial in load_study().trials])
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert len({trial["model.learning_rate"] for trial in sampled[0]}) == 3
 
 
-def test_processes_that_share_a_study_propose_different_values() -> None:
-    shared = optuna.create_study()
+def test_trials_in_parallel_sample_different_values() -> None:
+    study = optuna.create_study()
     values = set()
     for _ in range(12):
-        trial = shared.ask()  # as a process does before another one's trial has ended
-        shared.sampler = sampler_of_trial(777, trial, SPACE)
+        trial = study.ask()  # as a process does while trials of others are running
+        study.sampler = build_sampler(777, trial, SPACE)
         values.add(trial.suggest_float("model.learning_rate", 0, 1))
     assert len(values) == 12
 
 
 @pytest.mark.parametrize("seeds", [{"low": 5, "high": 9, "step": 2}, [9, 1, 2]])
-def test_no_seed_is_tried_twice_before_all_have_been(seeds: Any) -> None:
-    shared = optuna.create_study()
-    tried = []
+def test_no_seed_is_repeated_before_all_were_used(seeds: Any) -> None:
+    study = optuna.create_study()
+    used = []
     for number in range(7):
-        trial = shared.ask()
-        shared.sampler = sampler_of_trial(777, trial, {"seed": seeds})
+        trial = study.ask()
+        study.sampler = build_sampler(777, trial, {"seed": seeds})
         value = (
             trial.suggest_categorical("seed", ["9", "1", "2"])
             if isinstance(seeds, list)
             else trial.suggest_int("seed", **seeds)
         )
-        if number != 1:  # which is interrupted: another trial has to take its seed
-            shared.tell(trial, 0.5)
-            tried.append(value)
-    assert len(set(tried[:3])) == len(set(tried)) == 3
+        if number != 1:  # is interrupted: another trial uses its seed
+            study.tell(trial, 0.5)
+            used.append(value)
+    assert len(set(used[:3])) == len(set(used)) == 3
 
 
-def test_a_trial_that_fails_does_not_end_the_study(command: Command, config: str) -> None:
+def test_failed_trial_does_not_end_the_study(command: Command, config: str) -> None:
     space = SETTINGS | {"space": {"model.dropout": [2.0], "data.batch_size": [100]}, "trials": 2}
     Path("search.yaml").write_text(json.dumps(space), encoding="utf-8")
     code, out, err = command("search", config)
-    assert (code, err) == (1, "error: no trial came to its end: there is nothing to choose from\n")
+    assert (code, err) == (1, "error: no trial is complete, so there is no best one\n")
     assert out.count("the trial failed: dropout must be at least 0 and less than 1, got 2.0") == 2
     assert "2 fail\n" in out
 
 
-def test_a_trial_that_ends_before_its_first_validation_fails(command: Command, config: str) -> None:
+def test_trial_without_a_validation_fails(command: Command, config: str) -> None:
     code, out, _ = command("search", config, "--trials=1", "--trainer.check_val_every_n_epoch=5")
     assert code == 1
     assert "the trial failed: it ended before its first validation" in out
 
 
-def test_a_trial_that_others_were_better_than_ends_early(
-    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruned_trial_ends_early(command: Command, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     code, out, _ = command("search", config)
     assert code == 0
-    assert out.count("pruned: others were better by then") == 1
+    assert out.count("the trial was pruned: others had a higher accuracy") == 1
     assert "2 complete, 1 pruned" in out
     assert [Run(FOLDER / f"version_{n}").results()["fit"]["epochs"] for n in range(3)] == [2, 1, 2]
-    assert list(study().trials[1].intermediate_values) == [0]
+    assert list(load_study().trials[1].intermediate_values) == [0]
 
 
-def test_a_trial_that_is_not_pruned_does_not_go_on_where_another_callback_has_ended_it(
+def test_trial_that_another_callback_has_stopped_is_not_continued(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda _: False)
@@ -191,11 +187,11 @@ def test_a_trial_that_is_not_pruned_does_not_go_on_where_another_callback_has_en
     assert Run(FOLDER / "version_0").results()["fit"]["epochs"] == 2
 
 
-def test_a_trial_that_failed_while_it_was_trained_is_not_resumed(
+def test_trial_that_failed_in_its_training_is_not_resumed(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
-        raise ValueError("out of luck")
+        raise ValueError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(DigitClassifier, "on_train_epoch_end", fail)
@@ -207,11 +203,11 @@ def test_a_trial_that_failed_while_it_was_trained_is_not_resumed(
 
 
 @pytest.mark.slow
-def test_several_processes_share_a_study(config: str) -> None:
+def test_several_processes_run_trials_of_one_study(config: str) -> None:
     argv = [sys.executable, str(TRAIN), "search", config]
     processes = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate() and process.returncode for process in processes] == [0, 0]
-    trials = study().trials
+    trials = load_study().trials
     assert 3 <= len(trials) <= 4
     assert len({trial.user_attrs["run"] for trial in trials}) == len(trials)
 
@@ -225,23 +221,23 @@ def test_several_processes_share_a_study(config: str) -> None:
         ('--space={"data.shift": {"low": 1}}', "--space: data.shift needs a list of choices, or low and high"),
         ('--space={"data.shift": []}', "--space: data.shift needs a list of choices, or low and high"),
         ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--space: data.batch_size: expected int, got 10.5"),
-        ('--space={"seed": {"low": 0, "high": 1e3}}', "--space: seed needs a list, or whole numbers: low, and a"),
-        ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list, or whole numbers: low, and a"),
+        ('--space={"seed": {"low": 0, "high": 1e3}}', "--space: seed needs a list of choices, or integers low <= high"),
+        ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list of choices, or integers low <= high"),
         ('--space={"seed": [-1]}', "--space: seed: -1 does not conform to restriction"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
-        ("--trainer.devices=2", "a trial runs in one process: start the search several times to share it"),
-        ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares whole runs"),
+        ("--trainer.devices=2", "a trial runs in one process: start the search several times"),
+        ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares complete runs"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
     ],
 )
-def test_wrong_usage_is_named_before_anything_is_made(command: Command, config: str, flag: str, message: str) -> None:
+def test_usage_error_leaves_no_run(command: Command, config: str, flag: str, message: str) -> None:
     code, _, err = command("search", config, flag)
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: {message}")
     assert not Path("runs").exists()
 
 
-def test_a_range_that_is_none_and_choices_that_were_others_are_wrong_usage(command: Command, config: str) -> None:
+def test_invalid_range_and_changed_choices_are_usage_errors(command: Command, config: str) -> None:
     for choice in ('{"low": 3, "high": 1}', '{"low": "a", "high": 1}'):
         code, _, err = command("search", config, f'--space={{"data.shift": {choice}}}')
         assert (code, err.count("\n")) == (2, 1)
@@ -251,7 +247,7 @@ def test_a_range_that_is_none_and_choices_that_were_others_are_wrong_usage(comma
     assert (code, err.count("\n")) == (2, 1)
 
 
-def test_without_the_extra_one_line_says_what_to_install(
+def test_error_without_optuna_says_what_to_install(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninstall("optuna", monkeypatch)

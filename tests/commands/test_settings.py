@@ -1,4 +1,4 @@
-"""Configs are deltas, later ones win, flags win over all, and mistakes are named."""
+"""Flags, config files and the settings of checkpoints: defaults, precedence, and errors."""
 
 import builtins
 import os
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import pytest
+import yaml
 from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.settings import build_parser, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.commands.settings import SHORT_HELP, build_parser, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
+NO_DEFAULTS = {"config", "images", "init_from", "output"}
+"""Flags whose short help has a remark in parentheses instead of a default."""
 
 
 @pytest.fixture
@@ -24,23 +27,33 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_defaults_are_the_blogs_recipe() -> None:
+def test_defaults_are_the_recipe_of_the_blog() -> None:
     settings = parse(build_parser("fit"), [])
     assert (settings.seed, settings.trainer.max_epochs, settings.data.batch_size) == (777, 15, 100)
     assert (list(settings.model.channels), settings.model.learning_rate) == ([32, 64], 0.001)
     assert (settings.data.val_size, settings.experiment) == (5_000, "baseline")
 
 
-def test_the_baseline_config_is_the_defaults_written_out() -> None:
+@pytest.mark.parametrize("command", SHORT_HELP)
+def test_short_help_has_the_defaults_of_the_parser(command: str) -> None:
+    parser = build_parser(command)
+    found = dict(re.findall(r"^  --(\S+).*?\((.*?)\)", SHORT_HELP[command], re.MULTILINE))
+    documented = {flag: yaml.safe_load(text) for flag, text in found.items() if flag not in NO_DEFAULTS}
+    defaults = {flag: parser.get_default(flag) for flag in documented}
+    assert documented == {flag: list(value) if isinstance(value, tuple) else value for flag, value in defaults.items()}
+    assert documented.keys() >= {"data.batch_size", "data.data_dir", "trainer.accelerator"}
+
+
+def test_baseline_config_has_the_defaults() -> None:
     parser = build_parser("fit")
     baseline = str(CONFIGS[0].with_name("baseline.yaml"))
-    written, defaults = (parse(parser, argv).as_flat() for argv in (["--config", baseline], []))
-    written.config = None
-    assert vars(written) == vars(defaults) | {"model.channels": [32, 64]}
+    settings, defaults = (parse(parser, argv).as_flat() for argv in (["--config", baseline], []))
+    settings.config = None
+    assert vars(settings) == vars(defaults) | {"model.channels": [32, 64]}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_names_its_experiment_and_can_be_built(path: Path) -> None:
+def test_config_has_its_name_as_experiment_and_is_instantiated(path: Path) -> None:
     parser = build_parser("search" if path.stem == "search" else "fit")
     settings = instantiate(parser, parse(parser, ["--config", str(path)]))
     assert settings.experiment == path.stem
@@ -48,15 +61,15 @@ def test_every_config_names_its_experiment_and_can_be_built(path: Path) -> None:
     assert isinstance(settings.data, MNISTDataModule)
 
 
-def test_later_configs_win_and_flags_win_over_all(config: Path, tmp_path: Path) -> None:
+def test_later_configs_take_precedence_and_flags_over_all(config: Path, tmp_path: Path) -> None:
     (later := tmp_path / "later.yaml").write_text("data:\n  batch_size: 25\n", encoding="utf-8")
     settings = parse(build_parser("fit"), [f"--config={config}", "--config", str(later), "--data.val_size=7"])
     assert (settings.seed, settings.data.batch_size, settings.data.val_size) == (5, 25, 7)
-    before = parse(build_parser("fit"), ["--data.batch_size=10", "--config", str(config)])
-    assert before.data.batch_size == 10, "a flag wins also where it stands before the config"
+    flag_first = parse(build_parser("fit"), ["--data.batch_size=10", "--config", str(config)])
+    assert flag_first.data.batch_size == 10, "also a flag before the config"
 
 
-def test_a_saved_config_gives_the_same_settings(config: Path, tmp_path: Path) -> None:
+def test_saved_config_gives_the_same_settings(config: Path, tmp_path: Path) -> None:
     parser = build_parser("fit")
     settings = parse(parser, ["--config", str(config), "--trainer.max_epochs=3"])
     (saved := tmp_path / "saved.yaml").write_text(parser.dump(settings, skip_unset=False), encoding="utf-8")
@@ -64,7 +77,7 @@ def test_a_saved_config_gives_the_same_settings(config: Path, tmp_path: Path) ->
     assert parser.dump(again, skip_unset=False) == saved.read_text(encoding="utf-8")
 
 
-def test_a_checkpoints_settings_are_defaults_that_flags_win_over() -> None:
+def test_flags_take_precedence_over_settings_of_a_checkpoint() -> None:
     parser = build_parser("test")
     set_checkpoint_defaults(parser, {"data": {"batch_size": 250}, "model": {"channels": [4]}}, Path("my.ckpt"))
     settings = parse(parser, ["--model.channels=[8]"])
@@ -79,13 +92,13 @@ def test_a_checkpoints_settings_are_defaults_that_flags_win_over() -> None:
         ({"model": {"_class_path": "os.system"}}, "my.ckpt cannot be used: its settings: no setting model._class_path"),
     ],
 )
-def test_a_checkpoints_setting_that_cannot_be_used_is_named(settings: dict[str, Any], message: str) -> None:
+def test_error_names_an_invalid_setting_of_a_checkpoint(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         set_checkpoint_defaults(build_parser("test"), settings, Path("my.ckpt"))
 
 
-def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What Lightning's annotation becomes if a module imported before has used the equal type with float first.
+def test_batch_limit_1_is_an_int_and_1_0_a_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Lightning's annotation if a module imported before it has the equal type with float first.
     annotation = Optional[Union[float, int]]  # noqa: UP007, UP045  # `|` is not cached
     monkeypatch.setitem(Trainer.__init__.__annotations__, "limit_train_batches", annotation)
     for text, kind in (("1", int), ("1.0", float)):
@@ -95,7 +108,7 @@ def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "search"], ids=lambda path: path.stem)
-def test_a_config_of_fit_is_understood_by_the_other_commands(path: Path, tmp_path: Path) -> None:
+def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> None:
     fit = build_parser("fit")
     settings = parse(fit, ["--config", str(path)])
     (saved := tmp_path / "saved.yaml").write_text(fit.dump(settings, skip_unset=False), encoding="utf-8")
@@ -125,7 +138,7 @@ def test_a_config_of_fit_is_understood_by_the_other_commands(path: Path, tmp_pat
         ("--config", "expected one argument"),
     ],
 )
-def test_a_mistaken_flag_is_named_with_what_would_do(argv: str, message: str) -> None:
+def test_error_names_an_invalid_flag_and_what_is_valid(argv: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), [argv])
     assert message in str(caught.value)
@@ -143,7 +156,7 @@ def test_a_mistaken_flag_is_named_with_what_would_do(argv: str, message: str) ->
         ("hello\n", "bad.yaml: "),
     ],
 )
-def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_error_names_an_invalid_setting_of_a_config(tmp_path: Path, text: str, message: str) -> None:
     (path := tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), ["--config", str(path)])
@@ -151,23 +164,23 @@ def test_a_mistake_in_a_config_is_named(tmp_path: Path, text: str, message: str)
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks", "profiler", "strategy", "plugins", "accelerator"])
-def test_no_config_imports_a_module(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hostile.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n", encoding="utf-8")
-    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: hostile.Trap\n", encoding="utf-8")
+def test_config_cannot_import_modules(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "malicious.py").write_text("import os; os.mkdir('trap')\nclass Trap: ...\n", encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(f"trainer:\n  {group}:\n    class_path: malicious.Trap\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UsageError, match=rf"--trainer.{group}: .*hostile.Trap"):
+    with pytest.raises(UsageError, match=rf"--trainer.{group}: .*malicious.Trap"):
         parse(build_parser("fit"), ["--config=bad.yaml"])
     assert not Path("trap").exists()
 
 
-def test_a_value_out_of_range_is_a_usage_error() -> None:
+def test_value_out_of_range_is_a_usage_error() -> None:
     parser = build_parser("fit")
     with pytest.raises(UsageError, match="batch_size must be 1 to 55,000"):
         instantiate(parser, parse(parser, ["--data.batch_size=0"]))
 
 
-def test_a_config_is_utf_8_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_is_utf_8_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / "my.yaml").write_text("data:\n  data_dir: zürich\n", encoding="utf-8")
 
     def refuse(*_: object, **__: object) -> None:
@@ -177,13 +190,13 @@ def test_a_config_is_utf_8_on_every_system(tmp_path: Path, monkeypatch: pytest.M
     assert parse(build_parser("fit"), ["--config", str(path)]).data.data_dir == "zürich"
 
 
-def test_a_config_in_another_encoding_is_named(tmp_path: Path) -> None:
+def test_config_in_another_encoding_is_a_usage_error(tmp_path: Path) -> None:
     (path := tmp_path / "my.yaml").write_bytes("data:\n  data_dir: zürich\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"my.yaml is not a text in UTF-8"):
         parse(build_parser("fit"), ["--config", str(path)])
 
 
-def test_a_callback_that_needs_another_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callback_that_needs_another_package_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
     parser = build_parser("fit")
     with pytest.raises(UsageError, match=r"^lightning.pytorch.callbacks.RichProgressBar: `RichProgressBar` requires"):

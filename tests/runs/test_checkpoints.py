@@ -1,4 +1,4 @@
-"""Opening a checkpoint gives weights and plain settings, or one clear line; it never runs code."""
+"""Checkpoints are read as weights and plain settings, or refused; no code in them is run."""
 
 import errno
 import os
@@ -21,28 +21,28 @@ from mnist_lit.runs.checkpoints import Checkpoint, DurableCheckpointIO
 
 @pytest.fixture(scope="module")
 def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Lightning saves of a training of no steps."""
+    """A checkpoint of zero training steps, saved by Lightning."""
     path = tmp_path_factory.mktemp("checkpoint") / "my.ckpt"
-    stock = stock_trainer(path.parent, max_steps=0)
-    stock.fit(DigitClassifier(channels=[4], learning_rate=0.5), MNISTDataModule(batch_size=7, data_dir=str(data_dir)))
-    stock.save_checkpoint(path)
+    trainer = stock_trainer(path.parent, max_steps=0)
+    trainer.fit(DigitClassifier(channels=[4], learning_rate=0.5), MNISTDataModule(batch_size=7, data_dir=str(data_dir)))
+    trainer.save_checkpoint(path)
     return path
 
 
-def test_a_checkpoint_carries_the_settings_of_model_and_data(checkpoint: Path) -> None:
+def test_checkpoint_has_the_settings_of_model_and_data(checkpoint: Path) -> None:
     settings = Checkpoint.read(checkpoint).settings
     assert settings["data"] == {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST"}
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 
 
-def test_a_checkpoint_chooses_no_folder_and_no_server(checkpoint: Path) -> None:
+def test_settings_exclude_data_dir_and_mirrors(checkpoint: Path) -> None:
     content = Checkpoint.read(checkpoint).content
     expected = Checkpoint(checkpoint, content).settings
     content["datamodule_hyper_parameters"] |= {"data_dir": "/nowhere", "mirrors": ["http://127.0.0.1:9/mnist"]}
     assert Checkpoint(checkpoint, content).settings == expected
 
 
-def test_weights_are_put_into_a_network_of_the_same_shape(checkpoint: Path) -> None:
+def test_weights_are_loaded(checkpoint: Path) -> None:
     read = Checkpoint.read(checkpoint)
     read.load_into(classifier := DigitClassifier(channels=[4]))
     assert all(torch.equal(value, read.content["state_dict"][name]) for name, value in classifier.state_dict().items())
@@ -53,20 +53,22 @@ def test_weights_of_another_network_are_refused(checkpoint: Path) -> None:
         Checkpoint.read(checkpoint).load_into(DigitClassifier(channels=[5]))
 
 
-class Hostile:
-    """Unpickled the ordinary way, it makes a file."""
+class Malicious:
+    """Creates a folder if it is unpickled by `pickle.load`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("trap",)
 
 
 @pytest.mark.parametrize("kind", ["zeros", "page", "text", "yaml", "flipped", "truncated", "pickle", "torch", "empty"])
-def test_no_other_file_is_opened(checkpoint: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(
+    checkpoint: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # must not matter
     path = Path("other.ckpt")
     if kind == "torch":
-        torch.save({"state_dict": Hostile()}, path)
+        torch.save({"state_dict": Malicious()}, path)
     else:
         path.write_bytes(
             {
@@ -76,7 +78,7 @@ def test_no_other_file_is_opened(checkpoint: Path, kind: str, tmp_path: Path, mo
                 "yaml": b"model:\n  channels: [32]\n",
                 "flipped": b"\x80\x02}q\x00(X\x01\x00\x00\x00au\xff.",
                 "truncated": checkpoint.read_bytes()[:-1_000],
-                "pickle": pickle.dumps(Hostile()),
+                "pickle": pickle.dumps(Malicious()),
                 "empty": b"",
             }[kind]
         )
@@ -86,70 +88,71 @@ def test_no_other_file_is_opened(checkpoint: Path, kind: str, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("key", ["state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch"])
-def test_every_part_must_be_what_fit_writes(checkpoint: Path, key: str, tmp_path: Path) -> None:
+def test_checkpoint_with_a_value_of_another_type_is_refused(checkpoint: Path, key: str, tmp_path: Path) -> None:
     torch.save(Checkpoint.read(checkpoint).content | {key: "other"}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
         Checkpoint.read(tmp_path / "other.ckpt")
 
 
-def test_a_plain_state_dict_is_not_a_checkpoint_of_fit(tmp_path: Path) -> None:
+def test_state_dict_alone_is_refused(tmp_path: Path) -> None:
     torch.save(DigitClassifier().state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights.pt was not written by this program's fit"):
         Checkpoint.read(tmp_path / "weights.pt")
 
 
-def test_a_flipped_bit_is_found_wherever_it_is(checkpoint: Path, tmp_path: Path) -> None:
+def test_flipped_bit_is_detected_or_harmless(checkpoint: Path, tmp_path: Path) -> None:
     content = checkpoint.read_bytes()
-    for place in range(0, len(content), len(content) // 50):
+    weights = Checkpoint.read(checkpoint).content["state_dict"]
+    for offset in range(0, len(content), len(content) // 50):
         damaged = bytearray(content)
-        damaged[place] ^= 1
+        damaged[offset] ^= 1
         (path := tmp_path / "other.ckpt").write_bytes(damaged)
         try:
-            found = Checkpoint.read(path).content
+            read = Checkpoint.read(path).content["state_dict"]
         except ValueError:
             continue
-        whole = Checkpoint.read(checkpoint).content
-        assert all(torch.equal(value, whole["state_dict"][name]) for name, value in found["state_dict"].items())
+        assert all(torch.equal(value, weights[name]) for name, value in read.items())
 
 
-def repacked(checkpoint: Path, name: str, member: bytes, compression: int = ZIP_STORED) -> bytes:
-    """Return a checkpoint's bytes with another member in place of `name`."""
+def replace_member(checkpoint: Path, name: str, member: bytes, compression: int = ZIP_STORED) -> bytes:
+    """Return the bytes of a checkpoint with another member `name` of its ZIP archive."""
     content = BytesIO()
-    with ZipFile(checkpoint) as given, ZipFile(content, "w", compression) as other:
-        for path in given.namelist():
-            other.writestr(path, member if path.endswith(f"/{name}") else given.read(path))
+    with ZipFile(checkpoint) as source, ZipFile(content, "w", compression) as target:
+        for path in source.namelist():
+            target.writestr(path, member if path.endswith(f"/{name}") else source.read(path))
     return content.getvalue()
 
 
-def pickled(name: str, number: int) -> bytes:
-    """Return a pickle that calls what is named with a number of bytes to make."""
+def pickle_call(name: str, number: int) -> bytes:
+    """Return a pickle that calls a global with a number."""
     return b"\x80\x02c" + name.encode() + b"\nJ" + number.to_bytes(4, "little") + b"\x85R."
 
 
 @pytest.mark.parametrize("kind", ["data/0", "version", "builtins\nbytearray", "torch\nTensor", "torch\nFloatTensor"])
-def test_few_bytes_that_would_become_gigabytes_are_refused_unread(checkpoint: Path, kind: str, tmp_path: Path) -> None:
+def test_decompression_and_allocation_bombs_are_refused_unread(checkpoint: Path, kind: str, tmp_path: Path) -> None:
     if "\n" in kind:
-        content = repacked(checkpoint, "data.pkl", pickled(kind, 2**31 - 1))
+        content = replace_member(checkpoint, "data.pkl", pickle_call(kind, 2**31 - 1))
     else:
-        content = repacked(checkpoint, kind, bytes(100_000_000), ZIP_DEFLATED)
+        content = replace_member(checkpoint, kind, bytes(100_000_000), ZIP_DEFLATED)
     (path := tmp_path / "other.ckpt").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
         Checkpoint.read(path)
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 10_000_000
+    assert peak < 10_000_000
 
 
-def nested(times: int) -> list[Any]:
+def nested(depth: int) -> list[Any]:
+    """Return a list of 10**depth numbers, in the memory of 10 * depth."""
     values: list[Any] = [1]
-    for _ in range(times):
+    for _ in range(depth):
         values = [values] * 10
     return values
 
 
 @pytest.mark.parametrize(
-    "part",
+    "changed",
     [
         {"state_dict": {"network.fc.bias": torch.zeros(1).expand(10**13)}},
         {"state_dict": {1: torch.zeros(1)}},
@@ -162,14 +165,14 @@ def nested(times: int) -> list[Any]:
     ],
     ids=" ".join,
 )
-def test_parts_that_are_larger_than_they_are_written_are_refused_at_once(
-    checkpoint: Path, part: dict[str, Any], tmp_path: Path
+def test_values_that_are_too_large_or_of_another_type_are_refused_quickly(
+    checkpoint: Path, changed: dict[str, Any], tmp_path: Path
 ) -> None:
-    torch.save(Checkpoint.read(checkpoint).content | part, tmp_path / "other.ckpt")
-    since = monotonic()
+    torch.save(Checkpoint.read(checkpoint).content | changed, tmp_path / "other.ckpt")
+    start = monotonic()
     with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
         Checkpoint.read(tmp_path / "other.ckpt")
-    assert monotonic() - since < 20
+    assert monotonic() - start < 20
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -181,7 +184,7 @@ def test_weights_that_are_not_finite_are_refused(checkpoint: Path, value: float,
         Checkpoint.read(tmp_path / "other.ckpt")
 
 
-def test_200_megabytes_of_junk_are_refused(tmp_path: Path) -> None:
+def test_200_megabytes_of_random_bytes_are_refused(tmp_path: Path) -> None:
     with (path := tmp_path / "other.ckpt").open("wb") as file:
         for _ in range(200):
             file.write(os.urandom(1_000_000))
@@ -189,34 +192,30 @@ def test_200_megabytes_of_junk_are_refused(tmp_path: Path) -> None:
         Checkpoint.read(path)
 
 
-def test_in_a_notebook_too_no_code_in_a_checkpoint_is_run(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_from_checkpoint_runs_no_code(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     content = torch.load(checkpoint, weights_only=True)
-    for hostile in (
-        content | {"hyper_parameters": Hostile()},
+    for malicious in (
+        content | {"hyper_parameters": Malicious()},
         content | {"hyper_parameters": {"_instantiator": "os.mkdir", "_class_path": "os.mkdir"}},
     ):
-        torch.save(hostile, "other.ckpt")
+        torch.save(malicious, "other.ckpt")
         with pytest.raises((pickle.UnpicklingError, ValueError)):
             DigitClassifier.load_from_checkpoint("other.ckpt")
     assert not Path("trap").exists()
     assert DigitClassifier.load_from_checkpoint(checkpoint).hparams == content["hyper_parameters"]
 
 
-def test_a_save_that_fails_leaves_what_was_there(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_the_old_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io = DurableCheckpointIO()
     io.save_checkpoint({"a": 1}, path := tmp_path / "other.ckpt")
     before = path.read_bytes()
 
-    def full(_descriptor: int) -> None:
+    def fsync(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fsync)
     content = Checkpoint.read(checkpoint).content
     with pytest.raises(OSError, match=r"No space left on device: .*other.ckpt"):
         io.save_checkpoint(content, path)
@@ -224,7 +223,7 @@ def test_a_save_that_fails_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_beside_a_damaged_last_checkpoint_the_newest_is_taken(
+def test_newest_undamaged_checkpoint_replaces_a_damaged_last_one(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (last := tmp_path / "last.ckpt").write_bytes(checkpoint.read_bytes()[:-1])

@@ -1,4 +1,4 @@
-"""A run owns one folder, and best and last are those of the newest run."""
+"""Run folders: created, locked, and searched for checkpoints and results."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def finished(experiment: str, age: int, *names: str) -> Run:
-    """Return a run that started `age` seconds ago and has checkpoints with these names."""
+def make_run(experiment: str, age: int, *names: str) -> Run:
+    """Make a run that was started `age` seconds ago, with checkpoints."""
     run = new_run(experiment)
     run.checkpoints.mkdir()
     for name in names:
@@ -25,7 +25,7 @@ def finished(experiment: str, age: int, *names: str) -> Run:
     return run
 
 
-def test_versions_are_counted_from_zero_and_continue_after_the_highest() -> None:
+def test_new_run_has_the_next_version_number() -> None:
     assert new_run("a").folder == Path("runs/a/version_0")
     Path("runs/a/version_9").mkdir()
     Path("runs/a/version_x").mkdir()
@@ -33,22 +33,22 @@ def test_versions_are_counted_from_zero_and_continue_after_the_highest() -> None
     assert new_run("b").folder == Path("runs/b/version_0")
 
 
-def test_runs_that_start_at_once_get_a_folder_each() -> None:
+def test_runs_created_in_parallel_have_different_folders() -> None:
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(new_run, ["same"] * 40))
     assert {run.folder.name for run in runs} == {f"version_{n}" for n in range(40)}
 
 
-def test_the_newest_run_that_has_the_checkpoint_is_taken() -> None:
-    finished("a", 20, "best", "last")
-    newer = finished("b", 10, "best")
-    finished("c", 0)
+def test_checkpoint_is_that_of_the_newest_run_that_has_it() -> None:
+    make_run("a", 20, "best", "last")
+    newer = make_run("b", 10, "best")
+    make_run("c", 0)
     assert find_checkpoint("best") == newer.checkpoints / "best.ckpt"
     assert find_checkpoint("last") == Path("runs/a/version_0/checkpoints/last.ckpt")
     assert find_checkpoint("best", experiment="a") == Path("runs/a/version_0/checkpoints/best.ckpt")
 
 
-def test_a_file_is_taken_as_it_is() -> None:
+def test_checkpoint_may_be_a_path() -> None:
     Path("my.ckpt").touch()
     assert find_checkpoint("my.ckpt") == Path("my.ckpt")
 
@@ -60,13 +60,13 @@ def test_a_file_is_taken_as_it_is() -> None:
         ("missing.ckpt", "no checkpoint at missing.ckpt: give best, last or the path"),
     ],
 )
-def test_a_missing_checkpoint_is_told_with_what_to_do(which: str, message: str) -> None:
+def test_error_about_a_missing_checkpoint_says_what_to_do(which: str, message: str) -> None:
     with pytest.raises(FileNotFoundError, match=message):
         find_checkpoint(which)
 
 
-def test_a_checkpoint_knows_its_run_also_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished("a", 0, "best")
+def test_run_of_a_checkpoint_is_relative_to_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("a", 0, "best")
     assert run_of(run.checkpoints / "best.ckpt") == run
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -77,7 +77,7 @@ def test_a_checkpoint_knows_its_run_also_from_another_folder(monkeypatch: pytest
     assert run_of(Path("best.ckpt")) is None
 
 
-def test_results_are_recorded_part_by_part() -> None:
+def test_results_are_recorded_by_stage() -> None:
     run = new_run("a")
     assert run.results() == {}
     run.record(fit={"epochs": 1})
@@ -87,16 +87,16 @@ def test_results_are_recorded_part_by_part() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "3", '{"fit": 3}'])
-def test_damaged_results_are_named_and_left_alone(text: str) -> None:
+def test_damaged_results_are_an_error_and_not_replaced(text: str) -> None:
     run = new_run("a")
     (path := run.folder / "results.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"version_0.results.json (is not valid JSON|has other parts)"):
+    with pytest.raises(ValueError, match=r"version_0.results.json (is not valid JSON|does not contain the results)"):
         run.record(test={})
     assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.usefixtures("open_files_stay")
-def test_a_run_is_locked_while_it_is_trained_also_where_no_open_file_can_be_removed() -> None:
+def test_lock_excludes_others_also_where_open_files_cannot_be_removed() -> None:
     run = new_run("a")
     with run.lock(), pytest.raises(OSError, match="is being trained by another process"), run.lock():
         pass
@@ -104,8 +104,8 @@ def test_a_run_is_locked_while_it_is_trained_also_where_no_open_file_can_be_remo
         pass
 
 
-def test_a_checkpoint_on_another_drive_knows_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished("a", 0, "best")
+def test_run_of_a_checkpoint_on_another_drive(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("a", 0, "best")
 
     def refuse(_: object) -> str:
         raise ValueError("path is on mount 'D:', start on mount 'C:'")

@@ -1,4 +1,4 @@
-"""Numbers come with their uncertainty."""
+"""Results with confidence intervals, and the lines about them."""
 
 import pytest
 import torch
@@ -17,23 +17,23 @@ from mnist_lit.runs.results import (
     ("correct", "total", "low", "high"),
     [(9911, 10_000, 0.98906, 0.99276), (0, 10, 0.0, 0.27754), (10, 10, 0.72246, 1.0), (1, 2, 0.09453, 0.90547)],
 )
-def test_the_interval_is_wilsons(correct: int, total: int, low: float, high: float) -> None:
+def test_wilson_interval(correct: int, total: int, low: float, high: float) -> None:
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=1e-5)
 
 
-def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
+def test_evaluation_results_of_a_confusion_matrix() -> None:
     confusion = torch.diag(torch.full((10,), 990))
     confusion[4, 9] = 100
-    result = evaluation_results(confusion, loss=0.5)
+    results = evaluation_results(confusion, loss=0.5)
     low, high = wilson_interval(9_900, 10_000)
-    assert result == {
+    assert results == {
         "accuracy": 0.99,
         "loss": 0.5,
         "correct": 9_900,
         "total": 10_000,
         "interval_95": [round(low, 6), round(high, 6)],
     }
-    assert format_evaluation("test", result) == (
+    assert format_evaluation("test", results) == (
         "test accuracy 99.00% (95% interval 98.79% to 99.18%): 100 errors in 10,000"
     )
 
@@ -42,21 +42,23 @@ def test_an_evaluation_is_counted_from_the_confusion_matrix() -> None:
     ("temperature", "line"),
     [
         (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
-        (1.0, "calibration error 0.20%: probabilities are as the network gives them, without validation"),
+        (1.0, "calibration error 0.20%: there was no validation to fit a temperature"),
     ],
 )
-def test_calibration_is_told_before_and_after(temperature: float, line: str) -> None:
+def test_format_calibration(temperature: float, line: str) -> None:
     assert format_calibration(temperature, 0.005, 0.002) == line
 
 
-def test_a_training_is_told_with_its_best_epoch_or_that_there_was_no_selection() -> None:
-    fit = fit_results(epochs=3, seconds=10, images=165_000, best_epoch=2, best_val_accuracy=0.991)
-    assert fit["images_per_second"] == 16_500
-    assert format_fit(fit) == (
+def test_format_fit() -> None:
+    results = fit_results(epochs=3, seconds=10, images=165_000, best_epoch=2, best_val_accuracy=0.991)
+    assert results["images_per_second"] == 16_500
+    assert format_fit(results) == (
         "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
     )
-    assert "no validation: the best checkpoint is the last, epoch 2" in format_fit(fit | {"best_val_accuracy": None})
-    assert format_fit(fit, batches=13).startswith("trained 3 epochs and 13 batches in 10.0 s")
+    assert "no validation: the best checkpoint is the last, epoch 2" in format_fit(
+        results | {"best_val_accuracy": None}
+    )
+    assert format_fit(results, batches=13).startswith("trained 3 epochs and 13 batches in 10.0 s")
     unfinished = fit_results(epochs=1, seconds=1, images=100, best_epoch=None, best_val_accuracy=None)
     assert format_fit(unfinished).splitlines() == [
         "trained 1 epoch in 1.0 s, 100 images a second",

@@ -1,4 +1,4 @@
-"""A run logs to TensorBoard, and to the loggers that are named, by one flag each."""
+"""Loggers of a run: TensorBoard, and those that are added with a flag."""
 
 import csv
 import subprocess
@@ -18,28 +18,29 @@ from mnist_lit.runs.folders import Run
 from mnist_lit.training.loggers import RunLogger, build_loggers
 
 
-def names(path: Path) -> set[str]:
-    with path.open(encoding="utf-8") as file:
+def columns(version: int) -> set[str]:
+    """Return the column names of a CSV log."""
+    with (RUN.folder / f"csv/version_{version}/metrics.csv").open(encoding="utf-8") as file:
         return set(csv.DictReader(file).fieldnames or [])
 
 
-def test_a_logger_that_is_named_logs_into_the_run_folder_beside_tensorboard(command: Command) -> None:
+def test_added_logger_logs_into_the_run_folder(command: Command) -> None:
     code, out, err = command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5")
     assert (code, err) == (0, "")
-    assert {"train/loss", "val/accuracy", "test/accuracy", "lr-Adam"} <= names(RUN.folder / "csv/version_0/metrics.csv")
+    assert {"train/loss", "val/accuracy", "test/accuracy", "lr-Adam"} <= columns(0)
     assert list(RUN.folder.glob("events*"))
     assert "tensorboard --logdir runs" in out
 
 
-def test_a_run_that_goes_on_begins_a_file_of_its_own(command: Command) -> None:
+def test_resumed_run_starts_a_new_csv_file(command: Command) -> None:
     assert command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.max_epochs=1")[0] == 0
     before = (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8")
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
     assert (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8") == before
-    assert "train/loss" in names(RUN.folder / "csv/version_1/metrics.csv")
+    assert "train/loss" in columns(1)
 
 
-def test_a_saved_config_logs_into_the_new_run(command: Command) -> None:
+def test_run_from_a_saved_config_logs_into_its_own_folder(command: Command) -> None:
     assert command("fit", *SHORT, "--trainer.logger=CSVLogger")[0] == 0
     before = sorted(RUN.folder.rglob("*"))
     assert command("fit", "--config", RUN.config)[::2] == (0, "")
@@ -48,20 +49,21 @@ def test_a_saved_config_logs_into_the_new_run(command: Command) -> None:
 
 
 def loggers(*argv: str) -> list[Any]:
+    """Return the loggers of a `fit` command."""
     parser = build_parser("fit")
     return build_loggers(instantiate(parser, parse(parser, argv)).trainer.logger, RUN)
 
 
-def test_several_loggers_can_be_named_and_log_elsewhere() -> None:
+def test_several_loggers_and_another_folder() -> None:
     several = "[{class_path: CSVLogger, init_args: {save_dir: logs}}, {class_path: TensorBoardLogger}]"
-    own, table, board = loggers(f"--trainer.logger={several}")
-    assert [type(logger) for logger in (own, table, board)] == [RunLogger, CSVLogger, TensorBoardLogger]
-    assert Path(table.log_dir) == Path("logs/csv/version_0")
-    assert Path(board.log_dir) == RUN.folder / "tensorboard/version_0"
+    built = loggers(f"--trainer.logger={several}")
+    assert [type(logger) for logger in built] == [RunLogger, CSVLogger, TensorBoardLogger]
+    assert Path(built[1].log_dir) == Path("logs/csv/version_0")
+    assert Path(built[2].log_dir) == RUN.folder / "tensorboard/version_0"
 
 
 @pytest.mark.parametrize(("flag", "kinds"), [("null", [RunLogger]), ("true", [RunLogger]), ("false", [])])
-def test_without_a_name_there_is_tensorboard_or_nothing(flag: str, kinds: list[type]) -> None:
+def test_logger_flag_without_a_name(flag: str, kinds: list[type]) -> None:
     assert [type(logger) for logger in loggers(f"--trainer.logger={flag}")] == kinds
 
 
@@ -74,7 +76,7 @@ def test_only_the_first_process_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     ("module", "available", "name"),
     [(wandb, "_WANDB_AVAILABLE", "WandbLogger"), (mlflow, "_MLFLOW_AVAILABLE", "MLFlowLogger")],
 )
-def test_a_logger_that_is_not_installed_is_told_in_one_line_and_leaves_no_run(
+def test_logger_that_is_not_installed_is_a_usage_error_without_a_run(
     command: Command, monkeypatch: pytest.MonkeyPatch, module: ModuleType, available: str, name: str
 ) -> None:
     monkeypatch.setattr(module, available, RequirementCache("no-such-package"))
@@ -87,30 +89,30 @@ def test_a_logger_that_is_not_installed_is_told_in_one_line_and_leaves_no_run(
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 @pytest.mark.parametrize(
-    ("package", "flags", "left"),
+    ("package", "flags", "expected"),
     [
         ("wandb", ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true"], "wandb/offline-run-*/*.wandb"),
         ("mlflow", ["--trainer.logger=MLFlowLogger"], "mlflow.db"),
         ("rich", [callback("RichProgressBar")], "checkpoints/last.ckpt"),
     ],
 )
-def test_where_it_is_installed_one_flag_is_enough(package: str, flags: list[str], left: str) -> None:
+def test_optional_package_works_with_one_flag(package: str, flags: list[str], expected: str) -> None:
     pytest.importorskip(package)
-    for more in ([*SHORT, *flags], ["--ckpt_path=last"]):
-        ended = subprocess.run([sys.executable, TRAIN, "fit", *more], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        assert list(RUN.folder.glob(left))
-        assert list(RUN.folder.glob("events.*")), "TensorBoard's are always there"
+    for argv in ([*SHORT, *flags], ["--ckpt_path=last"]):
+        process = subprocess.run([sys.executable, TRAIN, "fit", *argv], capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        assert list(RUN.folder.glob(expected))
+        assert list(RUN.folder.glob("events.*")), "of TensorBoard, always"
         (RUN.folder / "results.json").unlink()
 
 
 @pytest.mark.parametrize("given", [{}, {"tracking_uri": "http://localhost:5000"}])
-def test_mlflow_has_a_database_in_the_run_folder_unless_another_is_given(
+def test_mlflow_uses_a_database_in_the_run_folder_by_default(
     given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments: dict[str, Any] = {}
     monkeypatch.setattr(MLFlowLogger, "__init__", lambda _, **kwargs: arguments.update(kwargs))
     settings: dict[str, Any] = {"save_dir": "<run>", "tracking_uri": None, "artifact_location": None} | given
     build_loggers(partial(MLFlowLogger, **settings), Run(tmp_path))
-    ours = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": str(tmp_path / "mlruns")}
-    assert arguments == settings | {"save_dir": str(tmp_path)} | ({} if given else ours)
+    defaults = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifact_location": str(tmp_path / "mlruns")}
+    assert arguments == settings | {"save_dir": str(tmp_path)} | ({} if given else defaults)

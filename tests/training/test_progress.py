@@ -1,58 +1,72 @@
-"""A person sees how far a run is, and how well it goes."""
+"""The line that is printed per epoch, and the progress bar."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SHORT, Command, stock_trainer
+from lightning.pytorch import Callback
+from torch import Tensor
 
 from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit.datasets.loading import Batch
 from mnist_lit.training.progress import EpochLines, ProgressBar
 
-STAGES, METRICS = ("train", "val"), ("loss", "accuracy")
+METRICS = ["train/loss", "train/accuracy", "val/loss", "val/accuracy"]
+Fit = Callable[..., str]
 
 
-def fit(data_dir: Path, tmp_path: Path, callback: EpochLines | ProgressBar, **arguments: Any) -> None:
-    limits = {"max_epochs": 2} | arguments
-    stock_trainer(
-        tmp_path,
-        **limits,
-        limit_train_batches=20,
-        limit_val_batches=5,
-        enable_checkpointing=False,
-        enable_progress_bar=True,
-        callbacks=[callback],
-    ).fit(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)))
+@pytest.fixture
+def fit(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fit:
+    """Train two epochs with a callback, and return the output."""
+
+    def fit(callback: Callback, kind: type[DigitClassifier] = DigitClassifier, **arguments: Any) -> str:
+        settings = {"max_epochs": 2, "limit_train_batches": 20, "limit_val_batches": 5, "callbacks": [callback]}
+        trainer = stock_trainer(tmp_path, enable_checkpointing=False, enable_progress_bar=True, **settings | arguments)
+        trainer.fit(kind(channels=[4]), MNISTDataModule(data_dir=str(data_dir)))
+        return "".join(capsys.readouterr())
+
+    return fit
 
 
-def test_an_epoch_is_one_line_with_time_loss_and_accuracy(
-    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit(data_dir, tmp_path, EpochLines())
-    parts = [r"epoch  (\d)/2 +\d+\.\d s", *(rf"{stage}/{name} \d\.\d{{4}}" for stage in STAGES for name in METRICS)]
-    assert re.findall("  ".join(parts), capsys.readouterr().out) == ["1", "2"]
+def test_epoch_line_has_time_loss_and_accuracy(fit: Fit) -> None:
+    line = "  ".join([r"epoch  (\d)/2 +\d+\.\d s", *(rf"{name} \d\.\d{{4}}" for name in METRICS)])
+    assert re.findall(line, fit(EpochLines())) == ["1", "2"]
 
 
-def test_an_epoch_without_validation_shows_none_and_there_may_be_no_last_epoch(
-    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit(data_dir, tmp_path, EpochLines(), max_epochs=-1, max_steps=60, check_val_every_n_epoch=2)
-    first, second, third = re.findall(r"epoch  \d   .*", capsys.readouterr().out)
+def test_epoch_line_has_every_metric_that_is_logged(fit: Fit) -> None:
+    class MoreMetrics(DigitClassifier):
+        def training_step(self, batch: Batch) -> Tensor:
+            self.log("train/extra", self.current_epoch + 0.5, on_step=False, on_epoch=True)
+            return super().training_step(batch)
+
+        def on_validation_epoch_end(self) -> None:
+            super().on_validation_epoch_end()
+            self.log("val/f1", self.current_epoch + 0.25)
+
+    first, second = re.findall(r"epoch  \d/2 +\S+ s  (.*)", fit(EpochLines(), MoreMetrics))
+    for epoch, line in enumerate([first, second]):
+        values = dict(metric.split(" ") for metric in line.split("  "))
+        assert values.keys() == {*METRICS, "train/extra", "val/f1"}
+        assert (values["train/extra"], values["val/f1"]) == (f"{epoch}.5000", f"{epoch}.2500")
+
+
+def test_epoch_line_has_no_validation_metrics_without_a_validation(fit: Fit) -> None:
+    output = fit(EpochLines(), max_epochs=-1, max_steps=60, check_val_every_n_epoch=2)
+    first, second, third = re.findall(r"epoch  \d   .*", output)
     assert "val/" in second
     assert "val/" not in first + third
 
 
-def test_the_bar_shows_epochs_from_one_steps_rate_loss_and_validation_accuracy(
-    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit(data_dir, tmp_path, ProgressBar())
-    captured = capsys.readouterr()
-    assert re.search(r"epoch  2/2: .*20/20 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+\]", captured.out + captured.err)
-    assert "v_num" not in captured.out + captured.err
+def test_progress_bar_has_epoch_steps_speed_loss_and_validation_accuracy(fit: Fit) -> None:
+    output = fit(ProgressBar())
+    assert re.search(r"epoch  2/2: .*20/20 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+\]", output)
+    assert "v_num" not in output
 
 
-def test_the_bar_opens_where_an_epoch_is_resumed_at_its_very_end(command: Command) -> None:
+def test_progress_bar_of_a_run_that_is_resumed_at_the_end_of_an_epoch(command: Command) -> None:
     """There is no loss yet. `best.ckpt` of a second validation is saved at the end of its epoch."""
     flags = ["--trainer.enable_progress_bar=true", "--trainer.val_check_interval=0.5", "--trainer.max_epochs=1"]
     assert command("fit", *SHORT, *flags)[0] == 0

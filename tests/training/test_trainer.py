@@ -1,13 +1,14 @@
-"""What a run logs and keeps."""
+"""The Trainer that is built from the settings of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
-from lightning.pytorch.callbacks import ProgressBar as LightningBar
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import FSDPStrategy
 
 from mnist_lit.classifier import DigitClassifier
@@ -27,97 +28,87 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return new_run("a")
 
 
-def settings(*argv: str) -> Any:
-    return parse(build_parser("fit"), argv).trainer
-
-
-def built(*argv: str) -> Any:
+def build(run: Run | None, *argv: str, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """Return the Trainer of a `fit` command."""
     parser = build_parser("fit")
-    return instantiate(parser, parse(parser, argv)).trainer
+    return build_trainer(instantiate(parser, parse(parser, argv)).trainer, run, callbacks)
 
 
-def fit(trainer: Trainer, data_dir: Path, val_size: int = 5_000) -> None:
-    trainer.fit(DigitClassifier(channels=[4]), MNISTDataModule(val_size=val_size, data_dir=str(data_dir)))
-
-
-def of_type(trainer: Trainer, kind: type) -> list[Any]:
+def find_callbacks(trainer: Trainer, kind: type) -> list[Any]:
     return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
 
 
-def test_events_go_straight_into_the_run_folder_and_nothing_else_does(run: Run, data_dir: Path) -> None:
+def test_run_folder_contains_checkpoints_config_and_events(run: Run, data_dir: Path) -> None:
     run.config.touch()
-    fit(build_trainer(settings("--trainer.max_steps=60"), run, [KeepLast(run, 200, StopRequest())]), data_dir)
+    trainer = build(run, "--trainer.max_steps=60", callbacks=[KeepLast(run, 200, StopRequest())])
+    trainer.fit(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)))
     assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
 
 
-def test_a_users_callbacks_are_kept(run: Run) -> None:
-    stop = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]'
-    trainer = build_trainer(built("--trainer.callbacks", stop), run)
-    assert of_type(trainer, EarlyStopping)
-    assert of_type(trainer, EpochLines)
-
-
-def test_a_bar_that_is_named_replaces_the_runs_own(run: Run) -> None:
-    named = "--trainer.callbacks=[{class_path: TQDMProgressBar}]"
-    [bar] = of_type(build_trainer(built(named), run), LightningBar)
-    assert type(bar) is TQDMProgressBar
-    [bar] = of_type(build_trainer(built(named, "--trainer.enable_progress_bar=true"), run), LightningBar)
-    assert type(bar) is TQDMProgressBar
-    with pytest.raises(UsageError, match="enable_progress_bar=False"):
-        build_trainer(built(named, "--trainer.enable_progress_bar=false"), run)
-
-
-def test_logging_can_be_switched_off(run: Run) -> None:
-    assert build_trainer(settings("--trainer.logger=false"), run).logger is None
-
-
-def test_there_is_a_bar_where_output_is_a_terminal_or_where_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not of_type(build_trainer(settings(), run), ProgressBar)
-    assert of_type(build_trainer(settings("--trainer.enable_progress_bar=true"), run), ProgressBar)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert of_type(build_trainer(settings(), run), ProgressBar)
-    assert not of_type(build_trainer(settings("--trainer.enable_progress_bar=false"), run), ProgressBar)
-
-
-def test_without_a_run_nothing_is_written(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainer_without_a_run_writes_no_files(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    trainer = build_trainer(settings("--trainer.max_steps=2", "--trainer.limit_val_batches=2"))
-    fit(trainer, data_dir)
-    trainer.validate(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)), verbose=False)
+    classifier, data = DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir))
+    trainer = build(None, "--trainer.max_steps=2", "--trainer.limit_val_batches=2")
+    trainer.fit(classifier, data)
+    trainer.validate(classifier, data, verbose=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_trainer_refuses_is_a_usage_error(run: Run) -> None:
+def test_logging_can_be_disabled(run: Run) -> None:
+    assert build(run, "--trainer.logger=false").logger is None
+
+
+def test_user_callbacks_are_added(run: Run) -> None:
+    stop = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]'
+    trainer = build(run, "--trainer.callbacks", stop)
+    assert find_callbacks(trainer, EarlyStopping)
+    assert find_callbacks(trainer, EpochLines)
+
+
+def test_user_progress_bar_replaces_the_default_one(run: Run) -> None:
+    flag = "--trainer.callbacks=[{class_path: TQDMProgressBar}]"
+    for flags in ([flag], [flag, "--trainer.enable_progress_bar=true"]):
+        [bar] = find_callbacks(build(run, *flags), LightningProgressBar)
+        assert type(bar) is TQDMProgressBar
+    with pytest.raises(UsageError, match="enable_progress_bar=False"):
+        build(run, flag, "--trainer.enable_progress_bar=false")
+
+
+def test_progress_bar_is_enabled_in_a_terminal_or_by_its_flag(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not find_callbacks(build(run), ProgressBar)
+    assert find_callbacks(build(run, "--trainer.enable_progress_bar=true"), ProgressBar)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert find_callbacks(build(run), ProgressBar)
+    assert not find_callbacks(build(run, "--trainer.enable_progress_bar=false"), ProgressBar)
+
+
+def test_error_of_the_trainer_is_a_usage_error(run: Run) -> None:
     with pytest.raises(UsageError, match="Trainer: "):
-        build_trainer(settings("--trainer.accelerator=abacus"), run)
+        build(run, "--trainer.accelerator=abacus")
 
 
 @pytest.mark.parametrize(
     "strategy",
     ["ddp_spawn", "ddp_fork", "ddp_notebook", "{class_path: DDPStrategy, init_args: {start_method: spawn}}"],
 )
-def test_a_strategy_that_does_not_start_the_program_itself_is_refused(run: Run, strategy: str) -> None:
+def test_multiprocessing_strategy_is_refused(run: Run, strategy: str) -> None:
     name = strategy if strategy.startswith("ddp") else "DDPStrategy"
-    flags = ["--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}"]
     with pytest.raises(UsageError, match=f"^--trainer.strategy: {name} is not supported: give ddp$"):
-        build_trainer(built(*flags), run)
+        build(run, "--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}")
 
 
-def test_a_strategy_that_spreads_the_weights_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    sharded = SimpleNamespace(strategy=object.__new__(FSDPStrategy))  # the real one needs GPUs
+def test_sharded_strategy_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded = SimpleNamespace(strategy=object.__new__(FSDPStrategy))  # a real one needs GPUs
     monkeypatch.setattr("mnist_lit.training.trainer.Trainer", lambda **_: sharded)
     with pytest.raises(UsageError, match=r"^--trainer.strategy: fsdp is not supported: give ddp$"):
-        build_trainer(settings("--trainer.strategy=fsdp"), run)
+        build(run, "--trainer.strategy=fsdp")
 
 
-def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
+def test_gradient_accumulation_scheduler_is_refused(run: Run) -> None:
     scheduler = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
-    with pytest.raises(
-        UsageError, match=r"GradientAccumulationScheduler cannot be used: .* set --trainer.accumulate_grad_batches"
-    ):
-        build_trainer(built(f"--trainer.callbacks={scheduler}"), run)
+    message = r"GradientAccumulationScheduler cannot be used: .* set --trainer.accumulate_grad_batches"
+    with pytest.raises(UsageError, match=message):
+        build(run, f"--trainer.callbacks={scheduler}")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +123,6 @@ def test_an_accumulation_that_would_not_go_on_is_refused(run: Run) -> None:
         "num_nodes=99999999999999999999",
     ],
 )
-def test_a_number_that_the_trainer_takes_but_cannot_train_with_is_wrong_usage(flag: str) -> None:
+def test_number_out_of_range_is_a_usage_error(flag: str) -> None:
     with pytest.raises(UsageError, match=f"^--trainer.{flag.partition('=')[0]} must "):
-        build_trainer(settings(f"--trainer.{flag}"))
+        build(None, f"--trainer.{flag}")
