@@ -142,14 +142,14 @@ class DigitClassifier(LightningModule):
         return logits, labels
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and `val/accuracy`, which selects the best checkpoint, and fit the temperature."""
+        """Log the metrics, of which `val/accuracy` selects the best checkpoint, and fit the temperature."""
         temperature = self.temperature_scaling.compute()
         if temperature.isfinite() and not self.trainer.sanity_checking:
             self.temperature.copy_(temperature)
         self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/loss` and `test/accuracy`; the calibration errors stay in the Trainer's `callback_metrics`."""
+        """Log the metrics; the calibration errors go to the Trainer's `callback_metrics` only."""
         self._log_evaluation("test")
         errors = {"calibration_error_before": self.uncalibrated_error, "calibration_error": self.calibration_error}
         computed = {f"test/{name}": metric.compute() for name, metric in errors.items()}

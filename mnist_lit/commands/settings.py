@@ -28,7 +28,15 @@ from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
-__all__ = ["DEFAULT_EXPERIMENT", "build_parser", "instantiate", "parse", "replace_values", "set_checkpoint_defaults"]
+__all__ = [
+    "DEFAULT_EXPERIMENT",
+    "LINKED",
+    "build_parser",
+    "instantiate",
+    "parse",
+    "replace_values",
+    "set_checkpoint_defaults",
+]
 
 # A config may name classes of Lightning and of this package; it imports nothing else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
@@ -47,10 +55,10 @@ TRAINER_DEFAULTS = {
 }
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 LINKED = {
-    "shape": lambda dataset: list(find_dataset(dataset).shape),
-    "classes": lambda dataset: len(find_dataset(dataset).classes),
+    "model.shape": lambda dataset: list(find_dataset(dataset).shape),
+    "model.classes": lambda dataset: len(find_dataset(dataset).classes),
 }
-"""Settings of the model that follow from the data set, instead of flags."""
+"""Settings that follow from the data set, instead of flags."""
 COMMON = """\
   --data.batch_size N      images of a batch (100)
   --data.data_dir DIR      folder of the data files (data)
@@ -69,7 +77,7 @@ The flags that people change:
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
-  --model.learning_rate X  Adam's learning rate (0.001)
+  --model.learning_rate X  maximum learning rate (0.001)
   --data.val_size N        images held out for validation (5000)
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}
@@ -151,7 +159,7 @@ def build_parser(command: str) -> ArgumentParser:
     parser.add_class_arguments(DigitClassifier, "model")
     parser.add_class_arguments(MNISTDataModule, "data")
     for name, compute in LINKED.items():
-        parser.link_arguments("data.dataset", f"model.{name}", compute_fn=compute)
+        parser.link_arguments("data.dataset", name, compute_fn=compute)
     # The root directory is the run's folder. The limits are added below.
     skipped = {"default_root_dir", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skipped, fail_untyped=False)
@@ -211,7 +219,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
         raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
     for group in ("model", "data", "trainer"):
-        if not isinstance(config[group], Namespace) or set(config[group].keys()) == LINKED.keys():
+        if not isinstance(config[group], Namespace) or LINKED.keys() == {
+            f"{group}.{name}" for name in config[group].keys()
+        }:
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
     return config
 

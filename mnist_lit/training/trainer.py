@@ -80,13 +80,13 @@ def build_trainer(
     if run is None:
         given |= {"logger": False, "enable_checkpointing": False}
     else:
-        own_callbacks.append(EpochLines())
         given["default_root_dir"] = run.folder
         given["logger"] = build_loggers(given["logger"], run, purge_step)
         if given["logger"]:
             own_callbacks.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(resumed), *_as_list(given["plugins"])]
-    given["callbacks"] = own_callbacks + user_callbacks
+    epoch_lines = [EpochLines()] if run else []  # last, with the metrics that other callbacks log
+    given["callbacks"] = own_callbacks + user_callbacks + epoch_lines
     try:
         trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:

@@ -218,6 +218,7 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
         ("--space={}", "no --space to search: see configs/search.yaml"),
         ('--space={"model.chanels": [[1]]}', "--space: no setting model.chanels: did you mean model.channels?"),
         ('--space={"model": [1]}', "--space: no setting model"),
+        ('--space={"model.classes": [10]}', "--space: no setting model.classes"),
         ('--space={"data.shift": {"low": 1}}', "--space: data.shift needs a list of choices, or low and high"),
         ('--space={"data.shift": []}', "--space: data.shift needs a list of choices, or low and high"),
         ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--space: data.batch_size: expected int, got 10.5"),
