@@ -33,8 +33,8 @@ class MNISTDataModule(LightningDataModule):
         split_seed: seed of the choice of validation images.
         dataset: name of an entry in the catalog: MNIST, FashionMNIST, KMNIST, …
         data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`.
-        mirrors: URLs (https, http, file) of folders with the files, tried in order; by default the copy of MNIST within
-            this package, then torchvision's.
+        mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog,
+            for MNIST the copy within this package first.
         **augmentation: keyword arguments passed to `Augmentation`.
 
     Raises:

@@ -15,6 +15,7 @@ from mnist_lit.commands.evaluate import report_test
 from mnist_lit.commands.resume import Start, find_start
 from mnist_lit.commands.settings import instantiate
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.mirrors import redact_credentials
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -229,9 +230,8 @@ def _test(training: Training, best: Checkpoint) -> str:
     best.load_into(training.classifier)
     training.trainer.test(training.classifier, training.data, verbose=False)
     result = report_test(training.trainer, training.classifier, training.data, best)
-    rank_zero_print(
-        f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict --images PHOTO.jpg"
-    )
+    images = " --images PHOTO.jpg" if training.data.dataset == MNIST else ""
+    rank_zero_print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
     return str(result)
 
 

@@ -219,9 +219,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
         raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
     for group in ("model", "data", "trainer"):
-        if not isinstance(config[group], Namespace) or LINKED.keys() == {
-            f"{group}.{name}" for name in config[group].keys()
-        }:
+        settings = config[group]
+        if not isinstance(settings, Namespace) or {f"{group}.{name}" for name in vars(settings)} == LINKED.keys():
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
     return config
 

@@ -56,10 +56,9 @@ class IDXFile:
         """
         if file.seek(0, SEEK_END) > 2 * self.max_bytes:  # do not spend minutes on the checksum of gigabytes
             return None
-        published = self._is_published(file)
-        content = self._decompress(file)
-        if published:
-            return content
+        if self._is_published(file):  # of any size: `read` names a wrong one
+            return self._decompress(file, None)
+        content = self._decompress(file, self.max_bytes)
         if content is None:
             file.seek(0)
             content = bytearray(file.read(self.max_bytes + 1))
@@ -72,11 +71,13 @@ class IDXFile:
     def _is_published(self, file: BufferedIOBase) -> bool:
         return file.seek(0, SEEK_END) <= 2 * self.max_bytes and _md5(file) == self.md5
 
-    def _decompress(self, file: BufferedIOBase) -> bytearray | None:
+    @staticmethod
+    def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
         """Return the content of a gzip file, or None if it is none, damaged or too large."""
         try:
-            file.seek(-4, SEEK_END)  # the length of the content
-            content = bytearray(min(int.from_bytes(file.read(4), "little"), self.max_bytes))
+            file.seek(-4, SEEK_END)
+            length = int.from_bytes(file.read(4), "little")  # of the content
+            content = bytearray(length if max_bytes is None else min(length, max_bytes))
             file.seek(0)
             with GzipFile(fileobj=file) as stream:
                 whole = stream.readinto(content) == len(content) and not stream.read(1)
@@ -95,8 +96,8 @@ class IDXDataset:
         shape: of an image, (C, H, W); C is 1 in this format.
         train_size: number of training images.
         test_size: number of test images.
-        mirrors: URLs (https, http, file) of folders with the files, tried in order.
         files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
+        mirrors: URLs (https, http, file) of folders with the files, tried in order.
         content_md5: checksums of the uncompressed files, if they are known.
     """
 
@@ -105,8 +106,8 @@ class IDXDataset:
     shape: tuple[int, int, int]
     train_size: int
     test_size: int
-    mirrors: Sequence[str]
     files: Sequence[tuple[str, str]]
+    mirrors: Sequence[str] = ()
     content_md5: Sequence[str | None] = (None,) * 4
 
     @property

@@ -34,9 +34,10 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
     left = round(max(font.getlength(name) for name in classes)) + 14
     top = left + 28
     totals, size = counts.sum(dim=1), len(classes)
-    image = Image.new("RGB", (left + (size + 1) * CELL + 16, top + size * CELL + 8), WHITE)
-    draw = ImageDraw.Draw(image)
     title = f"{counts.diagonal().sum():,} of {counts.sum():,} correct; rows: true class, columns: predicted class"
+    width = left + max((size + 1) * CELL + 16, round(small.getlength(title)) + 8)
+    image = Image.new("RGB", (width, top + size * CELL + 8), WHITE)
+    draw = ImageDraw.Draw(image)
     draw.text((left, 6), title, GREY, small)
     for i, name in enumerate([*classes, "recall"]):
         x = left + (i + 0.5) * CELL
