@@ -94,7 +94,7 @@ def _prepare(start: Start) -> Namespace:
 def _initialize(settings: Namespace, initial: Checkpoint) -> None:
     """Load the weights of `--init_from`, and print which are not loaded and whether validation has seen images."""
     kept = initial.initialize(settings.model)
-    others = f"; these start anew, their shapes differ: {', '.join(kept)}" if kept else ""
+    others = f"; these start anew, not in it or of another shape: {', '.join(kept)}" if kept else ""
     rank_zero_print(f"weights from {initial.path}{others}")
     trained = initial.settings["data"]
     validated = settings.data.val_size and settings.trainer.limit_val_batches != 0

@@ -25,6 +25,7 @@ from mnist_lit.system.files import write_atomically
 __all__ = ["IDXDataset", "IDXFile"]
 
 T = TypeVar("T")
+MAX_HASHED_BYTES = 1 << 30  # some seconds
 log = logging.getLogger(__name__)
 
 
@@ -54,10 +55,10 @@ class IDXFile:
 
         Where the checksum of the content is known, a file compressed anew or not compressed is right too.
         """
-        if file.seek(0, SEEK_END) > 2 * self.max_bytes:  # do not spend minutes on the checksum of gigabytes
-            return None
         if self._is_published(file):  # of any size: `read` names a wrong one
             return self._decompress(file, None)
+        if file.seek(0, SEEK_END) > 2 * self.max_bytes:
+            return None
         content = self._decompress(file, self.max_bytes)
         if content is None:
             file.seek(0)
@@ -69,7 +70,7 @@ class IDXFile:
         return self._is_published(file) or self.content(file) is not None
 
     def _is_published(self, file: BufferedIOBase) -> bool:
-        return file.seek(0, SEEK_END) <= 2 * self.max_bytes and _md5(file) == self.md5
+        return file.seek(0, SEEK_END) <= MAX_HASHED_BYTES and _md5(file) == self.md5
 
     @staticmethod
     def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:

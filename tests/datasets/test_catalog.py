@@ -1,6 +1,8 @@
 """The catalog has the published files, and only these are accepted, compressed or not."""
 
 import gzip
+import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -78,3 +80,18 @@ def test_huge_file_is_rejected_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / IMAGES.name).open("w+b") as file:
         file.truncate(1 << 40)  # sparse: takes no space on the disk
         assert IMAGES.content(file) is None
+
+
+@pytest.mark.parametrize("train_size", [10_000, 70_000])
+def test_a_wrong_size_in_an_entry_is_named_and_does_not_make_a_file_damaged(
+    data_dir: Path, tmp_path: Path, train_size: int
+) -> None:
+    wrong, copy = replace(MNIST, train_size=train_size), shutil.copytree(data_dir, tmp_path / "copy")
+    wrong.fetch(copy, ["file:///nowhere"])
+    with pytest.raises(ValueError, match=rf"shape \(60000, 28, 28\), expected \({train_size}, 28, 28\)"):
+        wrong.read(copy, train=True)
+
+
+def test_labels_beyond_the_classes_of_an_entry_are_refused(data_dir: Path) -> None:
+    with pytest.raises(ValueError, match="labels up to 9, expected 8 classes"):
+        replace(MNIST, classes="01234567").read(data_dir, train=False)
