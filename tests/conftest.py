@@ -1,24 +1,26 @@
-"""What several test modules need."""
+"""Fixtures and constants that several test modules use."""
 
 import builtins
 import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from lightning.pytorch import Trainer
+from filelock import FileLock
 
-from mnist_lit import DigitClassifier, cli
-from mnist_lit.datasets.catalog import DATASETS
+from mnist_lit import cli
 from mnist_lit.runs.folders import Run
+
+if TYPE_CHECKING:  # pytest-xdist's first process runs no test: it starts the workers without these imports
+    from lightning.pytorch import Trainer
+
+    from mnist_lit import DigitClassifier
 
 FLAGS = [
     "--trainer.accelerator=cpu",
@@ -26,7 +28,7 @@ FLAGS = [
     "--trainer.limit_train_batches=60",
     "--model.channels=[4,8]",
 ]
-"""Of a training that takes a second or two, on real digits; evaluation is whole."""
+"""Train for a second or two; validate and test on all images."""
 
 SHORT = [
     "--trainer.accelerator=cpu",
@@ -36,67 +38,102 @@ SHORT = [
     "--trainer.limit_test_batches=5",
     "--model.channels=[4,8]",
 ]
-"""Of one that takes less than a second."""
+"""Train for less than a second."""
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a system like Linux or macOS")
 TRAIN = Path(__file__).parent.parent / "train.py"
-collect_ignore = ["benchmarks"]  # programs, which measure when they are imported
+collect_ignore = ["benchmarks"]  # programs that measure when they are imported
 RUN = Run(Path("runs/baseline/version_0"))
-"""What `trained` leaves."""
+"""The run of `trained`."""
 
-MNIST = DATASETS["MNIST"]
-if sys.platform == "darwin":  # what is promised to the bit is promised for CPUs; also for commands without those flags
-    torch.backends.mps.is_available = lambda: False
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:  # workers, and the processes that they start, share the cores: more threads would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch is not imported yet
 Command = Callable[..., tuple[int, str, str]]
 
 
-def stock_trainer(folder: Path, **arguments: Any) -> Trainer:
-    """Return Lightning's own Trainer, without a word or a log."""
+def stock_trainer(folder: Path, **arguments: Any) -> "Trainer":
+    """Return a plain Lightning Trainer on the CPU, without output or logs."""
+    from lightning.pytorch import Trainer
+
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(default_root_dir=folder, accelerator="cpu", **quiet | arguments)
 
 
 def callback(name: str, **arguments: Any) -> str:
-    """Return the flag that adds a callback of Lightning's."""
+    """Return the flag that adds one of Lightning's callbacks."""
     given = {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}
     return f"--trainer.callbacks={json.dumps([given])}"
 
 
 def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a package be as if it were not installed."""
-    given = builtins.__import__
+    """Make imports of a package fail, as if it were not installed."""
+    original = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
         if name.partition(".")[0] == package:
             raise ModuleNotFoundError(name=package)
-        return given(name, *args, **kwargs)
+        return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real files, once for all tests."""
-    folder = tmp_path_factory.mktemp("data")
-    MNIST.fetch(folder)
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """Return a folder that `make` has filled, once for all tests, and for all workers of pytest-xdist."""
+    root = factory.getbasetemp()
+    folder = (root.parent if WORKER else root) / f"shared-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(unfinished := factory.mktemp(name))
+            unfinished.rename(folder)
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_mps() -> None:
+    """Train on the CPU on a Mac too: exact results are promised there only, and not all commands have the flag."""
+    if sys.platform == "darwin":
+        import torch
+
+        torch.backends.mps.is_available = lambda: False
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MNIST files."""
+    from mnist_lit.datasets.catalog import MNIST
+
+    return make_once(tmp_path_factory, "data", MNIST.fetch)
+
+
 def link_data(data_dir: Path, folder: Path) -> None:
-    """Put the real files into the `data` of a folder, without copying them; Windows has hard links for everybody."""
+    """Hard-link the MNIST files into `folder`/data: on Windows, symbolic links need rights."""
     shutil.copytree(data_dir, folder / "data", copy_function=os.link)
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Make writes beyond `limit` bytes of a file fail, as on a full disk; not on Windows."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
 def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse to remove a file that this process has open, as Windows does."""
+    """Refuse to remove files that this process has open, as Windows does."""
     remove = os.unlink
 
     def unlink(path: Any, *, dir_fd: int | None = None) -> None:
-        wanted = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+        target = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
         for descriptor in range(256):
             with suppress(OSError):  # no such descriptor
-                if os.path.samestat(os.fstat(descriptor), wanted):
+                if os.path.samestat(os.fstat(descriptor), target):
                     break
         else:
             return remove(path, dir_fd=dir_fd)
@@ -111,6 +148,7 @@ def command(
 ) -> Command:
     """Run a command line in an empty folder; return its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mnist_lit.training.tensorboard.PROJECTED_IMAGES", 50)  # 1,000 take a fifth of a short run
     link_data(data_dir, tmp_path)
 
     def run(*argv: str | Path) -> tuple[int, str, str]:
@@ -121,28 +159,31 @@ def command(
     return run
 
 
-def train(folder: Path, data_dir: Path, *flags: str) -> None:
-    """Train in a process of its own, in an empty folder."""
+def train(folder: Path, data_dir: Path, *flags: str, code: int = 0) -> None:
+    """Train in an empty folder, and expect an exit code."""
     link_data(data_dir, folder)
-    subprocess.run([sys.executable, TRAIN, "fit", *flags], cwd=folder, check=True, capture_output=True)
+    with chdir(folder):
+        assert cli.main(["fit", *flags]) == code
 
 
 @pytest.fixture(scope="session")
-def fast(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> DigitClassifier:
-    """The `fast` recipe, trained in seconds to 99 %."""
-    train(folder := tmp_path_factory.mktemp("fast"), data_dir, f"--config={TRAIN.parent / 'configs/fast.yaml'}")
+def fast(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "DigitClassifier":
+    """A classifier trained with configs/fast.yaml, to an accuracy of 99 %."""
+    from mnist_lit import DigitClassifier
+
+    flag = f"--config={TRAIN.parent / 'configs/fast.yaml'}"
+    folder = make_once(tmp_path_factory, "fast", lambda folder: train(folder, data_dir, flag))
     return DigitClassifier.load_from_checkpoint(folder / "runs/fast/version_0/checkpoints/best.ckpt").eval()
 
 
 @pytest.fixture(scope="session")
 def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `runs` of a short training, once for all tests."""
-    train(folder := tmp_path_factory.mktemp("finished"), data_dir, *FLAGS)
-    return folder / "runs"
+    """The folder `runs` of a short training."""
+    return make_once(tmp_path_factory, "finished", lambda folder: train(folder, data_dir, *FLAGS)) / "runs"
 
 
 @pytest.fixture
 def trained(command: Command, finished: Path) -> Command:
-    """A short finished run in the current folder."""
+    """`command` in a folder with a finished run."""
     shutil.copytree(finished, "runs")
     return command

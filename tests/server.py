@@ -72,7 +72,7 @@ class Server(ThreadingHTTPServer):
 def serving(delay: float = 2) -> Iterator[Server]:
     """Run a server within a context; the modes stalled and slow wait `delay` seconds in the middle of a file."""
     with Server(delay) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
+        thread = Thread(target=server.serve_forever, args=[0.01], daemon=True)  # seconds until it sees `shutdown`
         thread.start()
         try:
             yield server

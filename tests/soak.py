@@ -1,11 +1,12 @@
-"""Kill runs at random moments, resume them, and compare them bit for bit with runs that nothing disturbed.
+"""Kill runs at random moments, resume them, and compare the results bit for bit with those of undisturbed runs.
 
-Run `python tests/soak.py [KILLS] [--seed N]`. It prints a line for each run, and a table of the kills at the end. The
-exit code is 1 if a run did not survive. The folder of such a run is kept, and `--only NUMBER` repeats it: the same
-recipe, signals and delays, as nearly as the machine's speed allows. `--write` puts the table into docs/reliability.md.
+Run `python tests/soak.py [KILLS] [--seed N]`. It prints one line per run and, at the end, a table of the kills. The
+exit code is 1 if the results of a run differ. The folder of such a run is kept, and `--only NUMBER` repeats it: with
+the same recipe, signals and delays, as closely as the speed of the machine allows. `--write` puts the table into
+docs/reliability.md.
 
-Two runs go on at a time, each with one thread. A signal that comes before Python handles signals, or after the run has
-ended, is too early or too late: it does not count, and the run is started again.
+Two runs are trained at a time, with one thread each. A signal does not count if it comes before Python handles signals
+or after the run has ended: the run is then started again.
 """
 
 import argparse
@@ -30,10 +31,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from conftest import MNIST, RUN, TRAIN, callback
-from outcomes import differences, outcome
+from conftest import RUN, TRAIN, callback
+from outcomes import differences, outcome, without_prefix
 from server import serving
 
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.folders import Run
 
 DOCS = TRAIN.parent / "docs" / "reliability.md"
@@ -46,14 +48,12 @@ BASE = [
     "--model.channels=[4,8]",
     "--save_every=7",
 ]
-CHANCE = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
-
-
+RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
 RECIPES = {
     "default": [],
     "no validation": ["--data.val_size=0"],
     "one cycle, batch norm, augmentation, dropout": [
-        *CHANCE,
+        *RANDOM,
         "--model.schedule=one_cycle",
         "--model.batch_norm=true",
     ],
@@ -61,7 +61,7 @@ RECIPES = {
     "clipped gradients": ["--trainer.gradient_clip_val=0.5"],
     "validation within epochs": ["--trainer.val_check_interval=15"],
     "averaged weights": [
-        *CHANCE,
+        *RANDOM,
         "--model.batch_norm=true",
         callback("EMAWeightAveraging", decay=0.9, update_starting_at_step=8),
     ],
@@ -78,9 +78,9 @@ TRIALS = 2
 SEARCH = {
     "experiment": "baseline",
     "trials": TRIALS,
-    "space": {"model.learning_rate": [0.002]},  # all trials are equal: each can be compared
+    "space": {"model.learning_rate": [0.002]},  # one value: all trials can be compared
 }
-KINDS = {
+SIGNALS = {
     "SIGKILL": [signal.SIGKILL],
     "SIGTERM": [signal.SIGTERM],
     "SIGINT": [signal.SIGINT],
@@ -88,29 +88,29 @@ KINDS = {
 }
 WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
 TIMEOUT = 300
-STARTING = 0.15
-"""Share of kills that come while the program starts, before there is a run."""
+EARLY = 0.15
+"""Fraction of the kills that come while the program starts, before there is a run."""
 ATTEMPTS = 10
 
 
-class Failed(Exception):  # noqa: N818  # what did not survive, no error of this program
-    """A run that did not end as it should have."""
+class FailedRunError(Exception):
+    """A run did not end as expected."""
 
 
 @dataclass
 class Reference:
-    """What a recipe comes to when nothing disturbs it, and how long it takes."""
+    """The outcome of an undisturbed run of a recipe, and its times."""
 
     outcome: Any
     start: float
-    """Seconds until it begins its work."""
+    """Seconds until it starts to train."""
     work: float
-    """Seconds from there to the end."""
+    """Seconds from then to the end."""
 
 
 @dataclass
 class Case:
-    """One run of a recipe, in a folder of its own, that is killed and resumed."""
+    """A run of a recipe in its own folder, which is killed and resumed."""
 
     recipe: str
     mirror: str
@@ -129,17 +129,17 @@ class Case:
 
     @property
     def run(self) -> Run:
-        """The run that `fit` makes."""
+        """The run of `fit`."""
         return Run(self.folder / RUN.folder)
 
     @property
     def begun(self) -> Path:
-        """What there is as soon as the work has begun."""
+        """A path that exists when the program has started its work."""
         return self.folder / "data/MNIST/raw" if self.recipe == "fetching data" else self.run.config
 
     @property
     def argv(self) -> list[str]:
-        """The command that begins, or goes on where something is left to be done."""
+        """The command that starts the run or resumes it."""
         if self.recipe == "search":
             return ["search", "--config=search.json", *BASE]
         if self.run.config.is_file():
@@ -149,13 +149,13 @@ class Case:
 
     @property
     def finished(self) -> bool:
-        """Whether all is done."""
+        """Whether the command has completed its work."""
         if self.recipe == "search":
             return (self.run.folder.parent / "best.yaml").is_file()
         return "fit" in self.run.results()
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start the command in a process group of its own."""
+        """Start the command in a new process group."""
         with (self.folder / "stdout.txt").open("ab") as out, (self.folder / "stderr.txt").open("wb") as err:
             return subprocess.Popen(
                 [sys.executable, TRAIN, *self.argv],
@@ -167,48 +167,48 @@ class Case:
             )
 
     def wait(self, process: "subprocess.Popen[bytes]") -> tuple[int, str]:
-        """Return how the process has ended: its exit code and what it has said on stderr."""
+        """Return the exit code of the process and what it has written to stderr."""
         try:
             code = process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             end_group(process)
-            raise Failed(f"{' '.join(self.argv[:2])} hangs after {', '.join(self.kills)}") from None
+            raise FailedRunError(f"{' '.join(self.argv[:2])} hangs after {', '.join(self.kills)}") from None
         return code, (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
 
     def finish(self) -> None:
-        """Run the command to its end, without a word on stderr."""
+        """Run the command to its end, and expect nothing on stderr."""
         code, err = self.wait(self.start())
-        if code or (err and self.recipe != "fetching data"):  # which shows how far it is
-            raise Failed(f"exit code {code} after {', '.join(self.kills) or 'nothing'}: {err.strip()}")
+        if code or (err and self.recipe != "fetching data"):  # which has a progress bar
+            raise FailedRunError(f"exit code {code} after {', '.join(self.kills) or 'nothing'}: {err.strip()}")
 
     def outcome(self) -> Any:
-        """Return what has come of it, wherever its folder is."""
+        """Return the outcome."""
         if strays := [str(path) for path in self.folder.rglob(".*.part")]:
-            raise Failed(f"left behind: {', '.join(strays)}")
+            raise FailedRunError(f"left behind: {', '.join(strays)}")
         if self.recipe != "search":
-            return without(outcome(self.run), f"{self.folder.resolve()}/")
+            return outcome(self.run)
         trials = finished_trials(self.folder)
         if len(trials) < TRIALS:
-            raise Failed(f"the study has {len(trials)} of its trials")
+            raise FailedRunError(f"the study has {len(trials)} of its trials")
         found = []
         for name, value in trials[:TRIALS]:
             run = Run(self.run.folder.parent / name)
-            result = without(outcome(run), f"{self.folder.resolve()}/{RUN.folder.parent}/{name}/")
+            result = without_prefix(outcome(run), f"{run.folder.relative_to(self.folder)}/")
             if result["fit"]["best_val_accuracy"] != value:
-                raise Failed(f"the study has {value} of {name}, which came to {result['fit']}")
+                raise FailedRunError(f"the study has {value} of {name}, which has {result['fit']}")
             found.append(result)
         return found
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process and those that it has started."""
+    """Kill a process and those that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def finished_trials(folder: Path) -> list[tuple[str, float]]:
-    """Return the run and the score of each trial that came to its end."""
+    """Return the run and the score of each completed trial."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -220,17 +220,8 @@ def finished_trials(folder: Path) -> list[tuple[str, float]]:
     return [(trial.user_attrs["run"], float(trial.value or 0)) for trial in trials]
 
 
-def without(value: Any, folder: str) -> Any:
-    """Return a value with all paths in it as they are seen from `folder`."""
-    if isinstance(value, dict):
-        return {without(key, folder): without(part, folder) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(without(part, folder) for part in value)
-    return value.replace(folder, "") if isinstance(value, str) else value
-
-
 def undisturbed(case: Case) -> Reference:
-    """Return what a recipe comes to."""
+    """Run a recipe without kills."""
     case.prepare()
     since = monotonic()
     process = case.start()
@@ -239,19 +230,19 @@ def undisturbed(case: Case) -> Reference:
     begun = monotonic()
     code, err = case.wait(process)
     if code:
-        raise Failed(f"{case.recipe}, undisturbed: exit code {code}: {err}")
+        raise FailedRunError(f"{case.recipe}, undisturbed: exit code {code}: {err}")
     found = Reference(case.outcome(), begun - since, monotonic() - begun)
     shutil.rmtree(case.folder)
     return found
 
 
-def kill(case: Case, kind: str, chance: random.Random, reference: Reference) -> bool:
-    """Start the command, and kill it at a random moment; return whether it was neither too early nor too late.
+def kill(case: Case, kind: str, rng: random.Random, reference: Reference) -> bool:
+    """Start the command and kill it at a random moment; return whether that was neither too early nor too late.
 
     Raises:
-        Failed: if the exit code is not that of the signal, or stderr is not one line.
+        FailedRunError: if the exit code is not that of the signal, or stderr is not one line.
     """
-    early, moment, pause = chance.random() < STARTING, chance.random(), chance.uniform(0, 0.3)
+    early, moment, pause = rng.random() < EARLY, rng.random(), rng.uniform(0, 0.3)
     new = not case.begun.exists()
     process = case.start()
     try:
@@ -261,69 +252,69 @@ def kill(case: Case, kind: str, chance: random.Random, reference: Reference) -> 
             while new and process.poll() is None and not case.begun.exists():
                 sleep(0.005)
             sleep(moment * reference.work + (0 if new else reference.start))
-        for number, what in enumerate(KINDS[kind]):
+        for number, what in enumerate(SIGNALS[kind]):
             sleep(pause if number else 0)
             if process.poll() is None:
-                # As a terminal or a power cut does it, to all processes; SIGTERM as `kill` sends it, to the first.
+                # To all processes, as a terminal or a power cut does; SIGTERM to the first one, as `kill` does.
                 (os.kill if what == signal.SIGTERM else os.killpg)(process.pid, what)
         code, err = case.wait(process)
     finally:
         if process.poll() is None:
             end_group(process)
-    last = KINDS[kind][-1]
+    last = SIGNALS[kind][-1]
     if code == 0 or (case.finished and new):
         return False
     if last != signal.SIGKILL and not case.begun.exists() and (code == -last or "KeyboardInterrupt" in err):
         return False
     case.kills.append(kind)
     if code != (-last if last == signal.SIGKILL else 128 + last):
-        raise Failed(f"exit code {code} of {kind}: {err.strip()}")
+        raise FailedRunError(f"exit code {code} of {kind}: {err.strip()}")
     lines = [line for line in err.replace("\r", "\n").splitlines() if line and "B/s" not in line]
     if last != signal.SIGKILL and not (len(lines) == 1 and lines[0].startswith(f"error: {WORDS[last]}")):
-        raise Failed(f"stderr of {kind}: {err.strip()}")
+        raise FailedRunError(f"stderr of {kind}: {err.strip()}")
     return True
 
 
-def survive(case: Case, chance: random.Random, reference: Reference, kinds: list[str]) -> None:
-    """Kill a run in some ways, one after the other, and let it come to its end.
+def survive(case: Case, rng: random.Random, reference: Reference, kinds: list[str]) -> None:
+    """Kill a run several times, and complete it.
 
     Raises:
-        Failed: if it does not come to what it would have come to.
+        FailedRunError: if its outcome is not that of an undisturbed run.
     """
     for _ in range(ATTEMPTS):
         case.prepare()
         for kind in kinds:
-            if not kill(case, kind, chance, reference):
+            if not kill(case, kind, rng, reference):
                 break
         if case.kills:
             break
     else:
-        raise Failed(f"no signal came in time, in {ATTEMPTS} attempts")
+        raise FailedRunError(f"no signal came in time, in {ATTEMPTS} attempts")
     if not case.finished:
         case.finish()
     if found := differences(case.outcome(), reference.outcome):
-        raise Failed(f"differs after {', '.join(case.kills)}: {'; '.join(found)[:500]}")
+        raise FailedRunError(f"differs after {', '.join(case.kills)}: {'; '.join(found)[:500]}")
 
 
 def plan(seed: int) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield the number of each run, its recipe, and how it is killed: each pair of both comes about as often."""
-    chance = random.Random(seed)
+    """Yield the number of each run, its recipe and its kills; all pairs of recipe and kind are about as frequent."""
+    rng = random.Random(seed)
     kinds: list[str] = []
     for number in count():
         if not kinds:
-            kinds = list(KINDS) * len(RECIPES)
-            chance.shuffle(kinds)
+            kinds = list(SIGNALS) * len(RECIPES)
+            rng.shuffle(kinds)
         first = kinds.pop()
-        more = chance.choices(list(KINDS), k=chance.choice([0, 1, 2, 3, 4]))
+        more = rng.choices(list(SIGNALS), k=rng.choice([0, 1, 2, 3, 4]))
         yield number, list(RECIPES)[number % len(RECIPES)], [first, *more]
 
 
 def table(tried: Counter[tuple[str, str]], survived: Counter[tuple[str, str]]) -> str:
-    """Return the kills as a Markdown table: survived of tried."""
-    rows = [["", *KINDS, "all"]]
+    """Return a Markdown table of the kills: survived of tried."""
+    rows = [["", *SIGNALS, "all"]]
     for recipe in [*RECIPES, "all"]:
         row = [recipe]
-        for kind in [*KINDS, "all"]:
+        for kind in [*SIGNALS, "all"]:
             places = [place for place in tried if recipe in {"all", place[0]} and kind in {"all", place[1]}]
             counts = (sum(counter[place] for place in places) for counter in (survived, tried))
             row.append(" of ".join(map(str, counts)))
@@ -333,18 +324,18 @@ def table(tried: Counter[tuple[str, str]], survived: Counter[tuple[str, str]]) -
 
 
 def main() -> int:
-    """Kill, resume, compare, and tell."""
+    """Kill, resume, compare and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kills", type=int, nargs="?", default=40)
     parser.add_argument("--seed", type=int, default=777)
-    parser.add_argument("--only", type=int, help="the number of one run to repeat")
-    parser.add_argument("--minutes", type=float, default=inf, help="start no more runs after so long")
+    parser.add_argument("--only", type=int, help="number of a run to repeat")
+    parser.add_argument("--minutes", type=float, default=inf, help="start no runs after this time")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves that go on in a second file
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves in two files
     root = Path(tempfile.mkdtemp(prefix="soak-"))
     MNIST.fetch(data := root / "data")
-    runs = (0, given.kills) if given.only is None else (given.only, given.only + 1)  # one kill a run, or more
+    runs = (0, given.kills) if given.only is None else (given.only, given.only + 1)  # each has at least one kill
     cases = list(islice(plan(given.seed), *runs))
     tried: Counter[tuple[str, str]] = Counter()
     survived: Counter[tuple[str, str]] = Counter()
@@ -364,13 +355,13 @@ def main() -> int:
             if tried.total() >= given.kills or monotonic() - since > 60 * given.minutes:
                 return None
             case = Case(recipe, mirror, root / f"{number}", data)
-            chance = random.Random(f"{given.seed} {number}")
+            rng = random.Random(f"{given.seed} {number}")
             try:
-                survive(case, chance, references[recipe], kinds)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the others go on
-                told = f"{error}" if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+                survive(case, rng, references[recipe], kinds)
+            except Exception as error:  # noqa: BLE001  # the other runs continue
+                message = f"{error}" if isinstance(error, FailedRunError) else f"{type(error).__name__}: {error}"
                 repeat = f"python tests/soak.py {given.kills} --seed {given.seed} --only {number}"
-                return case, f"{told}\n      kept in {case.folder}; again: {repeat}"
+                return case, f"{message}\n      kept in {case.folder}; again: {repeat}"
             shutil.rmtree(case.folder)
             return case, ""
 

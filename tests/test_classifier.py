@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MNIST, stock_trainer
+from conftest import stock_trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
+from mnist_lit.datasets.catalog import MNIST
 
 
 def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import MNIST, stock_trainer
+from conftest import stock_trainer
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mnist_lit import DigitClassifier
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.loading import Batch, identity_collate
 from mnist_lit.datasets.sampling import split
 

@@ -1,4 +1,4 @@
-"""A run that is interrupted, wherever and however, goes on to exactly what it would have been."""
+"""A run that is interrupted anywhere and resumed gives bit for bit the results of an uninterrupted run."""
 
 import random
 import shutil
@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from conftest import RUN, SHORT, TRAIN, Command, callback, posix
+from conftest import RUN, SHORT, TRAIN, Command, callback, full_disk, make_once, posix, train
 from filelock import FileLock
 from outcomes import differences, outcome
 from torch import Tensor
@@ -21,17 +22,74 @@ from mnist_lit import DigitClassifier
 from mnist_lit.datasets.loading import Batch
 from mnist_lit.runs import checkpoints
 from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
 from mnist_lit.training import checkpointing
 
 LAST, BEST = RUN.checkpoints / "last.ckpt", RUN.checkpoints / "best.ckpt"
 FLAGS = [*SHORT, "--save_every=6"]
+"""Train for two epochs of 20 steps."""
 CONFIGS = TRAIN.parent / "configs"
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `runs` of a training with FLAGS."""
+    return make_once(tmp_path_factory, "uninterrupted", lambda folder: train(folder, data_dir, *FLAGS)) / "runs"
+
+
+@pytest.fixture(scope="session")
+def expected(uninterrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of that training."""
+    shutil.copytree(uninterrupted, (folder := tmp_path_factory.mktemp("expected")) / "runs")
+    return outcome(Run(folder / RUN.folder))
+
+
+@pytest.fixture
+def finished_run(command: Command, uninterrupted: Path) -> Command:
+    """`command` in a folder with that run."""
+    shutil.copytree(uninterrupted, "runs")
+    return command
+
+
+@pytest.fixture(scope="session")
+def terminated(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `runs` of the same training, terminated in step 27."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            in_step(27, terminate, patch)
+            train(folder, data_dir, *FLAGS, code=143)
+
+    return make_once(tmp_path_factory, "terminated", make) / "runs"
+
+
+@pytest.fixture
+def interrupted_run(command: Command, terminated: Path) -> Command:
+    """`command` in a folder with that run, which has thus been moved."""
+    shutil.copytree(terminated, "runs")
+    return command
+
+
+def in_step(number: int, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `happen` in a step of the training."""
+    step = DigitClassifier.training_step
+
+    def training_step(classifier: DigitClassifier, batch: Batch) -> Tensor:
+        if classifier.global_step == number - 1:
+            happen()
+        return step(classifier, batch)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", training_step)
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture
 def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Copies of the run's folder: what there was just after each checkpoint had been saved, if the run died then."""
+    """Copies of the run's folder as it was after each save of a checkpoint, each with the name of the checkpoint."""
     taken: list[Path] = []
 
     def save(path: Path, content: bytes) -> None:
@@ -39,17 +97,15 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         taken.append(tmp_path / f"{len(taken)}" / path.name)
         shutil.copytree(RUN.folder, taken[-1].parent, ignore=shutil.ignore_patterns(".lock"))
 
-    for module in (
-        checkpoints,
-        checkpointing,
-    ):  # where no validation selects the best checkpoint, it is a copy of the last
+    for module in (checkpoints, checkpointing):  # without validation, the best checkpoint is a copy of the last
         monkeypatch.setattr(module, "write_atomically", save)
     return taken
 
 
-THREE = "--model.channels=[2,4,4]"  # blocks, as those configs have
-CHANCE = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
-KINDS = {
+THREE_BLOCKS = "--model.channels=[2,4,4]"  # as in those configs
+RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
+VARIANTS = {
+    "few saves": ["--save_every=15"],  # in both epochs, and at the end of both
     "default": [],
     "limit of steps within an epoch": ["--trainer.max_steps=33"],
     "limit of steps before the first validation": ["--trainer.max_steps=13"],
@@ -60,7 +116,7 @@ KINDS = {
     "no validation": ["--data.val_size=0", "--trainer.max_steps=33"],
     "accumulation": ["--trainer.accumulate_grad_batches=3"],
     "accumulation and validations": ["--trainer.accumulate_grad_batches=3", "--trainer.val_check_interval=3"],
-    "chance and schedule": [*CHANCE, "--model.schedule=one_cycle", "--model.batch_norm=true"],
+    "randomness and schedule": [*RANDOM, "--model.schedule=one_cycle", "--model.batch_norm=true"],
     "gradient clipping": ["--trainer.gradient_clip_val=0.1"],
     "lower precision": ["--trainer.precision=bf16-mixed"],
     "early stopping": [
@@ -71,25 +127,25 @@ KINDS = {
         callback("EarlyStopping", monitor="val/loss", min_delta=9, patience=2),
         "--trainer.val_check_interval=7",
     ],
-    "averaged weights": [*CHANCE, "--model.batch_norm=true", callback("WeightAveraging")],
+    "averaged weights": [*RANDOM, "--model.batch_norm=true", callback("WeightAveraging")],
     "moving average": [
-        *CHANCE,
+        *RANDOM,
         "--model.batch_norm=true",
         callback("EMAWeightAveraging", decay=0.9, update_starting_at_step=8),
         "--trainer.val_check_interval=7",
     ],
     "several loggers": ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5"],
-    "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
-    "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", THREE, "--trainer.max_epochs=2"],
+    "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", THREE_BLOCKS, "--trainer.max_epochs=2"],
+    "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", THREE_BLOCKS, "--trainer.max_epochs=2"],
 }
-QUICK = {"default"}  # in the default suite
+QUICK = {"few saves"}  # in the default suite
 
 
 @pytest.mark.parametrize(
     "flags",
-    [pytest.param(f, id=k, marks=[] if k in QUICK else [pytest.mark.slow]) for k, f in KINDS.items()],
+    [pytest.param(f, id=k, marks=[] if k in QUICK else [pytest.mark.slow]) for k, f in VARIANTS.items()],
 )
-def test_training_goes_on_bit_for_bit_from_every_checkpoint(
+def test_resuming_any_checkpoint_gives_bit_identical_results(
     command: Command, snapshots: list[Path], flags: list[str]
 ) -> None:
     assert command("fit", *FLAGS, *flags)[0] == 0
@@ -105,36 +161,6 @@ def test_training_goes_on_bit_for_bit_from_every_checkpoint(
         assert differences(outcome(), expected) == []
 
 
-@pytest.fixture
-def interrupted(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Let something happen in step 27 of 40; return what is expected of the run in the end, and how it ended now."""
-
-    def interrupt(happen: Callable[[], None]) -> tuple[dict[str, Any], tuple[int, str, str]]:
-        assert command("fit", *FLAGS)[0] == 0
-        expected = outcome()
-        shutil.rmtree("runs")
-        with monkeypatch.context() as patch:
-            in_step(27, happen, patch)
-            return expected, command("fit", *FLAGS)
-
-    return interrupt
-
-
-def in_step(number: int, happen: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    step = DigitClassifier.training_step
-
-    def training_step(classifier: DigitClassifier, batch: Batch) -> Tensor:
-        if classifier.global_step == number - 1:
-            happen()
-        return step(classifier, batch)
-
-    monkeypatch.setattr(DigitClassifier, "training_step", training_step)
-
-
-def terminate() -> None:
-    signal.raise_signal(signal.SIGTERM)
-
-
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [
@@ -142,61 +168,56 @@ def terminate() -> None:
         pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
-    command: Command, interrupted: Callable[..., Any], number: int, code: int, word: str
+def test_a_signal_lets_the_step_finish_saves_it_and_prints_how_to_resume(
+    command: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
 ) -> None:
-    expected, ended = interrupted(lambda: signal.raise_signal(number))
-    assert ended[0] == code
-    assert ended[2] == f"error: {word}: to resume, python {sys.argv[0]} fit --ckpt_path {LAST}\n"
+    with monkeypatch.context() as patch:
+        in_step(27, lambda: signal.raise_signal(number), patch)
+        ended, _, err = command("fit", *FLAGS)
+    assert (ended, err) == (code, f"error: {word}: to resume, python {sys.argv[0]} fit --ckpt_path {LAST}\n")
     assert Checkpoint.read(LAST).content["global_step"] == 27
     assert command("fit", "--ckpt_path", LAST)[0] == 0
     assert differences(outcome(), expected) == []
 
 
-def test_several_interruptions_change_nothing(
-    command: Command, interrupted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_moved_and_interrupted_again_gives_the_same_results(
+    interrupted_run: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, _ = interrupted(terminate)
     for step in (28, 35):
         with monkeypatch.context() as patch:
             in_step(step, terminate, patch)
-            assert command("fit", "--ckpt_path=last")[0] == 143
+            assert interrupted_run("fit", "--ckpt_path=last")[0] == 143
         assert Checkpoint.read(LAST).content["global_step"] == step
-    assert command("fit", "--ckpt_path=last")[0] == 0
+    assert interrupted_run("fit", "--ckpt_path=last")[::2] == (0, "")
     assert differences(outcome(), expected) == []
 
 
 @posix
-def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays_whole(
-    command: Command, interrupted: Callable[..., Any]
+def test_a_full_disk_is_reported_and_the_checkpoint_before_is_kept(
+    command: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import resource
-
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        expected, (code, _, err) = interrupted(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1])))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with ExitStack() as stack, monkeypatch.context() as patch:
+        in_step(27, lambda: stack.enter_context(full_disk(50_000)), patch)
+        code, _, err = command("fit", *FLAGS)
     assert (code, err) == (1, f"error: {LAST}: File too large\n")
     assert sorted(path.name for path in RUN.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert command("fit", "--ckpt_path=last")[0] == 0
     assert differences(outcome(), expected) == []
 
 
-def test_checkpoints_do_not_pass_through_another_file_system(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_saved_without_the_temporary_folder(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be on another file system, from which a file cannot be moved atomically."""
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "tempdir", "/nowhere")
-        assert command("fit", *FLAGS)[0] == 0
+        assert command("fit", *FLAGS, "--trainer.max_steps=1")[0] == 0
     assert LAST.is_file()
+    assert BEST.is_file()
 
 
 @pytest.mark.parametrize("hook", [pytest.param("on_train_end", marks=pytest.mark.slow), "on_test_epoch_end"])
-def test_a_run_that_was_interrupted_after_its_last_step_or_while_it_was_tested_is_tested_when_it_goes_on(
-    command: Command, monkeypatch: pytest.MonkeyPatch, hook: str
+def test_a_run_interrupted_after_its_last_step_or_in_its_test_is_tested_when_resumed(
+    command: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
-    assert command("fit", *FLAGS)[0] == 0
-    expected = outcome()
-    shutil.rmtree("runs")
     with monkeypatch.context() as patch:
         patch.setattr(DigitClassifier, hook, lambda _: terminate())
         assert command("fit", *FLAGS)[0] == 143
@@ -205,87 +226,87 @@ def test_a_run_that_was_interrupted_after_its_last_step_or_while_it_was_tested_i
     assert differences(outcome(), expected) == []
 
 
-def test_a_damaged_last_checkpoint_is_told_and_the_newest_whole_one_taken(
-    command: Command, interrupted: Callable[..., Any]
+def test_instead_of_a_damaged_last_checkpoint_the_newest_complete_one_is_resumed(
+    interrupted_run: Command, expected: dict[str, Any]
 ) -> None:
-    expected, _ = interrupted(terminate)
     LAST.write_bytes(LAST.read_bytes()[:-100])
-    stray = RUN.checkpoints / ".last.ckpt.1.part"
-    stray.touch()
-    code, out, err = command("fit", "--ckpt_path=last")
+    unfinished = RUN.checkpoints / ".last.ckpt.1.part"
+    unfinished.touch()
+    code, out, err = interrupted_run("fit", "--ckpt_path=last")
     assert (code, err) == (0, "")
     assert f"{LAST} is not a complete checkpoint: taking {BEST} instead" in out
     assert differences(outcome(), expected) == []
-    assert not stray.exists()
+    assert not unfinished.exists()
 
 
-def test_a_run_that_had_saved_nothing_starts_again(command: Command) -> None:
-    assert command("fit", *FLAGS)[0] == 0
-    expected = outcome()
+def test_a_run_without_a_checkpoint_starts_again(finished_run: Command, expected: dict[str, Any]) -> None:
     shutil.rmtree(RUN.checkpoints)
     (RUN.folder / "results.json").unlink()
-    code, out, _ = command("fit", "--ckpt_path=last")
+    code, out, _ = finished_run("fit", "--ckpt_path=last")
     assert code == 0
     assert f"{RUN.folder} was interrupted before its first checkpoint: it starts again" in out
     assert differences(outcome(), expected) == []
 
 
-def test_a_finished_run_is_said_to_be_finished(command: Command) -> None:
-    assert command("fit", *FLAGS)[0] == 0
-    expected = outcome(), RUN.results()
-    assert command("fit", "--ckpt_path=last") == (
+def test_resuming_a_finished_run_changes_nothing(finished_run: Command, expected: dict[str, Any]) -> None:
+    results = RUN.results()
+    assert finished_run("fit", "--ckpt_path=last") == (
         0,
         f"{RUN.folder} is finished: give more --trainer.max_epochs to train it longer\n",
         "",
     )
-    assert differences((outcome(), RUN.results()), expected) == []
+    assert RUN.results() == results
+    assert differences(outcome(), expected) == []
 
 
-def test_training_longer_equals_training_that_long_from_the_start(command: Command) -> None:
-    assert command("fit", *FLAGS)[0] == 0
-    expected = outcome()
-    shutil.rmtree("runs")
+def test_training_longer_equals_training_that_long_from_the_start(command: Command, expected: dict[str, Any]) -> None:
     assert command("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[0] == 0
     assert differences(outcome(), expected) == []
 
 
-def test_a_run_cannot_be_trained_longer_than_its_schedule(command: Command) -> None:
-    assert command("fit", *FLAGS, "--model.schedule=one_cycle")[0] == 0
-    expected = outcome()
+def test_a_run_with_a_schedule_cannot_be_trained_longer(command: Command) -> None:
+    assert command("fit", *FLAGS, "--model.schedule=one_cycle", "--trainer.max_epochs=1")[0] == 0
+    before = outcome()
     code, _, err = command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     assert code == 2
     assert err == f"error: the schedule of {RUN.folder} has a fixed number of steps: start a new run to train longer\n"
-    assert differences(outcome(), expected) == []
+    assert differences(outcome(), before) == []
 
 
-def test_last_is_of_the_newest_unfinished_run(command: Command) -> None:
+def test_last_is_the_checkpoint_of_the_newest_unfinished_run(command: Command, uninterrupted: Path) -> None:
     for name in ("a", "b"):
-        assert command("fit", *FLAGS, f"--experiment={name}", "--trainer.max_epochs=1")[0] == 0
+        shutil.copytree(uninterrupted / "baseline", Path("runs", name))
+        config = Path("runs", name, "version_0/config.yaml")
+        config.write_text(config.read_text(encoding="utf-8").replace("baseline", name), encoding="utf-8")
     Path("runs/a/version_0/results.json").unlink()
     assert f"resuming {Path('runs/a/version_0/checkpoints/last.ckpt')}" in command("fit", "--ckpt_path=last")[1]
     assert f"{Path('runs/a/version_0')} is finished" in command("fit", "--ckpt_path=last")[1], "it is the newest now"
     assert f"{Path('runs/b/version_0')} is finished" in command("fit", "--ckpt_path=last", "--experiment=b")[1]
 
 
-def test_what_cannot_be_resumed_is_told_in_one_line_and_left_as_it_is(command: Command) -> None:
+def test_without_a_run_there_is_nothing_to_resume(command: Command) -> None:
     assert command("fit", "--ckpt_path=last")[2] == "error: no run in runs: train one with fit\n"
-    assert command("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+
+
+def test_a_checkpoint_that_cannot_be_resumed_gives_one_line_and_is_not_changed(finished_run: Command) -> None:
     (RUN.folder / "results.json").unlink()
     before = {path: path.read_bytes() for path in RUN.folder.rglob("*") if path.is_file()}
     shutil.copy(LAST, "mine.ckpt")
     with FileLock(RUN.folder / ".lock"):
         for flags, message in (
-            (["--ckpt_path=mine.ckpt"], "mine.ckpt lies in no run"),
+            (["--ckpt_path=mine.ckpt"], "mine.ckpt is not in a run folder"),
             (["--ckpt_path=last"], f"{RUN.folder} is being trained by another process"),
         ):
-            code, _, err = command("fit", *flags)
+            code, _, err = finished_run("fit", *flags)
             assert (code, err.count("\n")) == (1, 1)
             assert err.startswith(f"error: {message}")
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_run_that_early_stopping_ended_trains_no_further(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ended_by_early_stopping_cannot_be_trained_longer(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = callback("EarlyStopping", monitor="val/loss", min_delta=9, patience=1)
     with monkeypatch.context() as patch:
         patch.setattr(DigitClassifier, "on_test_start", lambda _: terminate())
@@ -304,46 +325,45 @@ def test_a_run_that_early_stopping_ended_trains_no_further(command: Command, mon
         pytest.param("--trainer.max_time=00:00:00:00", marks=pytest.mark.slow),
     ],
 )
-def test_training_on_from_a_limit_equals_training_without_it(command: Command, limit: str) -> None:
-    assert command("fit", *FLAGS, "--trainer.max_steps=33")[0] == 0
-    expected = outcome()
-    shutil.rmtree("runs")
+def test_a_run_ended_by_a_limit_resumes_as_without_the_limit(
+    command: Command, expected: dict[str, Any], limit: str
+) -> None:
     assert command("fit", *FLAGS, limit)[0] == 0
-    further = ["--trainer.max_steps=33", "--trainer.max_time=null"]
-    assert command("fit", "--ckpt_path=last", *further)[::2] == (0, "")
+    unlimited = ["--trainer.max_steps=-1", "--trainer.max_time=null"]
+    assert command("fit", "--ckpt_path=last", *unlimited)[::2] == (0, "")
     assert differences(outcome(), expected) == []
 
 
-def test_the_best_score_goes_on_where_a_run_has_been_moved(command: Command, interrupted: Callable[..., Any]) -> None:
-    expected, _ = interrupted(terminate)
-    elsewhere = Path("runs/other/version_7")
-    elsewhere.parent.mkdir()
-    RUN.folder.rename(elsewhere)
-    assert command("fit", "--ckpt_path=last")[::2] == (0, "")
-    elsewhere.rename(RUN.folder)
-    assert outcome()["fit"] == expected["fit"]
+@pytest.mark.slow
+def test_a_run_ended_by_a_limit_resumes_to_the_next_limit(command: Command) -> None:
+    assert command("fit", *FLAGS, "--trainer.max_steps=33")[0] == 0
+    expected = outcome()
+    shutil.rmtree("runs")
+    assert command("fit", *FLAGS, "--trainer.max_steps=13")[0] == 0
+    assert command("fit", "--ckpt_path=last", "--trainer.max_steps=33")[::2] == (0, "")
+    assert differences(outcome(), expected) == []
 
 
-KILLS = 12  # soak.py tries more, of many recipes
+KILLS = 12  # tests/soak.py does more, with many configurations
 
 
 @posix
 @pytest.mark.slow
-def test_no_kill_at_any_moment_changes_the_end(command: Command) -> None:
-    """At seeded random times, a quarter of them during a save; every other run is killed a second time."""
+def test_kills_at_random_moments_do_not_change_the_results(command: Command) -> None:
+    """A quarter of the kills are during a save; every other run is killed twice."""
     flags = [*FLAGS, "--trainer.max_epochs=3", "--trainer.limit_train_batches=100", "--save_every=9"]
     start = monotonic()
     subprocess.run([sys.executable, TRAIN, "fit", *flags], check=True, stdout=subprocess.DEVNULL)
     seconds = monotonic() - start
     expected = outcome()
-    chance = random.Random(777)
+    rng = random.Random(777)
     for number in range(KILLS):
         shutil.rmtree("runs")
-        killed = kill(flags, chance.uniform(0.3, 1) * seconds, saving=number % 4 == 0)
+        killed = kill(flags, rng.uniform(0.3, 1) * seconds, saving=number % 4 == 0)
         if killed and number % 2:
-            kill(["--ckpt_path=last"], chance.uniform(0.5, 1) * seconds, saving=False)
+            kill(["--ckpt_path=last"], rng.uniform(0.5, 1) * seconds, saving=False)
         if not RUN.config.is_file():
-            assert command("fit", *flags)[0] == 0, "it was killed before it was a run"
+            assert command("fit", *flags)[0] == 0, "it was killed before there was a run"
         elif "fit" not in RUN.results():
             assert command("fit", "--ckpt_path=last")[::2] == (0, "")
         assert differences(outcome(), expected) == []
@@ -351,7 +371,7 @@ def test_no_kill_at_any_moment_changes_the_end(command: Command) -> None:
 
 
 def kill(flags: list[str], seconds: float, *, saving: bool) -> bool:
-    """Start a training, kill it after a time or (if `saving`) in the next save; return whether it was alive."""
+    """Start a training, kill it after a time or, if `saving`, in the next save; return whether it was still running."""
     process = subprocess.Popen(
         [sys.executable, TRAIN, "fit", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from blog import BlogCNN
-from conftest import MNIST
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.model import CNN
 from mnist_lit.training.inspection import layer_shapes
 

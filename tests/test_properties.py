@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import MNIST, Command, posix, stock_trainer
+from conftest import Command, posix, stock_trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,6 +34,7 @@ from mnist_lit.commands import fit as fitting
 from mnist_lit.commands.resume import Start
 from mnist_lit.commands.settings import build_parser, instantiate
 from mnist_lit.datasets import idx
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.images import open_image
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.runs.checkpoints import Checkpoint

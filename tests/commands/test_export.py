@@ -8,10 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import MNIST, RUN, Command, uninstall
+from conftest import RUN, Command, uninstall
 
 from mnist_lit import DigitClassifier, __version__
 from mnist_lit.commands import export as module
+from mnist_lit.datasets.catalog import MNIST
 
 BATCH_SIZES = (1, 2, 3, 100, 10_000)
 

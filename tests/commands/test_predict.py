@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MNIST, RUN, TRAIN, Command, posix
+from conftest import RUN, TRAIN, Command, posix
 from PIL import Image
 
 from mnist_lit import DigitClassifier
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.preprocess import IMAGE_SIZE
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.errors import printable

@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import MNIST, posix
+from conftest import posix
 from server import SHIPPED, Server, serving
 
 from mnist_lit.datasets import mirrors
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.mirrors import download, redact_credentials
 
 LABELS = MNIST.idx_files[3]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MNIST
 from torch import Tensor
 
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import ShardedSampler, ShuffledSampler, derive_seed, split
 
 

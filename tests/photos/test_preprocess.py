@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MNIST
 from numpy.typing import NDArray
 from photographs import photograph
 from PIL import Image, ImageFilter
 
 from mnist_lit import DigitClassifier
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import split
 from mnist_lit.photos.images import open_image
 from mnist_lit.photos.preprocess import as_mnist

@@ -1,4 +1,4 @@
-"""Several processes make one run of one recipe."""
+"""Training in several processes (DDP) makes one run, as one process does."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import RUN, TRAIN, Command, posix
 from outcomes import differences, outcome
-from test_exact_resume import FLAGS, KINDS, LAST
+from test_exact_resume import FLAGS, LAST, VARIANTS
 
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.distributed import process_rank, rank_zero_print
@@ -23,14 +23,14 @@ DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices
 
 
 def fit(*flags: str, code: int = 0) -> str:
-    """Train in a process of its own, which starts the others; return what it prints."""
+    """Train in another process, which starts its workers; return its output."""
     ended = subprocess.run([sys.executable, TRAIN, "fit", *flags], capture_output=True, check=False, timeout=120)
     assert (ended.returncode, ended.stderr.count(b"\n")) == (code, 1 if code else 0), ended.stderr.decode()
     return (ended.stdout + ended.stderr).decode()
 
 
 def start(*flags: str, wait: bool = True) -> "subprocess.Popen[bytes]":
-    """Start a training in a group of its own, and wait (if `wait`) until it has saved a checkpoint."""
+    """Start a training in a new process group and, if `wait`, wait until it has saved a checkpoint."""
     process = subprocess.Popen(
         [sys.executable, TRAIN, "fit", *flags],
         stdout=subprocess.DEVNULL,
@@ -43,9 +43,7 @@ def start(*flags: str, wait: bool = True) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_only_the_first_process_speaks(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_rank_0_prints(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for other in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(other, raising=False)
     assert process_rank() == 0
@@ -62,17 +60,13 @@ def test_only_the_first_process_speaks(
         (["test"], "only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1"),
     ],
 )
-def test_what_cannot_be_divided_is_wrong_usage(command: Command, argv: list[str], message: str) -> None:
-    if argv == ["test"]:
-        assert command("fit", *FLAGS)[0] == 0
-    code, _, err = command(*argv, *DDP)
+def test_what_cannot_run_in_two_processes_is_a_usage_error(trained: Command, argv: list[str], message: str) -> None:
+    code, _, err = trained(*argv, *DDP)
     assert (code, err) == (2, f"error: {message}\n")
-    assert argv == ["test"] or not Path("runs").exists()
+    assert list(Path("runs/baseline").iterdir()) == [RUN.folder]
 
 
-def test_a_process_that_made_no_run_removes_none_where_it_cannot_begin(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_of_rank_1_removes_no_run_when_it_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     (other := Path("runs/other/version_0/config.yaml")).parent.mkdir(parents=True)
     other.touch()
     monkeypatch.setenv("RANK", "1")
@@ -81,10 +75,9 @@ def test_a_process_that_made_no_run_removes_none_where_it_cannot_begin(
 
 
 @posix
-@pytest.mark.usefixtures("command")
-def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None:
+def test_two_processes_make_one_run_with_the_weights_of_one_process_up_to_rounding(command: Command) -> None:
     flags = [flag for flag in FLAGS if "limit_test" not in flag]
-    assert "epoch  2/2" in fit(*flags)
+    assert command("fit", *flags)[0] == 0
     expected, scores = Checkpoint.read(LAST).content["state_dict"], RUN.results()
     shutil.rmtree("runs")
     out = fit(*flags, *DDP)
@@ -100,7 +93,7 @@ def test_two_processes_make_one_run_and_the_weights_of_one_to_rounding() -> None
     assert results["test"]["total"] == 10_000
     assert abs(results["test"]["correct"] - scores["test"]["correct"]) < 10
     assert results["fit"]["images_per_second"] > 0
-    assert outcome()["pictures"]["val/mistakes"] == [19, 39], "nothing is drawn twice"
+    assert outcome()["pictures"]["val/mistakes"] == [19, 39], "each is drawn once"
 
 
 @posix
@@ -120,12 +113,12 @@ def test_three_processes_test_each_image_once() -> None:
         ("SIGTERM", []),
         ("SIGINT", []),
         ("SIGKILL", []),
-        pytest.param("SIGTERM", KINDS["averaged weights"], id="averaged weights"),
+        pytest.param("SIGTERM", VARIANTS["averaged weights"], id="averaged weights"),
     ],
 )
-def test_two_processes_go_on_bit_for_bit(name: str, more: list[str]) -> None:
-    """A signal comes to the first process only, as `kill` sends it, or to both, as a terminal or a power cut does."""
-    number = signal.Signals[name]  # Windows has not all of them
+def test_a_run_of_two_processes_resumes_bit_for_bit(name: str, more: list[str]) -> None:
+    """SIGTERM is sent to the first process, as `kill` does; the others to both, as a terminal or a power cut does."""
+    number = signal.Signals[name]  # by name: Windows does not have all of them
     flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100", *more]
     fit(*flags)
     expected = outcome()
@@ -139,23 +132,23 @@ def test_two_processes_go_on_bit_for_bit(name: str, more: list[str]) -> None:
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
-        assert err.decode() == f"error: {word}: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+        assert err.decode() == f"error: {word}: to resume, python {TRAIN} fit --ckpt_path {LAST}\n"
     assert "resuming" in fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
 
 
 def is_second(pid: str) -> bool:
-    """Return whether a process is one that Lightning has started."""
+    """Return whether Lightning has started a process."""
     with suppress(OSError):  # it has ended
         return b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()
     return False
 
 
 def second_process(process: "subprocess.Popen[bytes]") -> str:
-    """Wait until a training starts its second process, and return that one's number."""
+    """Wait until a training starts its second process, and return its id."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not (found := list(filter(is_second, children.read_text(encoding="utf-8").split()))):
-        assert process.poll() is None, "it has ended"
+        assert process.poll() is None, "the training has ended"
         sleep(0.001)
     return found[0]
 
@@ -164,7 +157,7 @@ def second_process(process: "subprocess.Popen[bytes]") -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 @pytest.mark.parametrize("delay", [0, 0.03, 1])
-def test_ctrl_c_while_the_second_process_starts_stops_both_and_the_run_resumes(delay: float) -> None:
+def test_ctrl_c_during_the_start_of_the_second_process_ends_both_and_the_run_resumes(delay: float) -> None:
     fit(*FLAGS, *DDP)
     expected = outcome()
     shutil.rmtree("runs")
@@ -174,7 +167,7 @@ def test_ctrl_c_while_the_second_process_starts_stops_both_and_the_run_resumes(d
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.decode() == f"error: interrupted: to go on, python {TRAIN} fit --ckpt_path {LAST}\n"
+    assert err.decode() == f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path {LAST}\n"
     fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
 
@@ -182,11 +175,11 @@ def test_ctrl_c_while_the_second_process_starts_stops_both_and_the_run_resumes(d
 @linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-def test_the_second_process_ends_when_the_first_one_is_killed() -> None:
+def test_the_second_process_ends_when_the_first_is_killed() -> None:
     process = start(*FLAGS, *DDP, wait=False)
     second = second_process(process)
     process.kill()
-    _, err = process.communicate(timeout=60)  # both have stderr: it is closed when both have ended
+    _, err = process.communicate(timeout=60)  # both have stderr open: this ends when both have ended
     assert err == b""
     assert not is_second(second)
 
@@ -208,7 +201,7 @@ if __name__ == "__main__":
 @posix
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-def test_sigterm_while_two_processes_test_ends_both_and_the_run_resumes() -> None:
+def test_sigterm_during_the_test_ends_both_processes_and_the_run_resumes() -> None:
     fit(*FLAGS, *DDP)
     expected = outcome()
     shutil.rmtree("runs")
@@ -243,9 +236,8 @@ print(f"order {data.order_seed}\\n", end="", flush=True)  # at once: the other p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
+def test_without_a_seed_all_processes_have_the_same_order() -> None:
     Path("script.py").write_text(SCRIPT, encoding="utf-8")
-    # Without the seed that other tests leave.
     unseeded = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}
     ended = subprocess.run(
         [sys.executable, "script.py"], capture_output=True, check=True, text=True, timeout=120, env=unseeded
@@ -258,7 +250,7 @@ def test_a_script_that_seeds_nothing_has_one_order_in_all_processes() -> None:
 @linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-def test_a_process_that_dies_ends_the_run() -> None:
+def test_the_run_ends_when_the_second_process_is_killed() -> None:
     process = start(*FLAGS, *DDP, "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=100")
     since = monotonic()
     os.kill(int(second_process(process)), signal.SIGKILL)

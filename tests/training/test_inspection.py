@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import MNIST
 from torch import Tensor, nn
 
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.model import CNN
 from mnist_lit.training.inspection import first_filters, last_features, layer_shapes
 
