@@ -63,14 +63,15 @@ class Augmentation:
         angle, slant = radians(self.rotation) * draws[0], self.shear * draws[1]
         wide, high = 1 / (1 + self.scaling * draws[2]), 1 / (1 + self.scaling * draws[3])
         cos, sin = angle.cos(), angle.sin()
-        # The source of each output pixel, in units of half the image's side: rotated, then sheared, then scaled.
+        # The source of each output pixel, in units of half the image's sides: rotated, then sheared, then scaled.
+        ratio = height / width
         rows = [
-            torch.stack([wide * cos, wide * (slant * cos - sin), 2 * self.shift / width * draws[4]], dim=1),
-            torch.stack([high * sin, high * (slant * sin + cos), 2 * self.shift / height * draws[5]], dim=1),
+            torch.stack([wide * cos, ratio * wide * (slant * cos - sin), 2 * self.shift / width * draws[4]], dim=1),
+            torch.stack([high * sin / ratio, high * (slant * sin + cos), 2 * self.shift / height * draws[5]], dim=1),
         ]
         grid = affine_grid(torch.stack(rows, dim=1), list(pixels.shape), align_corners=False)  # (B, H, W, 2)
         if self.elastic:
             noise = torch.randn(batch, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator, device=device)
             bend = interpolate(noise, (height, width), mode="bicubic", align_corners=True)  # (B, 2, H, W)
-            grid = grid + bend.permute(0, 2, 3, 1) * (2 * self.elastic / width)
+            grid = grid + bend.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=device) * self.elastic
         return grid_sample(pixels.float(), grid, align_corners=False)

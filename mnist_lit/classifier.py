@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from mnist_lit.datasets.catalog import MNIST
@@ -59,13 +59,14 @@ class DigitClassifier(LightningModule):
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
+        betas = list(betas)  # in YAML, a tuple is not a plain value
         super().__init__()
         self.save_hyperparameters()
         self.learning_rate, self.betas = learning_rate, (betas[0], betas[1])
         self.schedule, self.label_smoothing = schedule, label_smoothing
         self.network = CNN(classes=classes, **network)
 
-        self.counts = EpochMetrics(classes)
+        self.counts = EpochMetrics(classes)  # of training; named so in checkpoints
         self.loss = MeanMetric(nan_strategy=nan)  # by default NaN would be left out
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
         """Of the latest evaluation: how many images of class i were classified as j, int64 (K, K)."""
@@ -114,9 +115,9 @@ class DigitClassifier(LightningModule):
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the metrics here, not at the epoch's end: the confusion matrix is read after it."""
-        for module in self.children():
-            if isinstance(module, Metric):
+        """Reset all but `train…` metrics. Not at the end of the epoch: the confusion matrix is read after it."""
+        for name, module in self.named_children():
+            if isinstance(module, Metric | MetricCollection) and not name.startswith("train"):
                 module.reset()
 
     on_test_epoch_start = on_validation_epoch_start

@@ -183,9 +183,9 @@ class Case:
 
     def outcome(self) -> Any:
         """Return the outcome."""
-        if strays := [str(path) for path in self.folder.rglob(".*.part")]:
-            raise FailedRunError(f"left behind: {', '.join(strays)}")
-        if self.recipe != "search":
+        if self.recipe != "search":  # which does not resume a killed trial: a new one takes its place
+            if strays := [str(path) for path in self.folder.rglob(".*.part")]:
+                raise FailedRunError(f"left behind: {', '.join(strays)}")
             return outcome(self.run)
         trials = finished_trials(self.folder)
         if len(trials) < TRIALS:

@@ -2,17 +2,21 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import stock_trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
+from torchmetrics import MetricCollection, SumMetric
 
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.loading import Batch
 
 
 def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path, tmp_path: Path) -> None:
@@ -141,3 +145,28 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
     trainer = stock_trainer(tmp_path, limit_val_batches=1)
     [validated] = trainer.validate(classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False)
     assert math.isnan(validated["val/loss"])
+
+
+def test_metrics_of_training_are_not_reset_by_a_validation_but_all_others_are(data_dir: Path, tmp_path: Path) -> None:
+    class WithMetrics(DigitClassifier):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.train_sum = SumMetric()
+            self.sums = MetricCollection({"sum": SumMetric()})
+
+        def training_step(self, batch: Batch) -> Tensor:
+            self.train_sum.update(1)
+            self.log("train/sum", self.train_sum, on_step=False, on_epoch=True)
+            return super().training_step(batch)
+
+        def validation_step(self, batch: Batch) -> Tensor:
+            self.sums.update(1)
+            return super().validation_step(batch)
+
+    classifier = WithMetrics(channels=[1])
+    stock = stock_trainer(
+        tmp_path, max_epochs=2, limit_train_batches=4, limit_val_batches=3, enable_checkpointing=False
+    )
+    stock.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
+    assert stock.callback_metrics["train/sum"] == 4
+    assert classifier.sums.compute() == {"sum": 3}

@@ -86,6 +86,7 @@ def test_every_command_works_with_another_network(
     assert (RUN.folder / "projector").is_dir()
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
     assert Checkpoint.read(RUN.checkpoints / "last.ckpt").content["epoch"] == 1
+    assert command("validate")[::2] == (0, "")
     assert command("test")[::2] == (0, "")
     assert RUN.results()["test"]["total"] == 10_000
     assert command("predict")[::2] == (0, "")

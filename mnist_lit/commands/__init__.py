@@ -1,1 +1,1 @@
-"""The commands of the command line, a module each, and their flags."""
+"""The commands of the command line, and what they share: flags, and starting from a checkpoint."""

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.restore import restore
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import find_dataset
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_calibration, format_evaluation
@@ -51,7 +52,8 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
     print(line)
     if (run := checkpoint.run) is None:
         return line
-    dataset, size = checkpoint.settings["data"]["dataset"], data.dataset.test_size
+    dataset = checkpoint.settings["data"]["dataset"]
+    size = find_dataset(dataset).test_size
     if checkpoint.path.name != "best.ckpt":
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
     elif (results["total"], data.dataset.name) != (size, dataset):

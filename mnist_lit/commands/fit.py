@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.evaluate import report_test
 from mnist_lit.commands.resume import Start, find_start
-from mnist_lit.commands.settings import instantiate
+from mnist_lit.commands.settings import LINKED, instantiate
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.mirrors import redact_credentials
@@ -28,7 +28,6 @@ from mnist_lit.system.signals import Stopped, StopRequest, handle_signals
 from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps
 from mnist_lit.training.checkpointing import KeepBest, KeepLast
 from mnist_lit.training.inspection import layer_shapes
-from mnist_lit.training.progress import EpochLines
 from mnist_lit.training.tensorboard import TensorBoardCallback, write_text
 from mnist_lit.training.trainer import build_trainer
 
@@ -137,7 +136,8 @@ def _build(run: Run, start: Start, settings: Namespace, callbacks: Sequence[Call
     limits = _limits(settings.trainer)
     best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
     last = KeepLast(run, config.save_every, StopRequest())
-    compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
+    network = {name: value for name, value in classifier.hparams.items() if f"model.{name}" not in LINKED}
+    compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **network, **data.hparams}
     tensorboard = TensorBoardCallback(data.dataset.classes, compared, run.config)
     trainer = build_trainer(
         settings.trainer,
@@ -248,7 +248,7 @@ def _record(training: Training, results: dict[str, Any], summary: str) -> None:
 def _dev_run(start: Start) -> None:
     """Run a few batches of training, validation and test, and keep nothing (the Trainer's `fast_dev_run`)."""
     config, settings = start.config, _prepare(start)
-    callbacks = [FiniteLoss(), SeedSteps(config.seed), EpochLines()]
+    callbacks = [FiniteLoss(), SeedSteps(config.seed)]
     classifier, data, trainer = settings.model, settings.data, build_trainer(settings.trainer, callbacks=callbacks)
     _check_batch_size(data, trainer)
     rank_zero_print(_header("a trial run that leaves nothing", start, trainer, settings))

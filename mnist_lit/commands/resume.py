@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.settings import DEFAULT_EXPERIMENT, build_parser, parse, set_checkpoint_defaults
+from mnist_lit.commands.settings import build_parser, parse, set_checkpoint_defaults
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run, find_resumable
 from mnist_lit.system.distributed import rank_zero_print
@@ -58,13 +58,13 @@ def find_start(argv: Sequence[str]) -> Start | None:
         OSError, ValueError: if there is nothing to resume (see `find_resumable`, `Checkpoint.read_newest`).
     """
     parser = build_parser("fit")
-    parser.set_defaults({"experiment": None})  # resume a run of any experiment, unless one is named
     config = parse(parser, argv)
     if config.ckpt_path is None:
         return _new_start(parser, config, argv)
     if config.init_from is not None:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
-    run, path = find_resumable(config.ckpt_path, config.experiment)
+    parser.set_defaults({"experiment": None})  # a run of any experiment, unless one is named
+    run, path = find_resumable(config.ckpt_path, parse(parser, argv).experiment)
     saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))
     changed = _changed_settings(run, saved, config)
     if changed & set(LENGTH) and config.model.schedule != "constant":
@@ -90,7 +90,6 @@ def _new_start(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -
         network = {name: value for name, value in initial.settings["model"].items() if name not in others}
         set_checkpoint_defaults(parser, {"model": network}, initial.path)
         config = parse(parser, argv)
-    config.experiment = config.experiment or DEFAULT_EXPERIMENT
     return Start(parser, config, initial=initial)
 
 

@@ -83,7 +83,7 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
     parser = build_parser("fit")
     for name, domain in space.items():
         if name not in config or name in LINKED or isinstance(config[name], Namespace):
-            raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
+            raise UsageError(f"--space: no setting {name}{suggest(name, set(config.keys()) - LINKED.keys())}")
         try:
             for value in _choices_or_bounds(name, domain):
                 replace_values(parser, config, {name: value})

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import chdir
+from contextlib import chdir, suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,6 @@ from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
-    "DEFAULT_EXPERIMENT",
     "LINKED",
     "build_parser",
     "instantiate",
@@ -47,18 +46,13 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represen
 
 FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
-DEFAULT_EXPERIMENT = "baseline"
+GROUPS = ("model", "data", "trainer")
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
     "trainer.devices": 1,  # more do not train this network faster
     "trainer.enable_model_summary": False,  # the shapes of the layers are printed instead
 }
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
-LINKED = {
-    "model.shape": lambda dataset: list(find_dataset(dataset).shape),
-    "model.classes": lambda dataset: len(find_dataset(dataset).classes),
-}
-"""Settings that follow from the data set, instead of flags."""
 COMMON = """\
   --data.batch_size N      images of a batch (100)
   --data.data_dir DIR      folder of the data files (data)
@@ -77,7 +71,7 @@ The flags that people change:
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
-  --model.learning_rate X  maximum learning rate (0.001)
+  --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
   --data.val_size N        images held out for validation (5000)
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}
@@ -136,9 +130,35 @@ class Parser(ArgumentParser):
             content = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not a text in UTF-8: save it as such") from error
+        _check_groups(path, content)
         with chdir(Path(path).parent):  # paths in a config file are relative to its folder
             parsed: Namespace = self.parse_string(content, path, **kwargs)
         return parsed
+
+
+def _check_groups(path: str, content: str) -> None:
+    """Raise UsageError for what jsonargparse would replace by the linked settings."""
+    with suppress(yaml.YAMLError):  # which the parser reports
+        config = load(content)
+        for group in GROUPS if isinstance(config, dict) else ():
+            settings = config.get(group, {})
+            if not isinstance(settings, dict | str):  # str: the path of another file
+                raise UsageError(f"{path}: {group}: expected a group of settings, got {settings}")
+            for name in settings if isinstance(settings, dict) else ():
+                if f"{group}.{name}" in LINKED:
+                    raise UsageError(f"{path}: no setting {group}.{name}: it follows from data.dataset")
+
+
+def _shape(dataset: str) -> list[int]:
+    return list(find_dataset(dataset).shape)
+
+
+def _classes(dataset: str) -> int:
+    return len(find_dataset(dataset).classes)
+
+
+LINKED = {"model.shape": _shape, "model.classes": _classes}
+"""Settings that follow from the data set, instead of flags."""
 
 
 def build_parser(command: str) -> ArgumentParser:
@@ -173,9 +193,7 @@ def build_parser(command: str) -> ArgumentParser:
 
 
 def _add_training_flags(parser: ArgumentParser, command: str) -> None:
-    parser.add_argument(
-        "--experiment", type=FolderName, default=DEFAULT_EXPERIMENT, help="runs go to runs/NAME/version_<n>"
-    )
+    parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
     if command == "search":
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
@@ -218,9 +236,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         raise UsageError(explain_parser_error(str(error), configs, known=parser.get_defaults().keys())) from error
     except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
         raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
-    for group in ("model", "data", "trainer"):
-        settings = config[group]
-        if not isinstance(settings, Namespace) or {f"{group}.{name}" for name in vars(settings)} == LINKED.keys():
+    for group in GROUPS:
+        if not isinstance(config[group], Namespace):
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
     return config
 

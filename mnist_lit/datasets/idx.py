@@ -25,7 +25,8 @@ from mnist_lit.system.files import write_atomically
 __all__ = ["IDXDataset", "IDXFile"]
 
 T = TypeVar("T")
-MAX_HASHED_BYTES = 1 << 30  # some seconds
+MAX_FILE_BYTES = 1 << 28
+"""Of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +48,7 @@ class IDXFile:
 
     @property
     def max_bytes(self) -> int:
-        """The size of the uncompressed file: a larger one is not read."""
+        """The size of the uncompressed file, which bounds what is read of a file that is not the published one."""
         return 4 + 4 * len(self.shape) + prod(self.shape)
 
     def content(self, file: BufferedIOBase) -> bytearray | None:
@@ -55,7 +56,7 @@ class IDXFile:
 
         Where the checksum of the content is known, a file compressed anew or not compressed is right too.
         """
-        if self._is_published(file):  # of any size: `read` names a wrong one
+        if self._is_published(file):  # whatever its size: `read` names a wrong one
             return self._decompress(file, None)
         if file.seek(0, SEEK_END) > 2 * self.max_bytes:
             return None
@@ -70,7 +71,7 @@ class IDXFile:
         return self._is_published(file) or self.content(file) is not None
 
     def _is_published(self, file: BufferedIOBase) -> bool:
-        return file.seek(0, SEEK_END) <= MAX_HASHED_BYTES and _md5(file) == self.md5
+        return file.seek(0, SEEK_END) <= MAX_FILE_BYTES and _md5(file) == self.md5
 
     @staticmethod
     def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
@@ -110,6 +111,10 @@ class IDXDataset:
     files: Sequence[tuple[str, str]]
     mirrors: Sequence[str] = ()
     content_md5: Sequence[str | None] = (None,) * 4
+
+    def __post_init__(self) -> None:
+        if self.shape[0] != 1:
+            raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
     def idx_files(self) -> list[IDXFile]:
@@ -160,7 +165,7 @@ class IDXDataset:
                 raise OSError(f"{folder / file.name}.gz is missing or damaged")
             tensor = _decode(content)
             if tensor.shape != file.shape:
-                raise ValueError(f"{folder / file.name}: shape {tuple(tensor.shape)}, expected {file.shape}")
+                raise ValueError(f"{folder / file.name}.gz: shape {tuple(tensor.shape)}, expected {file.shape}")
             tensors.append(tensor)
         images, labels = tensors
         if labels.max() >= len(self.classes):
@@ -175,7 +180,7 @@ class IDXDataset:
             return download(
                 f"{file.name}.gz",
                 mirrors or self.mirrors,
-                2 * file.max_bytes,
+                MAX_FILE_BYTES,
                 lambda content: file.is_valid(BytesIO(content)),
             )
         except OSError as error:

@@ -99,7 +99,7 @@ class Checkpoint:
 
     @property
     def precision(self) -> str:
-        """The precision of its training, as `Trainer.precision`; 32-true if a stock Trainer has written it."""
+        """The precision of its training, as `Trainer.precision`; 32-true where a checkpoint does not have it."""
         return str(self.content.get("precision", "32-true"))
 
     @property
@@ -117,7 +117,7 @@ class Checkpoint:
             classifier.load_state_dict(self.content["state_dict"])
         except RuntimeError as error:
             raise ValueError(
-                f"the weights in {self.path} do not fit the network: was a --model flag changed?"
+                f"the weights in {self.path} do not fit the network: was a --model flag or --data.dataset changed?"
             ) from error
 
     def initialize(self, classifier: DigitClassifier) -> list[str]:
@@ -219,7 +219,7 @@ def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _has_required_parts(content: dict[str, Any]) -> bool:
-    """Return whether there are weights, and settings that are numbers, strings or short lists of numbers."""
+    """Return whether there are weights, and settings that are numbers, strings or short lists of them."""
     if not all(isinstance(content.get(key), kind) for key, kind in REQUIRED.items()):
         return False
     weights = content["state_dict"].items()
@@ -233,5 +233,5 @@ def _is_short_list(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) <= MAX_LIST_LENGTH
-        and all(isinstance(number, int | float) for number in value)
+        and all(isinstance(item, int | float | str) for item in value)
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_lit.runs.folders import Run
@@ -61,7 +62,7 @@ class KeepBest(ModelCheckpoint):
         self.current_score = state_dict["current_score"]
 
 
-class KeepLast(Checkpoint):
+class KeepLast(LightningCheckpoint):
     """Save `last.ckpt`, from which training resumes exactly, and stop there when a signal asks for it.
 
     It is saved at the end of every epoch, every few steps, and before a signal stops the training.

@@ -47,13 +47,14 @@ def first_filters(network: nn.Module) -> Tensor | None:
 
 def _run(network: nn.Module, pixels: Tensor, record: Callable[..., None]) -> Tensor:
     """Run a network in evaluation mode, and call `record` with each layer, its arguments and its output."""
-    training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     hooks = [layer.register_forward_hook(record) for layer in network.modules() if not any(layer.children())]
     try:
         with torch.no_grad():
             logits: Tensor = network.eval()(pixels)
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
         for hook in hooks:
             hook.remove()
     return logits

@@ -143,7 +143,9 @@ class TensorBoardCallback(Callback):
             (folder / "projector_config.pbtxt").unlink(missing_ok=True)
             features = last_features(classifier.network, pixels.to(classifier.device)).float().cpu()  # (N, F)
             axes, lengths, _ = torch.pca_lowrank(features, min(COMPONENTS, *features.shape))  # (N, 50), (50,)
-            writer.add_embedding(axes * lengths, names, 1 - pixels / 255, PROJECTOR, "test")
+            height, width = pixels.shape[-2:]
+            thumbnails = 1 - pixels / 255 if height == width else None  # TensorBoard shows square ones only
+            writer.add_embedding(axes * lengths, names, thumbnails, PROJECTOR, "test")
 
 
 def _datamodule(trainer: Trainer) -> MNISTDataModule:

@@ -85,8 +85,7 @@ def build_trainer(
         if given["logger"]:
             own_callbacks.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(resumed), *_as_list(given["plugins"])]
-    epoch_lines = [EpochLines()] if run else []  # last, with the metrics that other callbacks log
-    given["callbacks"] = own_callbacks + user_callbacks + epoch_lines
+    given["callbacks"] = [*own_callbacks, *user_callbacks, EpochLines()]  # last, with the metrics that others log
     try:
         trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:

@@ -133,7 +133,7 @@ def test_batch_size_is_that_of_the_checkpoint_by_default(command: Command, monke
 def test_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
     code, _, err = trained("test", "--model.channels=[4,9]")
     assert (code, err.count("\n")) == (1, 1)
-    assert "do not fit the network: was a --model flag changed?" in err
+    assert "do not fit the network: was a --model flag or --data.dataset changed?" in err
 
 
 def test_config_of_a_run_is_accepted(trained: Command) -> None:

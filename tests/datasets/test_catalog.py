@@ -82,14 +82,18 @@ def test_huge_file_is_rejected_without_reading_it(tmp_path: Path) -> None:
         assert IMAGES.content(file) is None
 
 
-@pytest.mark.parametrize("train_size", [10_000, 70_000])
+@pytest.mark.parametrize("train_size", [500, 10_000, 70_000])
 def test_a_wrong_size_in_an_entry_is_named_and_does_not_make_a_file_damaged(
     data_dir: Path, tmp_path: Path, train_size: int
 ) -> None:
-    wrong, copy = replace(MNIST, train_size=train_size), shutil.copytree(data_dir, tmp_path / "copy")
-    wrong.fetch(copy, ["file:///nowhere"])
-    with pytest.raises(ValueError, match=rf"shape \(60000, 28, 28\), expected \({train_size}, 28, 28\)"):
-        wrong.read(copy, train=True)
+    wrong = replace(MNIST, train_size=train_size)
+    for folder, mirror in (
+        (shutil.copytree(data_dir, tmp_path / "copy"), "file:///nowhere"),
+        (tmp_path, SHIPPED.as_uri()),
+    ):
+        wrong.fetch(folder, [mirror])
+        with pytest.raises(ValueError, match=rf"shape \(60000, 28, 28\), expected \({train_size}, 28, 28\)"):
+            wrong.read(folder, train=True)
 
 
 def test_labels_beyond_the_classes_of_an_entry_are_refused(data_dir: Path) -> None:

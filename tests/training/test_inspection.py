@@ -65,3 +65,9 @@ def test_first_filters_are_the_weights_of_a_convolution_of_one_channel() -> None
 def test_there_are_no_filters_without_a_first_convolution_of_one_channel() -> None:
     assert first_filters(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))) is None
     assert first_filters(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(1, 4, 3))) is None
+
+
+def test_frozen_layers_stay_in_evaluation_mode() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.Flatten(), nn.Linear(8, 3))
+    layer_shapes(network, (1, 4, 4))
+    assert [module.training for module in network] == [True, False, True, True]
