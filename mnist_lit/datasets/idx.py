@@ -58,6 +58,17 @@ class IDXFile:
         """
         if self._is_published(file):  # whatever its size: `read` names a wrong one
             return self._decompress(file, None)
+        return self._recompressed(file)
+
+    def is_valid(self, file: BufferedIOBase) -> bool:
+        """Return whether `content` would return the published content; a file as published is not decompressed."""
+        return self._is_published(file) or self._recompressed(file) is not None
+
+    def _is_published(self, file: BufferedIOBase) -> bool:
+        return file.seek(0, SEEK_END) <= MAX_FILE_BYTES and _md5(file) == self.md5
+
+    def _recompressed(self, file: BufferedIOBase) -> bytearray | None:
+        """Return the content of a file compressed anew or not compressed, or None if it is not as published."""
         if file.seek(0, SEEK_END) > 2 * self.max_bytes:
             return None
         content = self._decompress(file, self.max_bytes)
@@ -65,13 +76,6 @@ class IDXFile:
             file.seek(0)
             content = bytearray(file.read(self.max_bytes + 1))
         return content if _md5(BytesIO(content)) == self.content_md5 else None
-
-    def is_valid(self, file: BufferedIOBase) -> bool:
-        """Return whether `content` would return the published content; a file as published is not decompressed."""
-        return self._is_published(file) or self.content(file) is not None
-
-    def _is_published(self, file: BufferedIOBase) -> bool:
-        return file.seek(0, SEEK_END) <= MAX_FILE_BYTES and _md5(file) == self.md5
 
     @staticmethod
     def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
