@@ -1,11 +1,11 @@
-"""Augmentation: random affine and elastic transforms of batches, on any device."""
+"""Augmentation: random affine and elastic transforms, crops and flips of batches, on any device."""
 
 from dataclasses import InitVar, dataclass
 from math import radians
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 __all__ = ["Augmentation"]
 
@@ -15,7 +15,9 @@ ELASTIC_GRID = 5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random affine transform and elastic deformation of each image, uniform in ± each setting.
+    """A random affine transform and elastic deformation of each image, uniform in ± each setting, a crop and a flip.
+
+    The first five settings are for digits, `crop` and `flip` for photographs: a mirrored 3 is no 3.
 
     Args:
         side: of an image, in pixels: translations must be smaller.
@@ -25,6 +27,9 @@ class Augmentation:
         shear: maximum horizontal shear of the training images, in pixels per pixel down.
         elastic: standard deviation of the training images' elastic deformation, in pixels (after Simard et al. 2003,
             doi:10.1109/ICDAR.2003.1227801, with interpolated noise instead of filtered).
+        crop: maximum translation of the training images in whole pixels, with reflections at the border instead of 0
+            (a crop of the padded image, as is usual for CIFAR-10).
+        flip: whether to mirror the training images, each with a probability of one half.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -39,9 +44,11 @@ class Augmentation:
     scaling: float = 0.0
     shear: float = 0.0
     elastic: float = 0.0
+    crop: int = 0
+    flip: bool = False
 
     def __post_init__(self, side: int) -> None:
-        limits = {"rotation": 180, "shift": side, "scaling": 1, "shear": 1, "elastic": side}
+        limits = {"rotation": 180, "shift": side, "scaling": 1, "shear": 1, "elastic": side, "crop": side}
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name} must be at least 0 and less than {limit}, got {getattr(self, name)}")
@@ -57,8 +64,16 @@ class Augmentation:
             pixels: of any dtype, (B, C, H, W); outside of an image there is 0.
             generator: on the device of the images; by default torch's.
         """
-        batch, _, height, width = pixels.shape
-        device = pixels.device
+        images = pixels.float()
+        if any((self.rotation, self.shift, self.scaling, self.shear, self.elastic)):
+            images = self._transform(images, generator)
+        if self.crop or self.flip:
+            images = self._crop_and_flip(images, generator)
+        return images
+
+    def _transform(self, images: Tensor, generator: Generator | None) -> Tensor:
+        batch, _, height, width = images.shape
+        device = images.device
         draws = 2 * torch.rand(6, batch, generator=generator, device=device) - 1  # -1 to 1
         angle, slant = radians(self.rotation) * draws[0], self.shear * draws[1]
         wide, high = 1 / (1 + self.scaling * draws[2]), 1 / (1 + self.scaling * draws[3])
@@ -69,9 +84,23 @@ class Augmentation:
             torch.stack([wide * cos, ratio * wide * (slant * cos - sin), 2 * self.shift / width * draws[4]], dim=1),
             torch.stack([high * sin / ratio, high * (slant * sin + cos), 2 * self.shift / height * draws[5]], dim=1),
         ]
-        grid = affine_grid(torch.stack(rows, dim=1), list(pixels.shape), align_corners=False)  # (B, H, W, 2)
+        grid = affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)  # (B, H, W, 2)
         if self.elastic:
             noise = torch.randn(batch, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator, device=device)
             bend = interpolate(noise, (height, width), mode="bicubic", align_corners=True)  # (B, 2, H, W)
             grid = grid + bend.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=device) * self.elastic
-        return grid_sample(pixels.float(), grid, align_corners=False)
+        return grid_sample(images, grid, align_corners=False)
+
+    def _crop_and_flip(self, images: Tensor, generator: Generator | None) -> Tensor:
+        batch, _, height, width = images.shape
+        device = images.device
+        padded = pad(images, [self.crop] * 4, mode="reflect").permute(0, 2, 3, 1)  # (B, H + 2 crop, W + 2 crop, C)
+        corners = torch.randint(2 * self.crop + 1, (2, batch, 1), generator=generator, device=device)
+        rows, columns = (
+            corner + torch.arange(n, device=device) for corner, n in zip(corners, (height, width), strict=True)
+        )
+        if self.flip:
+            mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)  # (B, W)
+        image = torch.arange(batch, device=device)[:, None, None]
+        return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -20,7 +20,7 @@ AUGMENTATION = 1  # sets its random numbers apart from those of dropout
 
 
 class MNISTDataModule(LightningDataModule):
-    """MNIST, or another data set of `datasets/catalog.py`.
+    """MNIST, another data set of `datasets/catalog.py`, or a folder of images.
 
     Batches are uint8 pixels (B, C, H, W), 0-255, with int64 labels (B,). Training drops the last incomplete batch,
     evaluation drops nothing. The training order follows torch's seed in the first process, which checkpoints keep; the
@@ -29,12 +29,14 @@ class MNISTDataModule(LightningDataModule):
 
     Args:
         batch_size: images of a batch, of all processes together.
-        val_size: images held out of the training set for validation; with 0, give the Trainer `limit_val_batches=0`.
+        val_size: images held out of the training set for validation, by default 5,000 or, if that is less, a tenth of
+            it; with 0, give the Trainer `limit_val_batches=0`.
         split_seed: seed of the choice of validation images.
-        dataset: name of an entry in the catalog: MNIST, FashionMNIST, KMNIST, …
+        dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder with images in train/CLASS and
+            test/CLASS, or in CLASS (see `read_folder`).
+        image_size: height and width to which the images of a folder are scaled, in pixels; by default 32.
         data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`.
-        mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog,
-            for MNIST the copy within this package first.
+        mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog.
         **augmentation: keyword arguments passed to `Augmentation`.
 
     Raises:
@@ -44,17 +46,20 @@ class MNISTDataModule(LightningDataModule):
     def __init__(
         self,
         batch_size: int = 100,
-        val_size: int = 5_000,
+        val_size: int | None = None,
         split_seed: int = 0,
         *,
         dataset: str = "MNIST",
+        image_size: int | None = None,
         data_dir: str = "data",
         mirrors: Sequence[str] | None = None,
-        **augmentation: float,
+        **augmentation: Any,
     ) -> None:
         super().__init__()
-        self.dataset, self.data_dir, self.mirrors = find_dataset(dataset), data_dir, mirrors
+        self.dataset, self.data_dir, self.mirrors = find_dataset(dataset, image_size, data_dir), data_dir, mirrors
         train_size = self.dataset.train_size
+        if val_size is None:
+            val_size = min(5_000, train_size // 10)
         if not 0 <= val_size < train_size:
             raise ValueError(f"val_size must be at least 0 and less than {train_size:,}, got {val_size}")
         most = train_size - val_size
@@ -113,11 +118,12 @@ class MNISTDataModule(LightningDataModule):
         generator.manual_seed(derive_seed(self.order_seed, step, self.trainer.global_rank, AUGMENTATION))
         return self.augment(pixels, generator), labels
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the seed of the training order and of augmentation."""
-        return {"order_seed": self.order_seed}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seed of the training order and of augmentation, and what a folder of images was."""
+        dataset = self.dataset
+        return {"order_seed": self.order_seed, "classes": list(dataset.classes), "digest": dataset.digest}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the order of a training without a seed; a seed set by `seed_everything` wins."""
         if "PL_GLOBAL_SEED" not in os.environ:
             self.order_seed = state_dict["order_seed"]

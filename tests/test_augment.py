@@ -1,5 +1,7 @@
 """Augmentations: each image is transformed within the given ranges."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -12,7 +14,7 @@ CENTRE = (SIDE - 1) / 2
 INNER = slice(9, 19)  # pixels that no transformation takes from outside the image
 
 
-def sampling_grid(**settings: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sampling_grid(**settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the coordinates x and y at which inner pixels are sampled, (N, 10, 10), and their own, (10, 10).
 
     They are in pixels from the centre, and computed by augmenting images whose values are coordinates: bilinear
@@ -86,7 +88,7 @@ def test_random_numbers_are_those_of_the_generator_only() -> None:
     pixels = torch.randint(256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    settings = {"rotation": 10.0, "shift": 2.0, "scaling": 0.1, "shear": 0.1, "elastic": 0.5}
+    settings: dict[str, Any] = {"rotation": 10.0, "shift": 2.0, "scaling": 0.1, "shear": 0.1, "elastic": 0.5}
     first, same, other = (Augmentation(SIDE, **settings)(pixels, Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)

@@ -87,9 +87,10 @@ def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
         ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
         ({"batch_size": 55_001}, r"batch_size must be 1 to 55,000 \(the training images\)"),
         ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
-        ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, got CIFAR"),
+        ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
         ({"rotation": -1}, "rotation must be at least 0 and less than 180, got -1"),
+        ({"crop": 28}, "crop must be at least 0 and less than 28, got 28"),
         ({"scaling": 1}, "scaling must be at least 0 and less than 1, got 1"),
         ({"val_size": 60_000}, "val_size must be at least 0 and less than 60,000"),
     ],
@@ -106,6 +107,7 @@ def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
         "split_seed": 0,
         "rotation": 5,
         "dataset": "MNIST",
+        "image_size": None,
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 FILES = [*PROJECT.glob("*.py"), *PROJECT.glob("mnist_lit/**/*.py"), *PROJECT.glob("tests/**/*.py")]
-BINARY = {"os", "Image"}
+BINARY = {"os", "Image", "tarfile"}
 """Modules whose `open` has no encoding."""
 
 

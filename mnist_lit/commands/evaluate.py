@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.restore import restore
+from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import find_dataset
+from mnist_lit.datasets.folder import FolderDataset
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_calibration, format_evaluation
@@ -22,6 +22,7 @@ def validate(argv: Sequence[str]) -> None:
     restored = restore("validate", argv)
     checkpoint, data, classifier = restored.checkpoint, restored.data, restored.classifier
     trained = checkpoint.settings["data"]
+    _check_unchanged(restored)
     for name in changed_split(trained, data.hparams):
         raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
     if not data.val_size:
@@ -35,8 +36,21 @@ def validate(argv: Sequence[str]) -> None:
 def test(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on the test set, and record the result in the run that the checkpoint is in."""
     restored = restore("test", argv)
+    if isinstance(restored.data.dataset, FolderDataset) and restored.data.dataset.held_out:
+        _check_unchanged(restored)
     restored.trainer.test(restored.classifier, restored.data, verbose=False)
     report_test(restored.trainer, restored.classifier, restored.data, restored.checkpoint)
+
+
+def _check_unchanged(restored: Restored) -> None:
+    """Raise ValueError if images held out of a folder may be others than those held out of the training."""
+    checkpoint, data = restored.checkpoint, restored.data
+    same_set = checkpoint.settings["data"]["dataset"] == data.dataset.name
+    if same_set and checkpoint.digest != data.dataset.digest:
+        raise ValueError(
+            f"the images in {data.dataset.name} have changed since {checkpoint.path} was trained: those held out would "
+            "be among those trained on. Give another folder with --data.dataset, or train again"
+        )
 
 
 @rank_zero_only
@@ -53,10 +67,11 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
     if (run := checkpoint.run) is None:
         return line
     dataset = checkpoint.settings["data"]["dataset"]
-    size = find_dataset(dataset).test_size
     if checkpoint.path.name != "best.ckpt":
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
-    elif (results["total"], data.dataset.name) != (size, dataset):
+    elif (data.dataset.name, data.dataset.digest) != (dataset, checkpoint.digest):
+        print(f"not recorded in {run.folder}: its result is that of {dataset} as it was in training")
+    elif results["total"] != (size := data.dataset.test_size):
         print(f"not recorded in {run.folder}: its result is that of all {size:,} images of {dataset}")
     elif trainer.precision != checkpoint.precision:
         print(f"not recorded in {run.folder}: its result is that of precision {checkpoint.precision}")

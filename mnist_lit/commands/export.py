@@ -14,6 +14,7 @@ from torch.export import Dim
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.restore import Restored, restore
+from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.metrics import calibrated_softmax
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
@@ -43,7 +44,7 @@ class ExportedClassifier(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels 0-255, white on black, (N, C, H, W), to probabilities (N, K)."""
+        """Map pixels 0-255, as in the data set, (N, C, H, W), to probabilities (N, K)."""
         return calibrated_softmax(self.network(pixels), self.temperature)
 
 
@@ -94,8 +95,9 @@ def _metadata(restored: Restored) -> dict[str, str]:
     dataset, checkpoint = restored.data.dataset, restored.checkpoint
     settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
     shape = ", ".join(map(str, dataset.shape))
+    tone = "" if has_photographs(dataset.name) else ", white on black"
     return {
-        "input": f"pixels: uint8 (N, {shape}), 0-255, white on black; N from 1 to {MAX_BATCH}",
+        "input": f"pixels: uint8 (N, {shape}), 0-255{tone}; N from 1 to {MAX_BATCH}",
         "output": f"probabilities: float32 (N, {len(dataset.classes)})",
         "classes": json.dumps(dataset.classes),
         "dataset": dataset.name,

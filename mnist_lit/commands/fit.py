@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.evaluate import report_test
 from mnist_lit.commands.resume import Start, find_start
-from mnist_lit.commands.settings import LINKED, instantiate
+from mnist_lit.commands.settings import OF_THE_DATA, instantiate
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.mirrors import redact_credentials
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -84,6 +84,11 @@ def _prepare(start: Start) -> Namespace:
     settings = instantiate(start.parser, start.config)
     if start.resumed:
         start.resumed.load_into(settings.model)  # refuses another network
+        if start.resumed.digest != (dataset := settings.data.dataset).digest:
+            raise ValueError(
+                f"the images in {dataset.name} have changed since the run began: it cannot be resumed, start a new run "
+                f"with --init_from {start.resumed.path}"
+            )
     elif start.initial:
         _initialize(settings, start.initial)
     settings.data.prepare_data()
@@ -136,7 +141,7 @@ def _build(run: Run, start: Start, settings: Namespace, callbacks: Sequence[Call
     limits = _limits(settings.trainer)
     best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
     last = KeepLast(run, config.save_every, StopRequest())
-    network = {name: value for name, value in classifier.hparams.items() if f"model.{name}" not in LINKED}
+    network = {name: value for name, value in classifier.hparams.items() if name not in OF_THE_DATA}
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **network, **data.hparams}
     tensorboard = TensorBoardCallback(data.dataset.classes, compared, run.config)
     trainer = build_trainer(
@@ -172,7 +177,7 @@ def _write_config(training: Training) -> None:
     """Write the settings that repeat the run, and remove what an earlier training of it has left."""
     run, start = training.run, training.start
     config = start.config.clone()
-    config.ckpt_path = None
+    config.ckpt_path, config.data.val_size = None, training.data.val_size  # which may depend on the data
     if config.data.mirrors:
         config.data.mirrors = [redact_credentials(mirror) for mirror in config.data.mirrors]
     write_atomically(run.config, start.parser.dump(config, skip_unset=False).encode())
@@ -189,7 +194,7 @@ def _header(run: str, start: Start, trainer: Trainer, settings: Namespace) -> st
     return (
         f"run      {run}, seed {start.config.seed}, {trainer.accelerator.name()}\n"
         f"data     {data.dataset.name}: {data.dataset.train_size - data.val_size:,} images to train on, "
-        f"{data.val_size:,} to validate\n"
+        f"{data.val_size:,} to validate, {data.dataset.test_size:,} to test\n"
         f"network  {parameters:,} parameters: {shapes}\n"
     )
 
@@ -230,7 +235,8 @@ def _test(training: Training, best: Checkpoint) -> str:
     best.load_into(training.classifier)
     training.trainer.test(training.classifier, training.data, verbose=False)
     result = report_test(training.trainer, training.classifier, training.data, best)
-    images = " --images PHOTO.jpg" if training.data.dataset == MNIST else ""
+    name = training.data.dataset.name
+    images = " --images PHOTO.jpg" if name == MNIST.name or has_photographs(name) else ""
     rank_zero_print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
     return str(result)
 

@@ -1,11 +1,12 @@
-"""Classify the test images, or your own pictures of digits, with a checkpoint."""
+"""Classify the test images, or your own pictures, with a checkpoint."""
 
 import csv
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mnist_lit.commands.restore import Restored, restore
-from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
-from mnist_lit.photos.images import find_images, open_image
+from mnist_lit.photos.images import crop_square, find_images, open_image
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
@@ -33,6 +34,8 @@ MIN_CONFIDENCE, MIN_CONFIDENCE_UNCALIBRATED = 0.9, 0.5
 MAX_PRINTED = 0.9995  # probability
 CHUNK_SIZE = 64  # files preprocessed before a signal is handled
 MAX_DRAWN = 100  # pictures drawn on a terminal
+Preprocess = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+Shape = tuple[int, ...]
 MAX_NAME_BYTES = 100  # of a picture's name in that of its preprocessed picture; file systems allow 143 to 255 in all
 
 
@@ -48,18 +51,18 @@ def predict(argv: Sequence[str]) -> None:
         probabilities = _classify(restored, restored.data)
         _write_csv(restored, [str(number) for number in range(len(probabilities))], probabilities)
         return
-    if (name := restored.data.dataset.name) != MNIST.name:
-        raise UsageError(f"--images: the checkpoint classifies {name}, not digits")
-    names, pixels, failed = _preprocess(restored.config.images)
+    names, pixels, failed = _preprocess(restored.config.images, *_preprocessing(restored))
     if names:
         loader = DataLoader(
-            InMemoryDataset(pixels, torch.zeros(len(names))), restored.data.batch_size, collate_fn=identity_collate
+            InMemoryDataset(pixels, torch.zeros(len(names))),
+            restored.config.data.batch_size,
+            collate_fn=identity_collate,
         )
         probabilities = _classify(restored, loader)
         calibrated = restored.classifier.temperature != 1
         if not calibrated:
             print("trained without validation: the probabilities are not calibrated")
-        _report(names, pixels, probabilities, MIN_CONFIDENCE if calibrated else MIN_CONFIDENCE_UNCALIBRATED)
+        _report(restored, names, pixels, probabilities, MIN_CONFIDENCE if calibrated else MIN_CONFIDENCE_UNCALIBRATED)
         _write_csv(restored, names, probabilities)
         if restored.config.save_seen:
             _save_preprocessed(Path(restored.config.save_seen), names, pixels)
@@ -72,8 +75,23 @@ def _classify(restored: Restored, data: Any) -> Tensor:
     return torch.cat(cast("list[Tensor]", batches))  # (N, 10)
 
 
-def _preprocess(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
-    """Return the names of the readable pictures, their preprocessed pixels (N, 1, 28, 28), and the number of others."""
+def _preprocessing(restored: Restored) -> tuple[Preprocess, Shape]:
+    """Return how to preprocess a picture as the training images were, and the shape that it then has.
+
+    Raises:
+        UsageError: if the training images were no pictures, nor made of pictures in a known way.
+    """
+    name, shape = restored.config.data.dataset, restored.checkpoint.shape
+    if name == MNIST.name:
+        return as_mnist, MNIST.shape
+    if not has_photographs(name):
+        raise UsageError(f"--images: the checkpoint classifies {name}, not digits or photographs")
+    channels, side, _ = shape
+    return partial(crop_square, side=side, channels=channels), shape
+
+
+def _preprocess(paths: Sequence[str], preprocess: Preprocess, shape: Shape) -> tuple[list[str], Tensor, int]:
+    """Return the names of the readable pictures, their preprocessed pixels (N, C, H, W), and the number of others."""
     failed = 0
 
     def on_error(name: str, reason: str) -> None:
@@ -84,7 +102,14 @@ def _preprocess(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
     files = list(find_images(paths, on_error))
     names: list[str] = []
     # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
-    digits = torch.empty(len(files), *MNIST.shape, dtype=torch.uint8)
+    pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
+
+    def read(name: str) -> NDArray[np.uint8] | ValueError:
+        try:
+            return preprocess(open_image(name))
+        except ValueError as error:
+            return error
+
     # Threads, since much of decoding and filtering releases the GIL.
     with (
         ThreadPoolExecutor(os.cpu_count()) as threads,
@@ -92,32 +117,28 @@ def _preprocess(paths: Sequence[str]) -> tuple[list[str], Tensor, int]:
     ):
         for first in range(0, len(files), CHUNK_SIZE):
             chunk = files[first : first + CHUNK_SIZE]
-            for name, result in zip(chunk, threads.map(_preprocess_file, chunk), strict=True):
+            for name, result in zip(chunk, threads.map(read, chunk), strict=True):
                 bar.update()
                 if isinstance(result, ValueError):
                     on_error(name, str(result))
                 else:
-                    digits[len(names), 0] = torch.from_numpy(result)
+                    pixels[len(names)] = torch.from_numpy(result)
                     names.append(name)
-    return names, digits[: len(names)], failed
+    return names, pixels[: len(names)], failed
 
 
-def _preprocess_file(name: str) -> NDArray[np.uint8] | ValueError:
-    try:
-        return as_mnist(open_image(name))
-    except ValueError as error:
-        return error
-
-
-def _report(names: Sequence[str], pixels: Tensor, probabilities: Tensor, min_confidence: float) -> None:
-    """Print a line for each picture, on a terminal with a drawing of the preprocessed picture."""
-    drawn = sys.stdout.isatty() and len(names) <= MAX_DRAWN
+def _report(
+    restored: Restored, names: Sequence[str], pixels: Tensor, probabilities: Tensor, min_confidence: float
+) -> None:
+    """Print a line for each picture; on a terminal, with a drawing of each digit as it was preprocessed."""
+    classes = [printable(name) for name in restored.checkpoint.classes]
+    drawn = sys.stdout.isatty() and len(names) <= MAX_DRAWN and not has_photographs(restored.config.data.dataset)
     for name, digit, row in zip(names, pixels, probabilities, strict=False):
         best, second = row.topk(2).indices.tolist()
         confidence = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never 100%
-        line = f"{printable(name)}: {best}, {confidence}"
+        line = f"{printable(name)}: {classes[best]}, {confidence}"
         if row[best] < min_confidence:
-            line += f" (unsure: or a {second}, {row[second]:.1%})"
+            line += f" (unsure: or {classes[second]}, {row[second]:.1%})"
         if drawn:
             dots = draw_braille(digit[0])
             dots[len(dots) // 2] += f"  {line}"
@@ -130,7 +151,8 @@ def _save_preprocessed(folder: Path, names: Sequence[str], pixels: Tensor) -> No
     """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
     for number, (name, digit) in enumerate(zip(names, pixels, strict=True)):
         content = io.BytesIO()
-        Image.fromarray(digit[0].numpy()).save(content, "PNG")
+        levels = digit.permute(1, 2, 0).numpy()  # (H, W, C)
+        Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]).save(content, "PNG")
         stem = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
         write_atomically(folder / f"{number:05}_{stem}.png", content.getvalue())
     print(f"preprocessed pictures: {folder}")
@@ -140,8 +162,11 @@ def _write_csv(restored: Restored, names: Sequence[str], probabilities: Tensor) 
     target = restored.output("predictions.csv")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "digit", "probability", *(f"p{digit}" for digit in range(probabilities.shape[1]))])
+    classes = restored.checkpoint.classes
+    digits = classes == [str(number) for number in range(len(classes))]
+    columns = [f"p{name}" if digits else f"p_{name}" for name in classes]
+    writer.writerow(["image", "digit" if digits else "class", "probability", *columns])
     for name, row in zip(names, probabilities, strict=False):  # fewer rows if the number of batches is limited
-        writer.writerow([name, int(row.argmax()), *(f"{float(p):.6f}" for p in (row.max(), *row))])
+        writer.writerow([name, classes[int(row.argmax())], *(f"{float(p):.6f}" for p in (row.max(), *row))])
     write_atomically(target, table.getvalue().encode(errors="surrogateescape"))
     print(f"{len(probabilities):,} images classified: {target}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from warnings import catch_warnings
 
@@ -10,7 +11,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.settings import build_parser, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.commands.settings import (
+    build_data,
+    build_parser,
+    instantiate,
+    parse,
+    set_checkpoint_defaults,
+)
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import find_checkpoint
@@ -28,9 +35,29 @@ class Restored:
 
     checkpoint: Checkpoint
     classifier: DigitClassifier
-    data: MNISTDataModule
     trainer: Trainer
     config: Namespace
+
+    @cached_property
+    def data(self) -> MNISTDataModule:
+        """The data module, which the classification of somebody's own pictures does not need.
+
+        Raises:
+            UsageError: if a setting is out of range, there is no such data set, or it has other images or classes.
+        """
+        data = build_data(self.config.data)
+        dataset, trained = data.dataset, self.checkpoint
+        if (trained.shape, len(trained.classes)) != (dataset.shape, len(dataset.classes)):
+            raise UsageError(
+                f"{dataset.name} has {len(dataset.classes)} classes of images {dataset.shape}, "
+                f"{trained.path} was trained on {len(trained.classes)} classes of images {trained.shape}"
+            )
+        if dataset.digest and list(dataset.classes) != trained.classes:  # the same labels mean other classes
+            raise UsageError(
+                f"{dataset.name} has the classes {', '.join(dataset.classes)}, {trained.path} was trained on "
+                f"{', '.join(trained.classes)}"
+            )
+        return data
 
     def output(self, name: str) -> Path:
         """Return the file to write: `--output`, or `name` in the run folder, or here if the checkpoint is in no run."""
@@ -53,13 +80,14 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     checkpoint = Checkpoint.read_newest(find_checkpoint(config.ckpt_path or "best", config.experiment))
     defaults = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
     set_checkpoint_defaults(parser, defaults, checkpoint.path)
-    settings = instantiate(parser, parse(parser, argv))
+    images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}
+    settings = instantiate(parser, parse(parser, argv), images)
     checkpoint.load_into(settings.model)
     trainer = _build_trainer(settings.trainer, None if config.trainer.precision else checkpoint.precision)
     if trainer.world_size > 1:
         raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
     print(f"checkpoint {checkpoint.path}")
-    return Restored(checkpoint, settings.model, settings.data, trainer, settings)
+    return Restored(checkpoint, settings.model, trainer, settings)
 
 
 def _build_trainer(settings: Namespace, trained: str | None) -> Trainer:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lit.commands.fit import train
 from mnist_lit.commands.resume import Start
-from mnist_lit.commands.settings import LINKED, build_parser, parse, replace_values
+from mnist_lit.commands.settings import build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.errors import UsageError, suggest
@@ -82,8 +82,8 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("a trial runs in one process: start the search several times to run trials in parallel")
     parser = build_parser("fit")
     for name, domain in space.items():
-        if name not in config or name in LINKED or isinstance(config[name], Namespace):
-            raise UsageError(f"--space: no setting {name}{suggest(name, set(config.keys()) - LINKED.keys())}")
+        if name not in config or isinstance(config[name], Namespace):
+            raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
         try:
             for value in _choices_or_bounds(name, domain):
                 replace_values(parser, config, {name: value})

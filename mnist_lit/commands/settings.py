@@ -1,8 +1,9 @@
 """The flags and config files of a command."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from contextlib import chdir, suppress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,12 @@ from lightning.pytorch.loggers import Logger
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import find_dataset
 from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
-    "LINKED",
+    "OF_THE_DATA",
     "build_parser",
     "instantiate",
     "parse",
@@ -52,6 +52,8 @@ TRAINER_DEFAULTS = {
     "trainer.devices": 1,  # more do not train this network faster
     "trainer.enable_model_summary": False,  # the shapes of the layers are printed instead
 }
+OF_THE_DATA = {"shape", "classes"}
+"""Settings of the model that follow from the data set, instead of flags."""
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 COMMON = """\
   --data.batch_size N      images of a batch (100)
@@ -72,7 +74,8 @@ The flags that people change:
   --seed N                 seed of the initial weights and the training order (777)
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
-  --data.val_size N        images held out for validation (5000)
+  --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
+  --data.val_size N        images held out for validation (5000, but at most a tenth of the training images)
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}
 """,
@@ -130,35 +133,9 @@ class Parser(ArgumentParser):
             content = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not a text in UTF-8: save it as such") from error
-        _check_groups(path, content)
         with chdir(Path(path).parent):  # paths in a config file are relative to its folder
             parsed: Namespace = self.parse_string(content, path, **kwargs)
         return parsed
-
-
-def _check_groups(path: str, content: str) -> None:
-    """Raise UsageError for what jsonargparse would replace by the linked settings."""
-    with suppress(yaml.YAMLError):  # which the parser reports
-        config = load(content)
-        for group in GROUPS if isinstance(config, dict) else ():
-            settings = config.get(group, {})
-            if not isinstance(settings, dict | str):  # str: the path of another file
-                raise UsageError(f"{path}: {group}: expected a group of settings, got {settings}")
-            for name in settings if isinstance(settings, dict) else ():
-                if f"{group}.{name}" in LINKED:
-                    raise UsageError(f"{path}: no setting {group}.{name}: it follows from data.dataset")
-
-
-def _shape(dataset: str) -> list[int]:
-    return list(find_dataset(dataset).shape)
-
-
-def _classes(dataset: str) -> int:
-    return len(find_dataset(dataset).classes)
-
-
-LINKED = {"model.shape": _shape, "model.classes": _classes}
-"""Settings that follow from the data set, instead of flags."""
 
 
 def build_parser(command: str) -> ArgumentParser:
@@ -176,10 +153,8 @@ def build_parser(command: str) -> ArgumentParser:
         _add_training_flags(parser, command)
     else:
         _add_checkpoint_flags(parser, command)
-    parser.add_class_arguments(DigitClassifier, "model")
-    parser.add_class_arguments(MNISTDataModule, "data")
-    for name, compute in LINKED.items():
-        parser.link_arguments("data.dataset", name, compute_fn=compute)
+    parser.add_class_arguments(DigitClassifier, "model", instantiate=False, skip=OF_THE_DATA)
+    parser.add_class_arguments(MNISTDataModule, "data", instantiate=False)
     # The root directory is the run's folder. The limits are added below.
     skipped = {"default_root_dir", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skipped, fail_untyped=False)
@@ -233,7 +208,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         configs = given.config
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise UsageError(explain_parser_error(str(error), configs, known=parser.get_defaults().keys())) from error
+        raise UsageError(_explain(error, configs, parser)) from error
     except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
         raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
     for group in GROUPS:
@@ -245,16 +220,21 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]], source: Path) -> None:
     """Make the settings of a checkpoint, by group, the defaults: flags and config files win over them.
 
+    Those that follow from the data set are not among them.
+
     Raises:
         ValueError: naming a setting that this version does not have, or whose value is of another type.
     """
+    flags = {
+        group: {name: value for name, value in values.items() if group != "model" or name not in OF_THE_DATA}
+        for group, values in settings.items()
+    }
     try:
-        parser.parse_object(settings)
+        parser.parse_object(flags)
     except ArgumentError as error:
-        known = parser.get_defaults().keys()
-        reason = explain_parser_error(str(error), ["its settings"], known)
+        reason = _explain(error, ["its settings"], parser)
         raise ValueError(f"{source} cannot be used: {reason}") from error
-    parser.set_defaults({f"{group}.{name}": value for group in settings for name, value in settings[group].items()})
+    parser.set_defaults({f"{group}.{name}": value for group in flags for name, value in flags[group].items()})
 
 
 def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[str, Any]) -> Namespace:
@@ -269,23 +249,57 @@ def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[st
     try:
         checked: Namespace = parser.parse_object(changed)
     except ArgumentError as error:
-        raise UsageError(explain_parser_error(str(error), ["the space"], parser.get_defaults().keys())) from error
+        raise UsageError(_explain(error, ["the space"], parser)) from error
     return checked
 
 
-def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
+def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -> str:
+    message = explain_parser_error(str(error), configs, known=parser.get_defaults().keys())
+    if unknown := re.search(rf"no (flag|setting) \S*model\.({'|'.join(OF_THE_DATA)})\b", message):
+        return f"{message[: unknown.end()]}: it follows from --data.dataset"
+    return message
+
+
+def instantiate(parser: ArgumentParser, config: Namespace, images: Mapping[str, Any] | None = None) -> Namespace:
     """Return `config` with instances of the model, the data module and the classes that the Trainer is given.
 
     Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
 
+    Args:
+        parser: of the config.
+        config: settings.
+        images: their `shape` and number of `classes`, for the model; by default those of the data set. If they are
+            given, the data module is not instantiated (see `build_data`).
+
     Raises:
         UsageError: if a value is out of range, or needs a package that is not installed.
     """
-    try:
+    with _usage_errors():
         built: Namespace = parser.instantiate(config, instantiators=[(_postpone, Logger, True)])
+    if images is None:
+        built.data = build_data(built.data)
+        images = {"shape": list(built.data.dataset.shape), "classes": len(built.data.dataset.classes)}
+    with _usage_errors():
+        built.model = DigitClassifier(**vars(built.model), **images)
+    return built
+
+
+def build_data(settings: Namespace) -> MNISTDataModule:
+    """Return the data module of these settings.
+
+    Raises:
+        UsageError: if a value is out of range, or there is no such data set.
+    """
+    with _usage_errors():
+        return MNISTDataModule(**vars(settings))
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise UsageError(explain_parser_error(str(error), [], known=())) from error
-    return built
 
 
 def _postpone(kind: type, **arguments: Any) -> Any:

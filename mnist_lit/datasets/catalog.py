@@ -1,12 +1,60 @@
 """The catalog of data sets: a new one in MNIST's format is one more entry of `DATASETS`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+from torch import Tensor
 from torchvision import datasets as listed
 
+from mnist_lit.datasets.cifar import CIFARDataset
+from mnist_lit.datasets.folder import read_folder
 from mnist_lit.datasets.idx import IDXDataset
 
-__all__ = ["DATASETS", "MNIST", "find_dataset"]
+__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "has_photographs"]
+
+
+class ImageDataset(Protocol):
+    """What the DataModule and the commands know of a data set."""
+
+    @property
+    def name(self) -> str:
+        """As in `--data.dataset`."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the K classes, in the order of their labels."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, (C, H, W)."""
+        ...
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images, those for validation included."""
+        ...
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        ...
+
+    @property
+    def digest(self) -> str | None:
+        """A checksum of the training images, or None if they are always the same."""
+        ...
+
+    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
+        """Make sure that the files are there and right."""
+        ...
+
+    def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set."""
+        ...
+
 
 MNIST = IDXDataset(
     name="MNIST",
@@ -48,15 +96,43 @@ KMNIST = IDXDataset(
     files=listed.KMNIST.resources,
 )
 
-DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST)}
+CIFAR10 = CIFARDataset(
+    name="CIFAR10",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    shape=(3, 32, 32),
+    train_size=50_000,
+    test_size=10_000,
+    archive=("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    folder="cifar-10-batches-bin",
+    extracted_folder=listed.CIFAR10.base_folder,
+    train_batches=listed.CIFAR10.train_list,
+    test_batches=listed.CIFAR10.test_list,
+    mirrors=[listed.CIFAR10.url.rpartition("/")[0]],
+)
+
+DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, CIFAR10)}
 
 
-def find_dataset(name: str) -> IDXDataset:
-    """Return the data set of a name.
+def find_dataset(name: str, image_size: int | None = None, cache: str | Path = "data") -> ImageDataset:
+    """Return the data set of a name in the catalog, or that in a folder of images.
+
+    Args:
+        name: of a data set, or path of a folder (see `read_folder`).
+        image_size: of the images of a folder; by default 32.
+        cache: folder where the images are kept after they were decoded.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is neither, or the folder cannot be used.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset must be {', '.join(DATASETS)}, got {name}")
-    return DATASETS[name]
+    if name in DATASETS:
+        if image_size is not None:
+            raise ValueError(f"image_size is for folders of images: those of {name} have their size")
+        return DATASETS[name]
+    if not Path(name).expanduser().is_dir():
+        raise ValueError(f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}")
+    return read_folder(name, image_size, cache)
+
+
+def has_photographs(name: str) -> bool:
+    """Return whether the images of a data set are pictures as a camera takes them, reduced, as those of any folder."""
+    return not isinstance(DATASETS.get(name), IDXDataset)

@@ -4,30 +4,20 @@ The folders are torchvision's, `data_dir/<data set>/raw`, and files that torchvi
 right: compressed as published or, where the checksum of the content is known, extracted. No unverified byte is used.
 """
 
-import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from gzip import GzipFile
-from hashlib import file_digest, md5
 from io import SEEK_END, BufferedIOBase, BytesIO
 from math import prod
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from mnist_lit.datasets.mirrors import download
-from mnist_lit.system.files import write_atomically
+from mnist_lit.datasets.published import fetch, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
-
-T = TypeVar("T")
-MAX_FILE_BYTES = 1 << 28
-"""Of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,11 @@ class IDXFile:
     content_md5: str | None = None
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Its name as published, and the one after extraction by torchvision."""
+        return f"{self.name}.gz", self.name
+
+    @property
     def max_bytes(self) -> int:
         """The size of the uncompressed file, which bounds what is read of a file that is not the published one."""
         return 4 + 4 * len(self.shape) + prod(self.shape)
@@ -56,16 +51,13 @@ class IDXFile:
 
         Where the checksum of the content is known, a file compressed anew or not compressed is right too.
         """
-        if self._is_published(file):  # whatever its size: `read` names a wrong one
+        if has_md5(file, self.md5):  # whatever its size: `read` names a wrong one
             return self._decompress(file, None)
         return self._recompressed(file)
 
     def is_valid(self, file: BufferedIOBase) -> bool:
         """Return whether `content` would return the published content; a file as published is not decompressed."""
-        return self._is_published(file) or self._recompressed(file) is not None
-
-    def _is_published(self, file: BufferedIOBase) -> bool:
-        return file.seek(0, SEEK_END) <= MAX_FILE_BYTES and _md5(file) == self.md5
+        return has_md5(file, self.md5) or self._recompressed(file) is not None
 
     def _recompressed(self, file: BufferedIOBase) -> bytearray | None:
         """Return the content of a file compressed anew or not compressed, or None if it is not as published."""
@@ -75,7 +67,7 @@ class IDXFile:
         if content is None:
             file.seek(0)
             content = bytearray(file.read(self.max_bytes + 1))
-        return content if _md5(BytesIO(content)) == self.content_md5 else None
+        return content if has_md5(BytesIO(content), self.content_md5) else None
 
     @staticmethod
     def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
@@ -121,6 +113,10 @@ class IDXDataset:
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
+    def digest(self) -> None:
+        """None: the files are verified."""
+
+    @property
     def idx_files(self) -> list[IDXFile]:
         """The four files."""
         sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
@@ -131,9 +127,7 @@ class IDXDataset:
         ]
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
-        """Make sure that the files are there and right; neither download nor write anything if they are.
-
-        Several processes may do so at once: one downloads, the others wait for it.
+        """Make sure that the files are there and right, by downloading those that are not.
 
         Args:
             data_dir: folder of all data sets.
@@ -142,18 +136,7 @@ class IDXDataset:
         Raises:
             OSError: naming the file and every mirror tried, or the folder that cannot be written.
         """
-        folder = self._folder(data_dir)
-        missing = [file for file in self.idx_files if not _find(folder, file, file.is_valid)]
-        if not missing:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
-                unfinished.unlink()
-            for file in missing:
-                if not _find(folder, file, file.is_valid):
-                    _set_aside(folder, file)
-                    write_atomically(folder / f"{file.name}.gz", self._download(file, folder, mirrors))
+        fetch(self._folder(data_dir), self.idx_files, mirrors or self.mirrors)
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels uint8 (N, 1, H, W), 0-255, and labels int64 (N,), of the training or the test set.
@@ -165,7 +148,7 @@ class IDXDataset:
         folder = self._folder(data_dir)
         tensors = []
         for file in self.idx_files[:2] if train else self.idx_files[2:]:
-            if (content := _find(folder, file, file.content)) is None:
+            if (content := find(folder, file, file.content)) is None:
                 raise OSError(f"{folder / file.name}.gz is missing or damaged")
             tensor = _decode(content)
             if tensor.shape != file.shape:
@@ -178,43 +161,6 @@ class IDXDataset:
 
     def _folder(self, data_dir: str | Path) -> Path:
         return Path(data_dir, self.name, "raw")
-
-    def _download(self, file: IDXFile, folder: Path, mirrors: Sequence[str] | None) -> bytes:
-        try:
-            return download(
-                f"{file.name}.gz",
-                mirrors or self.mirrors,
-                MAX_FILE_BYTES,
-                lambda content: file.is_valid(BytesIO(content)),
-            )
-        except OSError as error:
-            names = ", ".join(name for name, _ in self.files)
-            raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
-
-
-def _find(folder: Path, file: IDXFile, check: Callable[[BufferedIOBase], T]) -> T | None:
-    """Return the first true result of `check` for the compressed file and the one that torchvision has extracted."""
-    for path in _paths(folder, file):
-        with path.open("rb") as stream:
-            if found := check(stream):
-                return found
-    return None
-
-
-def _paths(folder: Path, file: IDXFile) -> list[Path]:
-    return [path for path in (folder / f"{file.name}.gz", folder / file.name) if path.is_file()]
-
-
-def _set_aside(folder: Path, file: IDXFile) -> None:
-    """Keep a damaged file under another name."""
-    for path in _paths(folder, file):
-        log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
-        path.replace(path.with_name(f"{path.name}.damaged"))
-
-
-def _md5(file: BufferedIOBase) -> str:
-    file.seek(0)
-    return file_digest(file, md5).hexdigest()  # md5, as published: against damage, not malice
 
 
 def _decode(content: bytearray) -> Tensor:

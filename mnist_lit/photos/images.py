@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["UnreadableImageError", "find_images", "open_image"]
+__all__ = ["UnreadableImageError", "crop_square", "find_images", "open_image"]
 
 OnError = Callable[[str, str], None]
 
@@ -91,6 +91,22 @@ def open_image(path: str) -> NDArray[np.float32]:
     raise UnreadableImageError(reason)
 
 
+def crop_square(pixels: NDArray[np.float32], side: int, channels: int | None = None) -> NDArray[np.uint8]:
+    """Return the square in the middle of an image, scaled.
+
+    Args:
+        pixels: 0-255, (H, W, C).
+        side: of the result, (C, side, side).
+        channels: C of the result, 1 for grey or 3 for colour; by default as in `pixels`.
+    """
+    levels = pixels.round().clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+    if channels:
+        image = image.convert("RGB" if channels > 1 else "L")
+    scaled = np.array(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+    return scaled.reshape(side, side, -1).transpose(2, 0, 1)
+
+
 def _open(path: str) -> NDArray[np.float32]:
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe might block forever
@@ -106,7 +122,7 @@ def _open(path: str) -> NDArray[np.float32]:
 
 def _decode(image: Image.Image) -> NDArray[np.float32]:
     if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's JPEG with a preview
-        raise UnreadableImageError("several images in one file: save the one with the digit")
+        raise UnreadableImageError("several images in one file: save the one to classify")
     image.draft(None, (REDUCED_SIDE, REDUCED_SIDE))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise UnreadableImageError(f"{image.width:,} x {image.height:,} pixels are too many: make it smaller")

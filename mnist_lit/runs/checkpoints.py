@@ -16,6 +16,8 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.folders import Run, run_of
 from mnist_lit.system.distributed import rank_zero_print
 from mnist_lit.system.files import write_atomically
@@ -101,6 +103,31 @@ class Checkpoint:
     def precision(self) -> str:
         """The precision of its training, as `Trainer.precision`; 32-true where a checkpoint does not have it."""
         return str(self.content.get("precision", "32-true"))
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes that it distinguishes; their numbers if it does not name them."""
+        number = self.settings["model"].get("classes", len(MNIST.classes))
+        names: Any = self._data_state.get("classes")
+        if _is_short_list(names) and len(names) == number and all(isinstance(name, str) for name in names):
+            return list(names)
+        return [str(label) for label in range(number)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the images that it was trained on, (C, H, W)."""
+        channels, height, width = self.settings["model"].get("shape", MNIST.shape)
+        return channels, height, width
+
+    @property
+    def digest(self) -> str | None:
+        """The checksum of the images that it was trained on, if they were those of a folder."""
+        return self._data_state.get("digest")
+
+    @property
+    def _data_state(self) -> dict[str, Any]:
+        state = self.content.get(MNISTDataModule.__qualname__)
+        return state if isinstance(state, dict) else {}
 
     @property
     def run(self) -> Run | None:

@@ -12,7 +12,7 @@ MAX_RETRIES, RETRY_DELAY = 20, 0.1
 """For replacing a file that another process has open on Windows; the delay is in seconds."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write `content` to a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
     Raises:

@@ -64,10 +64,10 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
 
 
 def draw_images(pixels: Tensor, captions: Sequence[str]) -> Image.Image:
-    """Draw images in a grid of four columns, inverted to dark on light, each with a caption below it.
+    """Draw images in a grid of four columns, each with a caption below it; grey ones are inverted to dark on light.
 
     Args:
-        pixels: 0-255 of any dtype, (N, 1, H, W).
+        pixels: 0-255 of any dtype, (N, C, H, W).
         captions: N strings.
     """
     _, _, height, width = pixels.shape
@@ -77,9 +77,11 @@ def draw_images(pixels: Tensor, captions: Sequence[str]) -> Image.Image:
     rows = -(-len(captions) // COLUMNS)
     image = Image.new("RGB", (COLUMNS * cell_width, max(rows, 1) * cell_height), WHITE)
     draw = ImageDraw.Draw(image)
-    for i, (digit, caption) in enumerate(zip(pixels, captions, strict=True)):
+    levels = pixels.round().clamp(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
+    for i, (picture, caption) in enumerate(zip(levels, captions, strict=True)):
         x, y = i % COLUMNS * cell_width, i // COLUMNS * cell_height
-        image.paste(_enlarge(255 - digit[0].round().clamp(0, 255), ZOOM), (x + 8, y + 4))
+        shown = picture if picture.shape[2] == len(WHITE) else 255 - picture[..., 0]
+        image.paste(_enlarge(shown, ZOOM), (x + 8, y + 4))
         draw.text((x + cell_width / 2, y + ZOOM * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
 
@@ -116,18 +118,22 @@ def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[st
 
 
 def draw_filters(weight: Tensor) -> Image.Image:
-    """Draw the filters of a convolution: positive weights in blue, negative ones in red.
+    """Draw the filters of a convolution: positive weights in blue, negative ones in red; for colours, as they are.
 
     Args:
-        weight: (F, 1, K, K).
+        weight: (F, C, K, K), for C = 3 with 0 in medium grey.
     """
     count, _, side, _ = weight.shape
     zoom, columns = 36 // side + 1, 2 * COLUMNS
     step = side * zoom + 6
     image = Image.new("RGB", (columns * step + 6, -(-count // columns) * step + 6), WHITE)
-    relative = (weight / weight.abs().max().clamp(min=1e-9))[:, 0, :, :, None]  # (F, K, K, 1), -1 to 1
-    colours = torch.where(relative > 0, torch.tensor(BLUE), torch.tensor(RED))  # (F, K, K, 3)
-    for i, pixels in enumerate(255 + (colours - 255) * relative.abs()):
+    relative = (weight / weight.abs().max().clamp(min=1e-9)).permute(0, 2, 3, 1)  # (F, K, K, C), -1 to 1
+    if weight.shape[1] == len(WHITE):
+        pictures = 127.5 * (1 + relative)
+    else:
+        colours = torch.where(relative > 0, torch.tensor(BLUE), torch.tensor(RED))  # (F, K, K, 3)
+        pictures = 255 + (colours - 255) * relative.abs()
+    for i, pixels in enumerate(pictures):
         image.paste(_enlarge(pixels, zoom), (i % columns * step + 6, i // columns * step + 6))
     return image
 

@@ -40,9 +40,9 @@ def last_features(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def first_filters(network: nn.Module) -> Tensor | None:
-    """Return the weights of the first convolution, (F, 1, K, K), or None if there is none, or not of one channel."""
+    """Return the weights of the first convolution, (F, C, K, K), or None if there is none, or C is neither 1 nor 3."""
     convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    return convolution.weight.detach() if convolution and convolution.in_channels == 1 else None
+    return convolution.weight.detach() if convolution and convolution.in_channels in {1, 3} else None
 
 
 def _run(network: nn.Module, pixels: Tensor, record: Callable[..., None]) -> Tensor:

@@ -119,7 +119,7 @@ class TensorBoardCallback(Callback):
         if (weight := first_filters(network)) is not None:
             _add_image(trainer, "train/filters", trainer.global_step, lambda: draw_filters(weight))
         elif _writers(trainer):
-            pl_module.print("TensorBoard: no filters, the network does not begin with a convolution of one channel")
+            pl_module.print("TensorBoard: no filters, the network does not begin with a convolution of 1 or 3 channels")
         for writer in _writers(trainer):
             _write_graph(writer, network, _datamodule(trainer).dataset.shape)
 
@@ -144,7 +144,8 @@ class TensorBoardCallback(Callback):
             features = last_features(classifier.network, pixels.to(classifier.device)).float().cpu()  # (N, F)
             axes, lengths, _ = torch.pca_lowrank(features, min(COMPONENTS, *features.shape))  # (N, 50), (50,)
             height, width = pixels.shape[-2:]
-            thumbnails = 1 - pixels / 255 if height == width else None  # TensorBoard shows square ones only
+            bright = pixels / 255 if pixels.shape[1] > 1 else 1 - pixels / 255
+            thumbnails = bright if height == width else None  # TensorBoard shows square ones only
             writer.add_embedding(axes * lengths, names, thumbnails, PROJECTOR, "test")
 
 

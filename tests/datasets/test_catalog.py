@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from torchvision import datasets as listed
 
-from mnist_lit.datasets.catalog import DATASETS, MNIST
-from mnist_lit.datasets.idx import IDXFile
+from mnist_lit.datasets.catalog import DATASETS, FASHION_MNIST, KMNIST, MNIST
+from mnist_lit.datasets.idx import IDXDataset, IDXFile
 
 SHIPPED = Path(__file__).parent.parent.parent / "mnist_lit" / "datasets" / "mnist"
 IMAGES, LABELS = MNIST.idx_files[2:]
@@ -21,9 +21,9 @@ def images() -> bytes:
     return (SHIPPED / f"{IMAGES.name}.gz").read_bytes()
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_files_checksums_and_mirrors_match_torchvision(name: str) -> None:
-    dataset, reference = DATASETS[name], getattr(listed, name)
+@pytest.mark.parametrize("dataset", [MNIST, FASHION_MNIST, KMNIST], ids=lambda dataset: dataset.name)
+def test_files_checksums_and_mirrors_match_torchvision(dataset: IDXDataset) -> None:
+    reference = getattr(listed, dataset.name)
     assert [(f"{file.name}.gz", file.md5) for file in dataset.idx_files] == reference.resources
     assert list(dataset.mirrors[-len(reference.mirrors) :]) == reference.mirrors
     assert len(dataset.classes) == 10

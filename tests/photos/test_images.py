@@ -12,7 +12,7 @@ import pytest
 from conftest import posix
 from PIL import Image, PngImagePlugin
 
-from mnist_lit.photos.images import find_images, open_image
+from mnist_lit.photos.images import crop_square, find_images, open_image
 
 GREY = np.full((40, 30), 200, dtype=np.uint8)
 GREY[10:20, 5:10] = 50  # (H, W), without symmetry
@@ -132,7 +132,7 @@ def test_truncated_files_are_rejected(suffix: str, tmp_path: Path) -> None:
 def test_files_with_several_images_are_rejected(suffix: str, tmp_path: Path) -> None:
     images = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     path = saved(images[0], tmp_path / f"a.{suffix}", save_all=True, append_images=images[1:])
-    with pytest.raises(ValueError, match="several images in one file: save the one with the digit"):
+    with pytest.raises(ValueError, match="several images in one file: save the one to classify"):
         open_image(path)
 
 
@@ -181,3 +181,28 @@ def test_find_images_searches_folders_in_alphabetical_order(tmp_path: Path, monk
     assert [name for name, _ in errors] == ["./b/a/back", "empty"]
     assert errors[0][1] == "a link to a folder that is searched anyway"
     assert errors[1][1].startswith("no image in this folder: their names end in .bmp, ")
+
+
+def test_crop_square_keeps_the_middle_and_scales_it() -> None:
+    pixels = GREY[..., None].astype(np.float32)
+    assert (crop_square(pixels, 30) == GREY[None, 5:35]).all()
+    assert (crop_square(pixels.transpose(1, 0, 2), 30) == GREY.T[None, :, 5:35]).all()
+    for shape in ((40, 30), (1, 1), (1, 500), (64, 64)):
+        plain = np.full((*shape, 3), (200, 100, 50), dtype=np.float32)
+        scaled = crop_square(plain, 28)
+        assert (scaled.shape, scaled.dtype) == ((3, 28, 28), np.uint8)
+        assert (scaled.transpose(1, 2, 0) == (200, 100, 50)).all()
+
+
+def test_crop_square_converts_to_the_given_channels() -> None:
+    grey = np.full((40, 30, 1), 200, dtype=np.float32)
+    colour = np.full((40, 30, 3), (255, 0, 0), dtype=np.float32)
+    assert crop_square(grey, 8).shape == crop_square(grey, 8, 1).shape == (1, 8, 8)
+    assert (crop_square(grey, 8, 3) == np.full((3, 8, 8), 200)).all()
+    assert (crop_square(colour, 8, 3) == crop_square(colour, 8)).all()
+    assert (crop_square(colour, 8, 1) == np.full((1, 8, 8), 76)).all()  # the luminance of red: 29.9 % of white's
+
+
+def test_crop_square_rounds_and_clips() -> None:
+    pixels = np.array([[-3, 99.6], [99.4, 300]], dtype=np.float32)[..., None]
+    assert crop_square(pixels, 2).tolist() == [[[0, 100], [99, 255]]]

@@ -31,7 +31,8 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_checkpoint_has_the_settings_of_model_and_data(checkpoint: Path) -> None:
     settings = Checkpoint.read(checkpoint).settings
-    assert settings["data"] == {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST"}
+    expected = {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST", "image_size": None}
+    assert settings["data"] == expected
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 
 

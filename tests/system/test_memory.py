@@ -1,9 +1,13 @@
 """Freed memory is reused by the next training step."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from conftest import posix
+
+from mnist_lit.system.memory import total_memory
 
 PROGRAM = """
 import resource
@@ -32,3 +36,16 @@ def test_freed_memory_causes_no_page_faults() -> None:
     )
     assert returned > 90_000, "else keep_freed_memory is no longer needed"
     assert kept < 1_000
+
+
+def test_total_memory_is_plausible() -> None:
+    assert 1e9 < (total_memory() or 0) < 1e14
+
+
+@posix
+def test_total_memory_is_none_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr(os, "sysconf", refuse)
+    assert total_memory() is None

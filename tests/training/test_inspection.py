@@ -62,9 +62,9 @@ def test_first_filters_are_the_weights_of_a_convolution_of_one_channel() -> None
     assert not filters.requires_grad
 
 
-def test_there_are_no_filters_without_a_first_convolution_of_one_channel() -> None:
+def test_there_are_no_filters_without_a_first_convolution_of_grey_or_coloured_images() -> None:
     assert first_filters(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))) is None
-    assert first_filters(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(1, 4, 3))) is None
+    assert first_filters(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(1, 4, 3))) is None
 
 
 def test_frozen_layers_stay_in_evaluation_mode() -> None:

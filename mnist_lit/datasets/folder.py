@@ -1,0 +1,276 @@
+"""A folder of images, in subfolders named after their classes: read once, and kept in memory and in a cache file.
+
+The layout is that of torchvision's ImageFolder: `PATH/train/CLASS/*` and `PATH/test/CLASS/*`. Without `PATH/test`, or
+with the classes directly in PATH, a tenth of the images is the test set.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from mnist_lit.datasets.sampling import split
+from mnist_lit.photos.images import crop_square, find_images, open_image
+from mnist_lit.system.errors import printable
+from mnist_lit.system.files import write_atomically
+from mnist_lit.system.memory import total_memory
+
+__all__ = ["FolderDataset", "read_folder"]
+
+IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 512
+"""By default, and at most: larger images are reduced when they are opened."""
+TEST_FRACTION, TEST_SEED = 10, 0
+"""One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
+MEMORY_FRACTION = 3
+"""The images may take a third of the memory: while they are read, they are there twice."""
+CHUNK_SIZE = 256  # files decoded before a signal is handled
+MAX_REPORTED = 20  # unreadable files, named one by one
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderDataset:
+    """The images of a folder, in memory.
+
+    Args:
+        name: path of the folder, as given.
+        classes: names of the K classes, in alphabetical order, which is that of the labels 0, 1, …
+        train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
+        test: the same of the test set.
+        held_out: whether the test set was chosen from the same folders as the training set.
+    """
+
+    name: str
+    classes: Sequence[str]
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    held_out: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, (C, H, W): C is 3 if any image has colours, else 1."""
+        _, channels, height, width = self.train[0].shape
+        return channels, height, width
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images, those for validation included."""
+        return len(self.train[1])
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self.test[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """A checksum of the training images and their classes."""
+        pixels, labels = self.train
+        found = sha256(json.dumps([list(self.classes), labels.tolist()]).encode())
+        found.update(pixels.numpy())  # type: ignore[arg-type]  # a contiguous array is a buffer
+        return found.hexdigest()
+
+    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:  # noqa: ARG002
+        """Do nothing: the images are in memory.
+
+        Raises:
+            ValueError: if there are mirrors, which a folder does not have.
+        """
+        if mirrors:
+            raise ValueError(f"mirrors are for data sets that are downloaded, {self.name} is a folder")
+
+    def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set."""
+        return self.train if train else self.test
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a folder.
+
+    Args:
+        classes: their names.
+        files: paths, those of the training set first.
+        labels: int64 (N,).
+        train_size: number of files for training; with `held_out`, those of the test set are among them.
+        held_out: whether there is no folder of test images.
+    """
+
+    classes: Sequence[str]
+    files: Sequence[str]
+    labels: NDArray[np.int64]
+    train_size: int
+    held_out: bool
+
+
+def read_folder(path: str, image_size: int | None = None, cache: str | Path = "data") -> FolderDataset:
+    """Read the images of a folder.
+
+    Each image is scaled to squares of `image_size` pixels, which a centre crop makes of other shapes. Files that cannot
+    be read are named and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
+    times of the image files stay the same.
+
+    Args:
+        path: of the folder.
+        image_size: height and width in pixels, up to 512; by default 32.
+        cache: folder of the file with the decoded images.
+
+    Raises:
+        ValueError: if the size is out of range, the folder has another layout, or the images do not fit in memory.
+    """
+    side = IMAGE_SIZE if image_size is None else image_size
+    if not 1 <= side <= MAX_IMAGE_SIZE:
+        raise ValueError(f"image_size must be 1 to {MAX_IMAGE_SIZE}, got {side}")
+    listing = _list(Path(path).expanduser())
+    _check_memory(path, len(listing.files), side)
+    pixels, unreadable = _load(path, listing, side, Path(cache))
+    _report_unreadable(unreadable)
+
+    readable = np.setdiff1d(np.arange(len(listing.files)), [int(number) for number in unreadable])
+    labels = torch.from_numpy(listing.labels[readable])
+    train_size = int((readable < listing.train_size).sum())
+    if listing.held_out:
+        train, test = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
+        parts = [(pixels[chosen], labels[chosen]) for chosen in (train, test)]
+    else:
+        parts = [(pixels[chosen], labels[chosen]) for chosen in (slice(train_size), slice(train_size, None))]
+    for name, count in zip(listing.classes, parts[0][1].bincount(minlength=len(listing.classes)), strict=True):
+        if not count:
+            raise ValueError(f"{path}: class {name} has no image to train on")
+    if not len(parts[1][1]):
+        raise ValueError(f"{path}: no image to test")
+    return FolderDataset(path, listing.classes, parts[0], parts[1], listing.held_out)
+
+
+def _list(path: Path) -> Listing:
+    train = path / "train"
+    root = train if train.is_dir() and _folders(train) else path  # without folders in it, a class of trains
+    classes = _folders(root)
+    if len(classes) < 2:
+        found = f"only the class {classes[0]}" if classes else "no folders of classes"
+        raise ValueError(f"{root} has {found}: expected {root / 'CLASS' / '*.jpg'} for two or more classes")
+    held_out = root == path or not (path / "test").is_dir()
+    if root != path:
+        for name in set(_folders(path)) - {"train", "test"}:
+            log.warning("%s is not read: only train and test are", printable(str(path / name)))
+    if not held_out and (others := set(_folders(path / "test")) ^ set(classes)):
+        names = ", ".join(sorted(others))
+        raise ValueError(f"{path}: train and test have other classes: {names} in one of them only")
+    files: list[str] = []
+    labels: list[int] = []
+    train_size = 0
+    for part in [root] if held_out else [root, path / "test"]:
+        for label, class_name in enumerate(classes):
+            images = list(find_images([str(part / class_name)], _refuse))
+            files += images
+            labels += [label] * len(images)
+        train_size = train_size or len(files)
+    return Listing(classes, files, np.array(labels), train_size, held_out)
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _refuse(path: str, reason: str) -> None:
+    raise ValueError(f"{path}: {reason}")
+
+
+def _check_memory(path: str, number: int, side: int) -> None:
+    """Raise ValueError if the images of a folder would take too much memory."""
+    needed, memory = number * 3 * side**2, total_memory()
+    if memory and needed > memory // MEMORY_FRACTION:
+        raise ValueError(
+            f"{path}: {number:,} images of 3 × {side} × {side} bytes are {needed / 1e9:.1f} GB, more than a third of "
+            f"this machine's {memory / 1e9:.1f} GB: give a smaller --data.image_size, or see docs/scaling.md"
+        )
+
+
+def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[str, str]]:
+    """Return the pixels of the readable files, and the reason for each other one by its number."""
+    place = sha256(f"{Path(path).resolve()} {side}".encode()).hexdigest()[:12]
+    file = cache / "folders" / f"{Path(path).resolve().name}-{place}.npz"
+    key = _key(listing.files)
+    if found := _read_cache(file, key):
+        return found
+    pixels, unreadable = _decode(listing.files, side)
+    content = BytesIO()
+    np.savez(content, key=key, pixels=pixels, unreadable=json.dumps(unreadable))
+    try:
+        write_atomically(file, content.getbuffer())
+    except OSError as error:
+        log.warning("%s: %s: the images will be read again at the next start", file, error.strerror)
+    return torch.from_numpy(pixels), unreadable
+
+
+def _key(files: Sequence[str]) -> str:
+    """Return a checksum of the names, sizes and times of files."""
+    found = sha256()
+    for name in files:
+        status = os.stat(name)  # noqa: PTH116  # half the time of a Path's
+        found.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:
+    """Return what `_load` has kept, or None if it is damaged, or of other images."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as content:  # zip files have checksums
+            if str(content["key"]) == key:
+                return torch.from_numpy(content["pixels"]), json.loads(str(content["unreadable"]))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        log.warning("%s is damaged: reading the images again", file)
+    return None
+
+
+def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[str, str]]:
+    """Return the pixels (N, C, side, side) of the readable files, and the reason for each other one by its number."""
+    pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
+    unreadable: dict[str, str] = {}
+    coloured, done = False, 0
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(desc="reading images", total=len(files), leave=False, disable=None) as bar,
+    ):
+        for first in range(0, len(files), CHUNK_SIZE):
+            chunk = files[first : first + CHUNK_SIZE]
+            results = threads.map(lambda name: _decode_file(name, side), chunk)
+            for number, result in enumerate(results, start=first):
+                if isinstance(result, str):
+                    unreadable[str(number)] = f"{files[number]}: {result}"
+                else:
+                    pixels[done] = result  # one channel is repeated
+                    coloured |= len(result) > 1
+                    done += 1
+            bar.update(len(chunk))
+    kept = pixels[:done] if coloured else pixels[:done, :1].copy()
+    return kept, unreadable
+
+
+def _decode_file(name: str, side: int) -> NDArray[np.uint8] | str:
+    try:
+        return crop_square(open_image(name), side)
+    except ValueError as error:
+        return str(error)
+
+
+def _report_unreadable(unreadable: Mapping[str, str]) -> None:
+    for line in list(unreadable.values())[:MAX_REPORTED]:
+        log.warning("%s: left out", printable(line))
+    if (more := len(unreadable) - MAX_REPORTED) > 0:
+        log.warning("%s more images that cannot be read are left out", f"{more:,}")

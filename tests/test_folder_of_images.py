@@ -1,0 +1,169 @@
+"""A folder of images is trained on, resumed, tested, exported and predicted as MNIST is, with its class names."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import RUN, Command
+from PIL import Image
+
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
+
+FLAGS = [
+    "--data.dataset=flags",
+    "--data.image_size=16",
+    "--data.batch_size=10",
+    "--data.flip=true",
+    "--data.crop=2",
+    "--model.channels=[4,8]",
+    "--model.learning_rate=0.01",
+    "--model.dropout=0.1",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=8",
+]
+CLASSES = ["France", "Germany", "Estonia"]
+BEST, LAST = RUN.checkpoints / "best.ckpt", RUN.checkpoints / "last.ckpt"
+
+
+def draw_flag(name: str, rng: np.random.Generator) -> Image.Image:
+    """Return a picture of three stripes, 48×32, with noise."""
+    blue, white, red, black, gold = (0, 0, 200), (255, 255, 255), (200, 0, 0), (0, 0, 0), (220, 180, 0)
+    stripes = {"France": (blue, white, red), "Germany": (black, red, gold), "Estonia": (blue, black, white)}[name]
+    pixels = np.repeat(np.array(stripes), 16, axis=0)[None].repeat(32, axis=0)  # (32, 48, 3): vertical
+    if name != "France":
+        pixels = np.repeat(np.array(stripes), [11, 11, 10], axis=0)[:, None].repeat(48, axis=1)
+    return Image.fromarray((pixels + rng.integers(-40, 40, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def flags(command: Command) -> Command:
+    """`command` in a folder with 90 pictures in `flags/CLASS`."""
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (folder := Path("flags", name)).mkdir(parents=True)
+        for number in range(30):
+            draw_flag(name, rng).save(folder / f"{number}.png")
+    return command
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_command_works_with_a_folder(flags: Command) -> None:
+    code, out, err = flags("fit", *FLAGS)
+    assert (code, err) == (0, "")
+    assert "data     flags: 73 images to train on, 8 to validate, 9 to test\n" in out
+    assert "network  " in out
+    assert "(3, 16, 16) → (4, 16, 16)" in out
+    assert "predict --images PHOTO.jpg\n" in out
+    assert RUN.results()["test"]["total"] == 9
+    assert RUN.results()["test"]["accuracy"] > 0.8
+    assert "val_size: 8\n" in RUN.config.read_text(encoding="utf-8")
+    for name in ("validate", "test", "predict"):
+        assert flags(name)[::2] == (0, "")
+    table = rows(RUN.folder / "predictions.csv")
+    assert list(table[0]) == ["image", "class", "probability", "p_Estonia", "p_France", "p_Germany"]
+    assert {row["class"] for row in table} <= set(CLASSES)
+    assert flags("export", "--output=flags.pt2")[::2] == (0, "")
+    program = torch.export.load("flags.pt2").module()
+    assert program(torch.zeros(5, 3, 16, 16, dtype=torch.uint8)).shape == (5, 3)
+
+
+def test_a_run_is_resumed_to_the_same_weights(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--experiment=whole")[0] == 0
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--trainer.max_steps=10")[0] == 0
+    assert flags("fit", "--ckpt_path=last", "--experiment=baseline", "--trainer.max_steps=-1")[::2] == (0, "")
+    weights = [
+        Checkpoint.read(path).content["state_dict"]
+        for path in (LAST, Path("runs/whole/version_0/checkpoints/last.ckpt"))
+    ]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
+    assert flags("fit", *FLAGS)[0] == 0
+    shutil.rmtree("flags")
+    shutil.rmtree("data")
+    rng = np.random.default_rng(1)
+    Path("mine").mkdir()
+    for name in CLASSES:
+        draw_flag(name, rng).resize((480, 320)).save(f"mine/{name}.jpg")
+    code, out, err = flags("predict", "--images", "mine", "--save_seen=seen")
+    assert (code, err) == (0, "")
+    table = rows(RUN.folder / "predictions.csv")
+    assert [row["class"] for row in table] == sorted(CLASSES)
+    for row in table:
+        assert f"{row['image']}: {row['class']}, " in out
+        assert float(row[f"p_{row['class']}"]) == float(row["probability"])
+    with Image.open("seen/00001_France.png") as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+    code, _, err = flags("test")
+    assert (code, err) == (
+        2,
+        "error: dataset must be MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, got flags\n",
+    )
+
+
+def test_changed_images_are_noticed(flags: Command) -> None:
+    """Held-out images would be others: some of those that were trained on."""
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1", "--trainer.max_steps=3")[0] == 0
+    Path("flags/France/0.png").unlink()
+    for name in ("validate", "test"):
+        code, _, err = flags(name)
+        assert code == 1
+        assert err.startswith(f"error: the images in flags have changed since {BEST} was trained: those held out would")
+    code, _, err = flags("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.max_steps=-1")
+    assert code == 1
+    assert err.startswith("error: the images in flags have changed since the run began: it cannot be resumed")
+
+
+def test_another_folder_needs_the_same_classes(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    Path("flags").rename("others")
+    code, out, err = flags("test", "--data.dataset=others")
+    assert (code, err) == (0, "")
+    assert f"not recorded in {RUN.folder}: its result is that of flags as it was in training\n" in out
+    Path("others/France").rename("others/Netherlands")
+    code, _, err = flags("test", "--data.dataset=others")
+    expected = f"others has the classes Estonia, Germany, Netherlands, {BEST} was trained on Estonia, France, Germany"
+    assert (code, err) == (2, f"error: {expected}\n")
+
+
+def test_images_too_few_for_a_batch_are_a_usage_error(flags: Command) -> None:
+    code, _, err = flags("fit", "--data.dataset=flags")
+    assert (code, err) == (2, "error: batch_size must be 1 to 73 (the training images), got 100\n")
+    assert not Path("runs").exists()
+
+
+def test_settings_of_other_data_sets_are_refused(flags: Command) -> None:
+    code, _, err = flags("fit", *FLAGS, "--data.mirrors=[file:///a]")
+    assert (code, err) == (1, "error: mirrors are for data sets that are downloaded, flags is a folder\n")
+    code, _, err = flags("fit", "--data.image_size=28")
+    assert (code, err) == (2, "error: image_size is for folders of images: those of MNIST have their size\n")
+
+
+def test_grey_images_train_a_network_of_one_channel_that_accepts_colours(flags: Command) -> None:
+    for path in Path("flags").rglob("*.png"):
+        with Image.open(path) as image:
+            grey = image.convert("L")
+        grey.save(path)
+    code, out, err = flags("fit", *FLAGS, "--trainer.max_epochs=1")
+    assert (code, err) == (0, "")
+    assert "(1, 16, 16) → (4, 16, 16)" in out
+    draw_flag("France", np.random.default_rng(1)).save("colour.png")
+    assert flags("predict", "--images", "colour.png")[::2] == (0, "")
+
+
+def test_weights_of_a_folder_start_a_training_on_digits(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    code, out, err = flags("fit", "--init_from", BEST, "--data.val_size=59000", "--trainer.max_epochs=1")
+    assert (code, err) == (0, "")
+    assert "these start anew, not in it or of another shape: layer1.0.weight, fc.weight, fc.bias\n" in out
+    assert Run(Path("runs/baseline/version_1")).results()["test"]["total"] == 10_000
