@@ -25,7 +25,7 @@ __all__ = ["CIFARDataset"]
 
 ALLOWED_GLOBALS = {
     "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
+    "numpy.dtype": lambda code, align, copy: np.dtype(code, bool(align), bool(copy)),  # Python 2 saved integers
     "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],  # NumPy 2 has it under another name
 }
 """What the pickle of an array names."""
@@ -116,18 +116,18 @@ class CIFARDataset:
             ValueError: if they have another number of images than the entry, or more labels than classes.
         """
         size = self.train_size if train else self.test_size
-        pixels, labels = torch.empty(size, *self.shape, dtype=torch.uint8), torch.empty(size, dtype=torch.int64)
+        pixels, labels = np.empty((size, *self.shape), np.uint8), np.empty(size, np.int64)
         first = 0
         for rows, numbers in self._batches(Path(data_dir), self.train_batches if train else self.test_batches):
             if (last := first + len(rows)) <= size:
-                pixels[first:last] = torch.from_numpy(rows).view(-1, *self.shape)
-                labels[first:last] = torch.from_numpy(numbers)
+                pixels[first:last] = rows.reshape(-1, *self.shape)
+                labels[first:last] = numbers
             first = last
         if first != size:
             raise ValueError(f"{self.name}: {first:,} images, expected {size:,}")
         if labels.max() >= len(self.classes):
             raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
-        return pixels, labels
+        return torch.from_numpy(pixels), torch.from_numpy(labels)
 
     def _batches(self, data_dir: Path, batches: Sequence[Sequence[str]]) -> Iterator[tuple[Bytes, Bytes]]:
         """Yield the pixels (N, C·H·W) and labels (N,) of each batch."""
@@ -143,13 +143,15 @@ class CIFARDataset:
             yield batch["data"], np.array(batch["labels"], dtype=np.uint8)
 
     def _unpack(self, archive: bytes, names: Sequence[str]) -> Iterator[tuple[Bytes, Bytes]]:
-        """Yield the batches of these names, in the order of the archive's index."""
+        """Yield the batches of these names, in their order."""
+        contents = {}
         with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as members:
-            for name in names:
-                file = members.extractfile(name)
-                assert file is not None  # noqa: S101  # which it is for links and folders only
-                records = np.frombuffer(file.read(), np.uint8).reshape(-1, 1 + prod(self.shape))
-                yield records[:, 1:], records[:, 0]
+            for member in members:  # in the order of the archive, which would be unpacked again for each step back
+                if member.name in names and (file := members.extractfile(member)):
+                    contents[member.name] = file.read()
+        for name in names:
+            records = np.frombuffer(contents.pop(name), np.uint8).reshape(-1, 1 + prod(self.shape))
+            yield records[:, 1:], records[:, 0]
 
 
 class ArrayUnpickler(pickle.Unpickler):

@@ -37,6 +37,7 @@ TEST_FRACTION, TEST_SEED = 10, 0
 MEMORY_FRACTION = 3
 """The images may take a third of the memory: while they are read, they are there twice."""
 CHUNK_SIZE = 256  # files decoded before a signal is handled
+VERSION = b"1"  # of the decoding: another one reads the images again
 MAX_REPORTED = 20  # unreadable files, named one by one
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,8 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     readable = np.setdiff1d(np.arange(len(listing.files)), [int(number) for number in unreadable])
     labels = torch.from_numpy(listing.labels[readable])
     train_size = int((readable < listing.train_size).sum())
+    if not len(labels):
+        raise ValueError(f"{path}: none of its images can be read")
     if listing.held_out:
         train, test = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
         parts = [(pixels[chosen], labels[chosen]) for chosen in (train, test)]
@@ -149,7 +152,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
         parts = [(pixels[chosen], labels[chosen]) for chosen in (slice(train_size), slice(train_size, None))]
     for name, count in zip(listing.classes, parts[0][1].bincount(minlength=len(listing.classes)), strict=True):
         if not count:
-            raise ValueError(f"{path}: class {name} has no image to train on")
+            raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
     if not len(parts[1][1]):
         raise ValueError(f"{path}: no image to test")
     return FolderDataset(path, listing.classes, parts[0], parts[1], listing.held_out)
@@ -163,8 +166,10 @@ def _list(path: Path) -> Listing:
         found = f"only the class {classes[0]}" if classes else "no folders of classes"
         raise ValueError(f"{root} has {found}: expected {root / 'CLASS' / '*.jpg'} for two or more classes")
     held_out = root == path or not (path / "test").is_dir()
+    if root == path and (parts := [name for name in classes if name.lower() == "test"]):
+        raise ValueError(f"{path / parts[0]} is no class: expected {path / 'train' / 'CLASS' / '*.jpg'} beside it")
     if root != path:
-        for name in set(_folders(path)) - {"train", "test"}:
+        for name in sorted(set(_folders(path)) - {"train", "test"}):
             log.warning("%s is not read: only train and test are", printable(str(path / name)))
     if not held_out and (others := set(_folders(path / "test")) ^ set(classes)):
         names = ", ".join(sorted(others))
@@ -201,9 +206,10 @@ def _check_memory(path: str, number: int, side: int) -> None:
 
 def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[str, str]]:
     """Return the pixels of the readable files, and the reason for each other one by its number."""
-    place = sha256(f"{Path(path).resolve()} {side}".encode()).hexdigest()[:12]
-    file = cache / "folders" / f"{Path(path).resolve().name}-{place}.npz"
-    key = _key(listing.files)
+    folder = Path(path).expanduser().resolve()
+    place = sha256(f"{folder} {side}".encode(errors="surrogateescape")).hexdigest()[:12]
+    file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
+    key = _key(listing.files, len(str(Path(path).expanduser())))
     if found := _read_cache(file, key):
         return found
     pixels, unreadable = _decode(listing.files, side)
@@ -216,24 +222,29 @@ def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, 
     return torch.from_numpy(pixels), unreadable
 
 
-def _key(files: Sequence[str]) -> str:
-    """Return a checksum of the names, sizes and times of files."""
-    found = sha256()
+def _key(files: Sequence[str], start: int) -> str:
+    """Return a checksum of the names, sizes and times of files; the names are relative, from `start` on."""
+    found = sha256(VERSION)
     for name in files:
-        status = os.stat(name)  # noqa: PTH116  # half the time of a Path's
-        found.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        try:
+            status = os.stat(name)  # noqa: PTH116  # half the time of a Path's
+            state = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:  # a link to nowhere, say: `open_image` tells
+            state = ""
+        found.update(f"{name[start:]}\0{state}\0".encode(errors="surrogateescape"))
     return found.hexdigest()
 
 
 def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:
     """Return what `_load` has kept, or None if it is damaged, or of other images."""
-    if not file.is_file():
-        return None
     try:
-        with np.load(file, allow_pickle=False) as content:  # zip files have checksums
+        # np.load would leave a damaged file open. Zip files have checksums.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             if str(content["key"]) == key:
                 return torch.from_numpy(content["pixels"]), json.loads(str(content["unreadable"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except OSError:  # none, or none that may be read
+        return None
+    except (ValueError, KeyError, EOFError, RuntimeError, BadZipFile):
         log.warning("%s is damaged: reading the images again", file)
     return None
 

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import posix
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -101,6 +103,13 @@ def test_without_a_test_folder_a_tenth_of_each_class_is_held_out(root: str, tmp_
     assert equal(dataset, again)
 
 
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
+    fill(path := tmp_path / "photos")
+    (path / "cat").rename(path / "train")
+    dataset = read(path)
+    assert (dataset.classes, dataset.train_size, dataset.test_size) == (["ant", "bee", "train"], 27, 3)
+
+
 def test_grey_images_have_one_channel_until_there_is_one_with_colours(tmp_path: Path) -> None:
     fill(path := tmp_path / "photos", shape=(32, 32))
     save(np.dstack([noise(0, 32, 32)] * 3), path / "cat/00.png")  # grey, saved with three channels
@@ -140,7 +149,7 @@ def test_find_dataset_refuses_other_names_and_a_size_for_the_catalog(tmp_path: P
     with pytest.raises(ValueError, match=r"^image_size is for folders of images: those of MNIST have their size$"):
         find_dataset("MNIST", 32)
     (tmp_path / "file").touch()
-    for name in ("mnits", str(tmp_path / "file")):
+    for name in ("mnits", str(tmp_path / "file"), "~nobody-of-this-name/photos", "a" * 1_000, ""):
         with pytest.raises(ValueError, match=rf"^dataset must be MNIST, .*CIFAR10 or a folder of images, got {name}$"):
             find_dataset(name)
 
@@ -171,6 +180,13 @@ def test_files_that_cannot_be_read_are_named_and_left_out(photos: Path, caplog: 
     ]
 
 
+@posix
+def test_links_to_nowhere_are_named_and_left_out(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (link := photos / "train/ant/link.png").symlink_to("nowhere")
+    assert equal(read(photos), read(photos))
+    assert caplog.messages == [f"{link}: No such file or directory: left out"] * 2
+
+
 def test_files_of_other_kinds_are_ignored(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = read(photos, cache="other")
     for name in ("README.md", "train/labels.csv", "train/ant/Thumbs.db", "train/ant/notes", "test/bee/.hidden.png"):
@@ -192,9 +208,12 @@ def test_more_than_twenty_broken_files_are_counted(photos: Path, caplog: pytest.
 
 
 def test_other_folders_beside_train_and_test_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fill(photos / "val")
+    for name in ("val", "extra", "more"):
+        fill(photos / name)
     assert read(photos).train_size == 30
-    assert caplog.messages == [f"{photos / 'val'} is not read: only train and test are"]
+    assert caplog.messages == [
+        f"{photos / name} is not read: only train and test are" for name in ("extra", "more", "val")
+    ]
 
 
 def remove(*names: str) -> Callable[[Path], None]:
@@ -213,6 +232,13 @@ def clear(*names: str) -> Callable[[Path], None]:
     return change
 
 
+def rename(name: str, other: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        (path / name).rename(path / other)
+
+    return change
+
+
 def damage(name: str) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         for file in (path / name).iterdir():
@@ -224,12 +250,15 @@ def damage(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (remove("train", "test"), "{0} has no folders of classes: expected {0}{1}CLASS{1}*.jpg for two or more classes"),
-        (remove("train/ant", "train/bee", "train/cat"), "{0}{1}train has no folders of classes: expected "),
+        (
+            remove("train", "test"),
+            "{0} has no folders of classes: expected {0}{1}CLASS{1}*.jpg for two or more classes",
+        ),
         (remove("train/ant", "train/bee"), "{0}{1}train has only the class cat: expected {0}{1}train{1}CLASS{1}*.jpg"),
         (clear("train/bee"), "{0}{1}train{1}bee: no image in this folder: their names end in .bmp, "),
         (clear("test/bee"), "{0}{1}test{1}bee: no image in this folder: their names end in .bmp, "),
         (damage("train/bee"), "{0}: class bee has no image to train on"),
+        (rename("train", "Train"), "{0}{1}test is no class: expected {0}{1}train{1}CLASS{1}*.jpg beside it"),
         (remove("test/ant"), "{0}: train and test have other classes: ant in one of them only"),
         (remove("train/cat", "test/ant"), "{0}: train and test have other classes: ant, cat in one of them only"),
         (remove("test/ant", "test/bee", "test/cat"), "{0}: train and test have other classes: ant, bee, cat in one of"),
@@ -247,8 +276,16 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
 def test_images_of_the_test_set_that_are_all_broken_are_refused(photos: Path) -> None:
     for name in CLASSES:
         damage(f"test/{name}")(photos)
-    with pytest.raises(ValueError, match="^[^\n]+: no image to test$"):
+    with pytest.raises(ValueError, match=r"^[^\n]+: no image to test$"):
         read(photos)
+
+
+def test_images_that_are_all_broken_are_refused(tmp_path: Path) -> None:
+    fill(path := tmp_path / "photos")
+    for name in CLASSES:
+        damage(name)(path)
+    with pytest.raises(ValueError, match=r"^[^\n]+photos: none of its images can be read$"):
+        read(path)
 
 
 def test_images_too_large_for_the_memory_are_refused_before_they_are_read(
@@ -267,9 +304,7 @@ def test_images_too_large_for_the_memory_are_refused_before_they_are_read(
     assert read(photos).train_size == 30
 
 
-def test_images_are_read_once(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_images_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     (photos / "train/ant/05.png").write_bytes(b"damaged")
     first = read(photos)
     messages = caplog.messages.copy()
@@ -313,9 +348,9 @@ def test_a_damaged_cache_is_reported_and_written_again(
 ) -> None:
     first = read(photos)
     (file,) = (photos.parent / "cache/folders").iterdir()
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1  # a pixel
-    file.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "flipped": content}[kind])
+    whole = file.read_bytes()
+    start, end = whole[: len(whole) // 2], whole[len(whole) // 2 :]  # between two pixels
+    file.write_bytes({"empty": b"", "truncated": start, "flipped": start + bytes([end[0] ^ 1]) + end[1:]}[kind])
     assert equal(read(photos), first)
     assert caplog.messages == [f"{file} is damaged: reading the images again"]
     refuse_to_open(monkeypatch)
@@ -328,6 +363,18 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(photos: Path, caplog: 
     (message,) = caplog.messages
     assert message.startswith(str(photos.parent / "file" / "folders" / "photos-"))
     assert message.endswith(": the images will be read again at the next start")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names of Unicode only")
+@pytest.mark.parametrize("name", ["a" * 250, os.fsdecode(b"\xff")], ids=["long", "not UTF-8"])
+def test_any_name_of_a_folder_has_a_cache(
+    photos: Path, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = photos.rename(photos.with_name(name))
+    first = read(path)
+    refuse_to_open(monkeypatch)
+    assert equal(read(path), first)
+    assert caplog.messages == []
 
 
 def test_the_digest_is_that_of_the_training_images(photos: Path, tmp_path: Path) -> None:

@@ -190,7 +190,8 @@ def test_crop_square_keeps_the_middle_and_scales_it() -> None:
     for shape in ((40, 30), (1, 1), (1, 500), (64, 64)):
         plain = np.full((*shape, 3), (200, 100, 50), dtype=np.float32)
         scaled = crop_square(plain, 28)
-        assert (scaled.shape, scaled.dtype) == ((3, 28, 28), np.uint8)
+        assert scaled.shape == (3, 28, 28)
+        assert scaled.dtype == np.uint8
         assert (scaled.transpose(1, 2, 0) == (200, 100, 50)).all()
 
 
