@@ -88,10 +88,48 @@ def test_random_numbers_are_those_of_the_generator_only() -> None:
     pixels = torch.randint(256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    settings: dict[str, Any] = {"rotation": 10.0, "shift": 2.0, "scaling": 0.1, "shear": 0.1, "elastic": 0.5}
+    settings: dict[str, Any] = {
+        "rotation": 10.0,
+        "shift": 2.0,
+        "scaling": 0.1,
+        "shear": 0.1,
+        "elastic": 0.5,
+        "crop": 3,
+        "flip": True,
+    }
     first, same, other = (Augmentation(SIDE, **settings)(pixels, Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
     assert first.min() >= 0
     assert first.max() <= 255.001
+
+
+def numbered(side: int) -> Tensor:
+    """Return images of three channels whose pixels have unique values, (IMAGES, 3, side, side)."""
+    return torch.arange(3 * side**2, dtype=torch.float32).view(1, 3, side, side).expand(IMAGES, -1, -1, -1)
+
+
+def test_flip_mirrors_half_of_the_images() -> None:
+    images = numbered(5)
+    augmented = Augmentation(5, flip=True)(images, Generator().manual_seed(0))
+    same, mirrored = ((augmented == expected).flatten(1).all(dim=1) for expected in (images, images.flip(3)))
+    assert (same ^ mirrored).all()
+    assert 0.4 < mirrored.float().mean() < 0.6
+
+
+def test_crop_shifts_by_whole_pixels_with_reflections_at_the_border() -> None:
+    images = numbered(6)
+    augmented = Augmentation(6, crop=2)(images, Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images[:1], [2] * 4, mode="reflect")
+    expected = torch.cat([padded[..., y : y + 6, x : x + 6] for y in range(5) for x in range(5)])  # (25, 3, 6, 6)
+    found = (augmented[:, None] == expected[None]).flatten(2).all(dim=2)  # (IMAGES, 25)
+    assert (found.sum(dim=1) == 1).all()
+    assert found.any(dim=0).all(), "every shift occurs"
+
+
+def test_crop_of_images_that_are_not_square() -> None:
+    images = torch.arange(8.0 * 5).view(1, 1, 8, 5)
+    augmented = Augmentation(5, crop=1, flip=True)(images, Generator().manual_seed(0))
+    assert augmented.shape == images.shape
+    assert set(augmented.flatten().tolist()) <= set(images.flatten().tolist())

@@ -2,12 +2,14 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, Command
+from conftest import RUN, TRAIN, Command
 from PIL import Image
 
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -167,3 +169,13 @@ def test_weights_of_a_folder_start_a_training_on_digits(flags: Command) -> None:
     assert (code, err) == (0, "")
     assert "these start anew, not in it or of another shape: layer1.0.weight, fc.weight, fc.bias\n" in out
     assert Run(Path("runs/baseline/version_1")).results()["test"]["total"] == 10_000
+
+
+def test_two_processes_train_on_a_folder_as_one_does(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1", "--experiment=one")[0] == 0
+    ddp = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_epochs=1"]
+    ended = subprocess.run([sys.executable, TRAIN, "fit", *FLAGS, *ddp], capture_output=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    one, two = (Run(Path(f"runs/{name}/version_0")).results() for name in ("one", "baseline"))
+    assert one["fit"]["epochs"] == two["fit"]["epochs"] == 1
+    assert one["test"]["total"] == two["test"]["total"] == 9

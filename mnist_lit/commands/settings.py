@@ -89,8 +89,8 @@ The flags that people change:
 """,
     "predict": f"""\
 The flags that people change:
-  --images PATH [PATH …]   your own pictures of digits, files or folders (else the test set)
-  --save_seen DIR          save the preprocessed pictures, 28×28, that the network classifies
+  --images PATH [PATH …]   your own pictures, files or folders (else the test set)
+  --save_seen DIR          save the preprocessed pictures, as the network classifies them
   --output FILE            the CSV file (predictions.csv in the run folder)
 {CHECKPOINT}{COMMON}
 """,

@@ -2,10 +2,14 @@
 
 Run `python tests/benchmarks/recipes.py [RECIPE …]`: about 3 minutes a seed for most, 7 seconds for `fast`, 13 minutes
 for `best`, on two cores. A recipe that is not named keeps the figures that it has. The data are kept in `data/`.
+
+Run `python tests/benchmarks/recipes.py --images FOLDER [RECIPE …]` for those of CIFAR-10, with its images as files in
+`FOLDER/train/CLASS` and `FOLDER/test/CLASS`.
 """
 
 import json
-import sys
+import os
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,14 +18,16 @@ import torch
 from measure import TRAIN, load, run, save
 
 SEEDS = {"blog": 3, "baseline": 3, "fast": 10, "best": 3}
+CIFAR_SEEDS = {"cifar10_blog": 3, "cifar10": 3}
 CONFIGS = TRAIN.parent / "configs"
 
 
-def recipe(name: str, folder: Path) -> dict[str, Any]:
+def recipe(name: str, seeds: int, folder: Path, images: str | None) -> dict[str, Any]:
     """Train a recipe with its own seed, 777, and then with 1, 2, …; return what it came to."""
     found: dict[str, Any] = {"seconds": [], "command_seconds": [], "val_accuracy": [], "correct": []}
-    for number in range(SEEDS[name]):
+    for number in range(seeds):
         flags = [f"--data.data_dir={Path('data').absolute()}", *([f"--seed={number}"] if number else [])]
+        flags += [f"--data.dataset={images}"] if images else []
         command = run(TRAIN, "fit", f"--config={CONFIGS / name}.yaml", *flags, folder=folder)
         results = json.loads((folder / f"runs/{name}/version_{number}/results.json").read_text(encoding="utf-8"))
         print(name, results, flush=True)
@@ -36,19 +42,24 @@ def recipe(name: str, folder: Path) -> dict[str, Any]:
         "parameters": sum(last["state_dict"][name].numel() for name in names),
         "epochs": epochs,
         "images_seen": last["global_step"] * data["batch_size"],
-        "images": 60_000 - data["val_size"],
+        "images": (50_000 if images else 60_000) - data["val_size"],
         "selects": data["val_size"] > 0 and epochs > 1,
     }
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Measure, print and save."""
-    for name in names or SEEDS:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE")
+    parser.add_argument("--images", type=os.path.abspath, metavar="FOLDER")
+    given = parser.parse_args()
+    seeds, benchmark = (CIFAR_SEEDS, "cifar10") if given.images else (SEEDS, "recipes")
+    for name in given.recipes or seeds:
         with TemporaryDirectory() as folder:
-            found = recipe(name, Path(folder))
-        recipes = load("recipes").get("recipes", {}) | {name: found}
-        save("recipes", {"recipes": {known: recipes[known] for known in SEEDS if known in recipes}})
+            found = recipe(name, seeds[name], Path(folder), given.images)
+        recipes = load(benchmark).get("recipes", {}) | {name: found}
+        save(benchmark, {"recipes": {known: recipes[known] for known in seeds if known in recipes}})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

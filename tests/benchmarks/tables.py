@@ -13,30 +13,44 @@ from mnist_lit.runs.results import wilson_interval
 
 __all__ = ["FILES", "filled"]
 
-FILES = (TRAIN.parent / "README.md", TRAIN.parent / "docs" / "scaling.md", HERE / "README.md")
+DOCS = TRAIN.parent / "docs"
+FILES = (TRAIN.parent / "README.md", DOCS / "images.md", DOCS / "scaling.md", HERE / "README.md")
 TEST_IMAGES = 10_000
 Rows = Iterator[tuple[str, ...]]
 
 
+HEAD = (
+    "recipe",
+    "parameters",
+    "images seen",
+    "result of",
+    "training time",
+    "test accuracy, mean ± sd",
+    "95 % interval",
+)
+
+
 def recipes() -> Rows:
-    """Yield what each recipe comes to, then the peer."""
-    yield (
-        "recipe",
-        "parameters",
-        "images seen",
-        "result of",
-        "training time",
-        "test accuracy, mean ± sd",
-        "95 % interval",
-    )
-    for name, recipe in load("recipes")["recipes"].items():
+    """Yield what each recipe for MNIST comes to, then the peer."""
+    yield HEAD
+    yield from _recipes("recipes")
+    peer = load("seconds")
+    name, accuracy, took = "one-epoch recipe", *(peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
+    yield _recipe(name, peer["peer"]["parameters"], "1 × 60,000", "the last step", median(took), accuracy)
+
+
+def cifar10() -> Rows:
+    """Yield what each recipe for CIFAR-10 comes to."""
+    yield HEAD
+    yield from _recipes("cifar10")
+
+
+def _recipes(benchmark: str) -> Rows:
+    for name, recipe in load(benchmark)["recipes"].items():
         epochs, correct = recipe["epochs"], [count / TEST_IMAGES for count in recipe["correct"]]
         result = f"best of {epochs} epochs" if recipe["selects"] else "the last step"
         images = f"{recipe['images_seen'] / recipe['images']:.2g} × {recipe['images']:,}"
         yield _recipe(f"`{name}`", recipe["parameters"], images, result, median(recipe["seconds"]), correct)
-    peer = load("seconds")
-    name, accuracy, took = "one-epoch recipe", *(peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    yield _recipe(name, peer["peer"]["parameters"], "1 × 60,000", "the last step", median(took), accuracy)
 
 
 def _recipe(
@@ -87,6 +101,7 @@ def scaling() -> Rows:
 TABLES = {
     "scaling": scaling,
     "recipes": recipes,
+    "cifar10": cifar10,
     "choices": choices,
     "epoch": seconds("epoch"),
     "seconds": seconds("seconds"),

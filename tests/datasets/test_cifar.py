@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TRAIN, Command
 from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torchvision import datasets as listed
 
 from mnist_lit.datasets.catalog import CIFAR10, DATASETS
 from mnist_lit.datasets.cifar import CIFARDataset
+from mnist_lit.runs.folders import Run
 
 ARCHIVE = CIFAR10.archive[0]
+TRAINING_IMAGES = ("train/batch", "train/filters")
 NOWHERE = ["file:///nowhere"]
 NAMES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
 RANDOM = np.random.default_rng(0)
@@ -260,3 +265,33 @@ def test_a_label_beyond_the_classes_is_refused(local: Path, label: int) -> None:
     with pytest.raises(ValueError, match=rf"^CIFAR10: labels up to {label}, expected 10 classes$"):
         dataset.read(local, train=True)
     assert torch.equal(dataset.read(local, train=False)[1], expected(train=False)[1])
+
+
+def test_every_command_works_with_cifar_10(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = packed()
+    (mirror := tmp_path / "mirror").mkdir()
+    (mirror / ARCHIVE).write_bytes(archive)
+    entry = replace(small(archive, [b""] * 6), mirrors=[mirror.as_uri()])
+    monkeypatch.setitem(DATASETS, "CIFAR10", entry)
+    config = TRAIN.parent / "configs" / "cifar10.yaml"
+    flags = ["--config", config, "--data.batch_size=10", "--model.channels=[4,4,4,4,4]", "--trainer.max_epochs=2"]
+    code, out, err = command("fit", *flags, "--data.val_size=20", "--trainer.max_steps=12", "--trainer.accelerator=cpu")
+    assert (code, err) == (0, "")
+    assert "data     CIFAR10: 80 images to train on, 20 to validate, 20 to test\n" in out
+    assert command("fit", "--ckpt_path=last", "--trainer.max_steps=16")[0] == 2, "its schedule has 12 steps"
+    run = Run(Path("runs/cifar10/version_0"))
+    assert run.results()["test"]["total"] == 20
+    images = EventAccumulator(str(run.folder), {"images": 0}).Reload().Tags()["images"]
+    assert set(images) == {*(f"{s}/{n}" for s in ("val", "test") for n in ("confusion", "mistakes")), *TRAINING_IMAGES}
+    for name in ("validate", "test", "predict"):
+        assert command(name)[::2] == (0, "")
+    header, first, *_ = (run.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "image,class,probability," + ",".join(f"p_{name}" for name in CIFAR10.classes)
+    assert first.split(",")[1] in CIFAR10.classes
+    Image.new("RGB", (300, 200), "green").save("photo.jpg")
+    code, out, err = command("predict", "--images", "photo.jpg")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].split(": ")[1].split(",")[0] in CIFAR10.classes
+    assert command("export", "--output=cifar.pt2")[::2] == (0, "")
+    program = torch.export.load("cifar.pt2").module()
+    assert program(torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape == (5, 10)

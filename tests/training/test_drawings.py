@@ -69,6 +69,11 @@ def test_images_are_inverted_in_four_columns_with_captions() -> None:
         draw_images(pixels, ["one"] * 4)
 
 
+def test_coloured_images_are_not_inverted() -> None:
+    pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(-1, -1, 32, 32)
+    assert (np.asarray(draw_images(pixels, [""]))[10:80, 10:90] == [200, 100, 0]).all()
+
+
 def test_images_may_have_float_pixels() -> None:
     pixels = torch.full((1, 1, 28, 28), 254.7)
     assert (np.asarray(draw_images(pixels, [""]))[10:80, 10:90] == 0).all()
@@ -101,3 +106,9 @@ def test_filters_have_positive_weights_in_blue_and_negative_ones_in_red() -> Non
     assert positive[2] > positive[0]
     assert negative[0] > negative[2]
     assert zero == (255, 255, 255)
+
+
+def test_filters_of_coloured_images_have_the_colours_that_they_respond_to() -> None:
+    weight = torch.zeros(9, 3, 3, 3)
+    weight[0, 0], weight[1, 2] = 0.5, -0.25  # more red, less blue
+    assert filter_colours(weight) == [(255, 127, 127), (127, 127, 63), (127, 127, 127)]
