@@ -15,9 +15,9 @@ ELASTIC_GRID = 5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random affine transform and elastic deformation of each image, uniform in ± each setting, a crop and a flip.
+    """A random affine transform, elastic deformation, crop and flip of each image; amounts are uniform in ± a setting.
 
-    The first five settings are for digits, `crop` and `flip` for photographs: a mirrored 3 is no 3.
+    `crop` and `flip` are for photographs: a mirrored 3 is no 3.
 
     Args:
         side: of an image, in pixels: translations must be smaller.

@@ -53,8 +53,8 @@ usage: python train.py COMMAND [flags]
 commands:
   fit        train, keep the best checkpoint by validation, test it once
   validate   the accuracy of a checkpoint on its validation images
-  test       the accuracy of a checkpoint on the 10,000 test images
-  predict    classify your own pictures of digits, or all test images
+  test       the accuracy of a checkpoint on its test images
+  predict    classify your own pictures, or all test images
   export     write a checkpoint as ONNX or torch.export program
   search     search hyperparameters, each trial an ordinary run
 

@@ -56,7 +56,11 @@ class MNISTDataModule(LightningDataModule):
         **augmentation: Any,
     ) -> None:
         super().__init__()
-        self.dataset, self.data_dir, self.mirrors = find_dataset(dataset, image_size, data_dir), data_dir, mirrors
+        self.dataset, self.data_dir, self.mirrors = (
+            find_dataset(dataset, image_size, data_dir, mirrors),
+            data_dir,
+            mirrors,
+        )
         train_size = self.dataset.train_size
         if val_size is None:
             val_size = min(5_000, train_size // 10)
@@ -120,8 +124,8 @@ class MNISTDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seed of the training order and of augmentation, and what a folder of images was."""
-        dataset = self.dataset
-        return {"order_seed": self.order_seed, "classes": list(dataset.classes), "digest": dataset.digest}
+        digests = self.dataset.digests and list(self.dataset.digests)
+        return {"order_seed": self.order_seed, "classes": list(self.dataset.classes), "digests": digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the order of a training without a seed; a seed set by `seed_everything` wins."""

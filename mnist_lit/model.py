@@ -98,17 +98,20 @@ class CNN(nn.Sequential):
             sides = [side // window for side in convolved]
             if min(sides) < 1:
                 raise ValueError(f"channels {list(channels)}: block {i} leaves no pixel of {shape[1]}×{shape[2]}")
-            # With the weights of the linear layer, and 100,000 for the overhead of each layer.
-            elements += number * (outputs * (max(inputs, outputs) * size**2 + classes * largest**2) + 100_000)
+            # Weights and activations, and 100,000 for the overhead of each layer.
+            elements += number * (outputs * (max(inputs, outputs) * size**2 + largest**2) + 100_000)
             if elements > MAX_ELEMENTS:
                 raise ValueError(f"channels {list(channels)}: block {i} is too large: some {elements:.0e} numbers")
             block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": window}
             blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm)
             inputs = outputs
+        features = inputs * sides[0] * sides[1]
+        if elements + features * classes > MAX_ELEMENTS:
+            raise ValueError(f"channels {list(channels)}: {features:,} features are too many for {classes:,} classes")
         blocks["flatten"] = nn.Flatten()
         if dropout:
             blocks["dropout"] = nn.Dropout(dropout)
-        blocks["fc"] = nn.Linear(inputs * sides[0] * sides[1], classes)
+        blocks["fc"] = nn.Linear(features, classes)
         super().__init__(blocks)
         nn.init.xavier_uniform_(self.fc.weight)
         # The fastest layout for convolutions and pooling on a CPU: 1.6 times the steps per second of the default one.

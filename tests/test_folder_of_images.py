@@ -120,10 +120,13 @@ def test_changed_images_are_noticed(flags: Command) -> None:
     for name in ("validate", "test"):
         code, _, err = flags(name)
         assert code == 1
-        assert err.startswith(f"error: the images in flags have changed since {BEST} was trained: those held out would")
+        assert err.startswith(f"error: the images in flags have changed since the training of {BEST}: images of the ")
     code, _, err = flags("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.max_steps=-1")
     assert code == 1
-    assert err.startswith("error: the images in flags have changed since the run began: it cannot be resumed")
+    assert err.startswith("error: the images in flags have changed since the run began: start a new run")
+    code, out, _ = flags("fit", *FLAGS, "--init_from", BEST, "--trainer.max_epochs=1")
+    assert code == 0
+    assert "those held out may be among those that it was trained on" in out
 
 
 def test_another_folder_needs_the_same_classes(flags: Command) -> None:
@@ -131,11 +134,79 @@ def test_another_folder_needs_the_same_classes(flags: Command) -> None:
     Path("flags").rename("others")
     code, out, err = flags("test", "--data.dataset=others")
     assert (code, err) == (0, "")
-    assert f"not recorded in {RUN.folder}: its result is that of flags as it was in training\n" in out
+    assert "not recorded" not in out, "they are the same images"
+    draw_flag("France", np.random.default_rng(2)).save("others/France/new.png")
+    code, out, err = flags("test", "--data.dataset=others")
+    assert (code, err) == (0, "")
+    assert f"not recorded in {RUN.folder}: its result is that of flags\n" in out
     Path("others/France").rename("others/Netherlands")
     code, _, err = flags("test", "--data.dataset=others")
-    expected = f"others has the classes Estonia, Germany, Netherlands, {BEST} was trained on Estonia, France, Germany"
+    assert (code, err) == (2, f"error: others has a class Germany where {BEST} has France\n")
+
+
+def test_added_training_images_leave_the_folder_of_test_images_as_it_is(flags: Command) -> None:
+    for name in CLASSES:
+        for number in range(5):
+            (folder := Path("flags/test", name)).mkdir(parents=True, exist_ok=True)
+            Path(f"flags/{name}/{number}.png").rename(folder / f"{number}.png")
+        Path("flags/train").mkdir(exist_ok=True)
+        Path("flags", name).rename(Path("flags/train", name))
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    draw_flag("France", np.random.default_rng(2)).save("flags/train/France/new.png")
+    code, out, err = flags("test")
+    assert (code, err) == (0, "")
+    assert "not recorded" not in out
+    assert flags("validate")[0] == 1
+    draw_flag("France", np.random.default_rng(3)).save("flags/test/France/new.png")
+    assert flags("test")[0] == 1, "it may have been moved from the training images"
+    Path("flags/train/France/new.png").unlink()
+    code, out, err = flags("test")
+    assert (code, err) == (0, "")
+    assert f"not recorded in {RUN.folder}: its result is that of the test images of that time\n" in out
+
+
+def test_a_folder_is_the_same_by_any_path(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    code, _, err = flags("validate", "--data.dataset=./flags", "--data.split_seed=1")
+    assert code == 2
+    assert err.startswith("error: --data.split_seed: leave it at 0, or images would be among those trained on")
+    code, out, _ = flags("test", "--data.dataset", Path("flags").absolute())
+    assert code == 0
+    assert "not recorded" not in out
+
+
+def test_a_checkpoint_of_somebody_else_does_not_choose_a_folder(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    shutil.copy(BEST, "theirs.ckpt")
+    code, _, err = flags("test", "--ckpt_path=theirs.ckpt")
+    expected = "theirs.ckpt was trained on a folder of images: give it, or another, with --data.dataset"
     assert (code, err) == (2, f"error: {expected}\n")
+    assert flags("test", "--ckpt_path=theirs.ckpt", "--data.dataset=flags")[::2] == (0, "")
+
+
+def test_pictures_are_prepared_as_in_the_training_only(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    for flag in ("--data.dataset=CIFAR10", "--data.image_size=32"):
+        code, _, err = flags("predict", "--images", "flags/France/0.png", flag)
+        name = flag.partition("=")[0]
+        assert (code, err) == (2, f"error: {name}: pictures are prepared as in the training of the checkpoint\n")
+
+
+def test_checkpoint_of_another_data_set_is_tested_with_the_validation_size_of_the_given_one(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--data.val_size=40", "--trainer.max_epochs=1")[0] == 0
+    for path in [path for name in CLASSES for path in sorted(Path("flags", name).iterdir())[10:]]:
+        path.unlink()
+    Path("flags").rename("few")
+    assert flags("test", "--data.dataset=few")[::2] == (0, "")
+
+
+def test_a_search_on_no_data_set_is_refused_before_its_first_trial(flags: Command) -> None:
+    space = '--space={"data.dataset": ["flags", "banners"]}'
+    for argv in (["--data.dataset=banners"], ["--data.dataset=flags", "--data.batch_size=10", space]):
+        code, _, err = flags("search", "--space.model.learning_rate=[0.1]", *argv)
+        assert code == 2
+        assert "a folder of images, got banners" in err
+        assert not Path("runs").exists()
 
 
 def test_images_too_few_for_a_batch_are_a_usage_error(flags: Command) -> None:
@@ -146,7 +217,7 @@ def test_images_too_few_for_a_batch_are_a_usage_error(flags: Command) -> None:
 
 def test_settings_of_other_data_sets_are_refused(flags: Command) -> None:
     code, _, err = flags("fit", *FLAGS, "--data.mirrors=[file:///a]")
-    assert (code, err) == (1, "error: mirrors are for data sets that are downloaded, flags is a folder\n")
+    assert (code, err) == (2, "error: mirrors are for data sets that are downloaded, flags is a folder\n")
     code, _, err = flags("fit", "--data.image_size=28")
     assert (code, err) == (2, "error: image_size is for folders of images: those of MNIST have their size\n")
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.restore import Restored, restore
+from mnist_lit.commands.restore import restore
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.folder import FolderDataset
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_calibration, format_evaluation
@@ -21,10 +20,11 @@ def validate(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on its validation set."""
     restored = restore("validate", argv)
     checkpoint, data, classifier = restored.checkpoint, restored.data, restored.classifier
-    trained = checkpoint.settings["data"]
-    _check_unchanged(restored)
-    for name in changed_split(trained, data.hparams):
-        raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
+    restored.check_validation_set()
+    if checkpoint.was_trained_on(data.dataset):
+        trained = checkpoint.settings["data"]
+        for name in changed_split(trained, data.hparams):
+            raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
     if not data.val_size:
         size = data.dataset.train_size
         raise ValueError(f"{checkpoint.path} was trained on all {size:,} images: there is no validation set")
@@ -36,21 +36,9 @@ def validate(argv: Sequence[str]) -> None:
 def test(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on the test set, and record the result in the run that the checkpoint is in."""
     restored = restore("test", argv)
-    if isinstance(restored.data.dataset, FolderDataset) and restored.data.dataset.held_out:
-        _check_unchanged(restored)
+    restored.check_test_set()
     restored.trainer.test(restored.classifier, restored.data, verbose=False)
     report_test(restored.trainer, restored.classifier, restored.data, restored.checkpoint)
-
-
-def _check_unchanged(restored: Restored) -> None:
-    """Raise ValueError if images held out of a folder may be others than those held out of the training."""
-    checkpoint, data = restored.checkpoint, restored.data
-    same_set = checkpoint.settings["data"]["dataset"] == data.dataset.name
-    if same_set and checkpoint.digest != data.dataset.digest:
-        raise ValueError(
-            f"the images in {data.dataset.name} have changed since {checkpoint.path} was trained: those held out would "
-            "be among those trained on. Give another folder with --data.dataset, or train again"
-        )
 
 
 @rank_zero_only
@@ -69,8 +57,10 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
     dataset = checkpoint.settings["data"]["dataset"]
     if checkpoint.path.name != "best.ckpt":
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
-    elif (data.dataset.name, data.dataset.digest) != (dataset, checkpoint.digest):
-        print(f"not recorded in {run.folder}: its result is that of {dataset} as it was in training")
+    elif not checkpoint.was_trained_on(data.dataset):
+        print(f"not recorded in {run.folder}: its result is that of {dataset}")
+    elif checkpoint.has_other_images(data.dataset, "test"):
+        print(f"not recorded in {run.folder}: its result is that of the test images of that time")
     elif results["total"] != (size := data.dataset.test_size):
         print(f"not recorded in {run.folder}: its result is that of all {size:,} images of {dataset}")
     elif trainer.precision != checkpoint.precision:

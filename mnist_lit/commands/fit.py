@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.evaluate import report_test
 from mnist_lit.commands.resume import Start, find_start
-from mnist_lit.commands.settings import OF_THE_DATA, instantiate
+from mnist_lit.commands.settings import FROM_DATASET, instantiate
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.mirrors import redact_credentials
@@ -83,12 +83,9 @@ def _prepare(start: Start) -> Namespace:
     seed_everything(start.config.seed, verbose=False)
     settings = instantiate(start.parser, start.config)
     if start.resumed:
+        if start.resumed.has_other_images(dataset := settings.data.dataset, "train"):
+            raise ValueError(f"the images in {dataset.name} have changed since the run began: start a new run")
         start.resumed.load_into(settings.model)  # refuses another network
-        if start.resumed.digest != (dataset := settings.data.dataset).digest:
-            raise ValueError(
-                f"the images in {dataset.name} have changed since the run began: it cannot be resumed, start a new run "
-                f"with --init_from {start.resumed.path}"
-            )
     elif start.initial:
         _initialize(settings, start.initial)
     settings.data.prepare_data()
@@ -100,6 +97,13 @@ def _initialize(settings: Namespace, initial: Checkpoint) -> None:
     kept = initial.initialize(settings.model)
     others = f"; these start anew, not in it or of another shape: {', '.join(kept)}" if kept else ""
     rank_zero_print(f"weights from {initial.path}{others}")
+    if not initial.was_trained_on(dataset := settings.data.dataset):
+        return
+    if initial.has_other_images(dataset, "train"):
+        rank_zero_print(
+            f"the images in {dataset.name} have changed since the training of {initial.path}: those held out may be "
+            "among those that it was trained on, which raises their accuracy"
+        )
     trained = initial.settings["data"]
     validated = settings.data.val_size and settings.trainer.limit_val_batches != 0
     if validated and (changed := changed_split(trained, settings.data.hparams)):
@@ -141,7 +145,7 @@ def _build(run: Run, start: Start, settings: Namespace, callbacks: Sequence[Call
     limits = _limits(settings.trainer)
     best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
     last = KeepLast(run, config.save_every, StopRequest())
-    network = {name: value for name, value in classifier.hparams.items() if name not in OF_THE_DATA}
+    network = {name: value for name, value in classifier.hparams.items() if name not in FROM_DATASET}
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **network, **data.hparams}
     tensorboard = TensorBoardCallback(data.dataset.classes, compared, run.config)
     trainer = build_trainer(

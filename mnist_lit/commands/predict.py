@@ -48,6 +48,7 @@ def predict(argv: Sequence[str]) -> None:
     """
     restored = restore("predict", argv)
     if not restored.config.images:
+        restored.check_test_set()
         probabilities = _classify(restored, restored.data)
         _write_csv(restored, [str(number) for number in range(len(probabilities))], probabilities)
         return
@@ -72,7 +73,7 @@ def predict(argv: Sequence[str]) -> None:
 
 def _classify(restored: Restored, data: Any) -> Tensor:
     batches = restored.trainer.predict(restored.classifier, data)
-    return torch.cat(cast("list[Tensor]", batches))  # (N, 10)
+    return torch.cat(cast("list[Tensor]", batches))  # (N, K)
 
 
 def _preprocessing(restored: Restored) -> tuple[Preprocess, Shape]:
@@ -81,7 +82,10 @@ def _preprocessing(restored: Restored) -> tuple[Preprocess, Shape]:
     Raises:
         UsageError: if the training images were no pictures, nor made of pictures in a known way.
     """
-    name, shape = restored.config.data.dataset, restored.checkpoint.shape
+    name, shape = restored.checkpoint.settings["data"]["dataset"], restored.checkpoint.shape
+    for setting in ("dataset", "image_size"):
+        if restored.config.data[setting] != restored.checkpoint.settings["data"].get(setting):
+            raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
     if name == MNIST.name:
         return as_mnist, MNIST.shape
     if not has_photographs(name):
@@ -106,7 +110,7 @@ def _preprocess(paths: Sequence[str], preprocess: Preprocess, shape: Shape) -> t
 
     def read(name: str) -> NDArray[np.uint8] | ValueError:
         try:
-            return preprocess(open_image(name))
+            return preprocess(open_image(name, for_square=preprocess is not as_mnist))
         except ValueError as error:
             return error
 
@@ -132,15 +136,19 @@ def _report(
 ) -> None:
     """Print a line for each picture; on a terminal, with a drawing of each digit as it was preprocessed."""
     classes = [printable(name) for name in restored.checkpoint.classes]
-    drawn = sys.stdout.isatty() and len(names) <= MAX_DRAWN and not has_photographs(restored.config.data.dataset)
-    for name, digit, row in zip(names, pixels, probabilities, strict=False):
+    drawn = (
+        sys.stdout.isatty()
+        and len(names) <= MAX_DRAWN
+        and not has_photographs(restored.checkpoint.settings["data"]["dataset"])
+    )
+    for name, picture, row in zip(names, pixels, probabilities, strict=False):
         best, second = row.topk(2).indices.tolist()
         confidence = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never 100%
         line = f"{printable(name)}: {classes[best]}, {confidence}"
         if row[best] < min_confidence:
             line += f" (unsure: or {classes[second]}, {row[second]:.1%})"
         if drawn:
-            dots = draw_braille(digit[0])
+            dots = draw_braille(picture[0])
             dots[len(dots) // 2] += f"  {line}"
             print(*dots, sep="\n")
         else:
@@ -149,9 +157,9 @@ def _report(
 
 def _save_preprocessed(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
     """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
-    for number, (name, digit) in enumerate(zip(names, pixels, strict=True)):
+    for number, (name, picture) in enumerate(zip(names, pixels, strict=True)):
         content = io.BytesIO()
-        levels = digit.permute(1, 2, 0).numpy()  # (H, W, C)
+        levels = picture.permute(1, 2, 0).numpy()  # (H, W, C)
         Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]).save(content, "PNG")
         stem = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
         write_atomically(folder / f"{number:05}_{stem}.png", content.getvalue())

@@ -19,6 +19,7 @@ from mnist_lit.commands.settings import (
     set_checkpoint_defaults,
 )
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import find_checkpoint
 from mnist_lit.system.errors import UsageError
@@ -37,6 +38,8 @@ class Restored:
     classifier: DigitClassifier
     trainer: Trainer
     config: Namespace
+    may_read: bool
+    """Whether the data set is in the catalog, or a folder named by the user: a checkpoint must not choose folders."""
 
     @cached_property
     def data(self) -> MNISTDataModule:
@@ -45,6 +48,10 @@ class Restored:
         Raises:
             UsageError: if a setting is out of range, there is no such data set, or it has other images or classes.
         """
+        if not self.may_read:
+            raise UsageError(
+                f"{self.checkpoint.path} was trained on a folder of images: give it, or another, with --data.dataset"
+            )
         data = build_data(self.config.data)
         dataset, trained = data.dataset, self.checkpoint
         if (trained.shape, len(trained.classes)) != (dataset.shape, len(dataset.classes)):
@@ -52,12 +59,34 @@ class Restored:
                 f"{dataset.name} has {len(dataset.classes)} classes of images {dataset.shape}, "
                 f"{trained.path} was trained on {len(trained.classes)} classes of images {trained.shape}"
             )
-        if dataset.digest and list(dataset.classes) != trained.classes:  # the same labels mean other classes
-            raise UsageError(
-                f"{dataset.name} has the classes {', '.join(dataset.classes)}, {trained.path} was trained on "
-                f"{', '.join(trained.classes)}"
-            )
+        if dataset.name not in DATASETS or trained.has_folder:  # of a folder: the same labels may be of other classes
+            for ours, theirs in zip(dataset.classes, trained.classes, strict=True):
+                if ours != theirs:
+                    raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
         return data
+
+    def check_test_set(self) -> None:
+        """Raise ValueError if the test set may have images that the checkpoint was trained on.
+
+        In a folder whose images have changed, others may be held out.
+        """
+        checkpoint, dataset = self.checkpoint, self.data.dataset
+        if self._is_changed and checkpoint.has_other_images(dataset, "test"):
+            raise ValueError(f"{self._change}: images of the test set may be among those that it was trained on")
+
+    def check_validation_set(self) -> None:
+        """Raise ValueError if the validation set may have images that the checkpoint was trained on."""
+        if self._is_changed:
+            raise ValueError(f"{self._change}: images of the validation set may be among those that it was trained on")
+
+    @property
+    def _is_changed(self) -> bool:
+        checkpoint, dataset = self.checkpoint, self.data.dataset
+        return checkpoint.was_trained_on(dataset) and checkpoint.has_other_images(dataset, "train")
+
+    @property
+    def _change(self) -> str:
+        return f"the images in {self.data.dataset.name} have changed since the training of {self.checkpoint.path}"
 
     def output(self, name: str) -> Path:
         """Return the file to write: `--output`, or `name` in the run folder, or here if the checkpoint is in no run."""
@@ -79,6 +108,9 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     checkpoint = Checkpoint.read_newest(find_checkpoint(config.ckpt_path or "best", config.experiment))
     defaults = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
+    given = config.data.dataset
+    if given != parser.get_default("data.dataset") and not is_same(given, defaults["data"]["dataset"]):
+        defaults["data"] |= {"val_size": None, "image_size": None if given in DATASETS else checkpoint.shape[1]}
     set_checkpoint_defaults(parser, defaults, checkpoint.path)
     images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}
     settings = instantiate(parser, parse(parser, argv), images)
@@ -87,7 +119,8 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if trainer.world_size > 1:
         raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
     print(f"checkpoint {checkpoint.path}")
-    return Restored(checkpoint, settings.model, trainer, settings)
+    may_read = settings.data.dataset in DATASETS or bool(checkpoint.run) or config.data.dataset == settings.data.dataset
+    return Restored(checkpoint, settings.model, trainer, settings, may_read)
 
 
 def _build_trainer(settings: Namespace, trained: str | None) -> Trainer:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lit.commands.fit import train
 from mnist_lit.commands.resume import Start
-from mnist_lit.commands.settings import build_parser, parse, replace_values
+from mnist_lit.commands.settings import build_data, build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.errors import UsageError, suggest
@@ -80,13 +80,16 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
     if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
         raise UsageError("a trial runs in one process: start the search several times to run trials in parallel")
+    build_data(config.data)
     parser = build_parser("fit")
     for name, domain in space.items():
         if name not in config or isinstance(config[name], Namespace):
             raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
         try:
             for value in _choices_or_bounds(name, domain):
-                replace_values(parser, config, {name: value})
+                changed = replace_values(parser, config, {name: value})
+                if name == "data.dataset":
+                    build_data(changed.data)
         except UsageError as error:
             raise UsageError(f"--space: {str(error).removeprefix('--')}") from error
 

@@ -29,7 +29,8 @@ from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
-    "OF_THE_DATA",
+    "FROM_DATASET",
+    "build_data",
     "build_parser",
     "instantiate",
     "parse",
@@ -52,7 +53,7 @@ TRAINER_DEFAULTS = {
     "trainer.devices": 1,  # more do not train this network faster
     "trainer.enable_model_summary": False,  # the shapes of the layers are printed instead
 }
-OF_THE_DATA = {"shape", "classes"}
+FROM_DATASET = {"shape", "classes"}
 """Settings of the model that follow from the data set, instead of flags."""
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 COMMON = """\
@@ -153,7 +154,7 @@ def build_parser(command: str) -> ArgumentParser:
         _add_training_flags(parser, command)
     else:
         _add_checkpoint_flags(parser, command)
-    parser.add_class_arguments(DigitClassifier, "model", instantiate=False, skip=OF_THE_DATA)
+    parser.add_class_arguments(DigitClassifier, "model", instantiate=False, skip=FROM_DATASET)
     parser.add_class_arguments(MNISTDataModule, "data", instantiate=False)
     # The root directory is the run's folder. The limits are added below.
     skipped = {"default_root_dir", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
@@ -226,7 +227,7 @@ def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mappi
         ValueError: naming a setting that this version does not have, or whose value is of another type.
     """
     flags = {
-        group: {name: value for name, value in values.items() if group != "model" or name not in OF_THE_DATA}
+        group: {name: value for name, value in values.items() if group != "model" or name not in FROM_DATASET}
         for group, values in settings.items()
     }
     try:
@@ -255,7 +256,7 @@ def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[st
 
 def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -> str:
     message = explain_parser_error(str(error), configs, known=parser.get_defaults().keys())
-    if unknown := re.search(rf"no (flag|setting) \S*model\.({'|'.join(OF_THE_DATA)})\b", message):
+    if unknown := re.search(rf"no (flag|setting) \S*model\.({'|'.join(FROM_DATASET)})\b", message):
         return f"{message[: unknown.end()]}: it follows from --data.dataset"
     return message
 

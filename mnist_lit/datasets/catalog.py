@@ -12,7 +12,7 @@ from mnist_lit.datasets.cifar import CIFARDataset
 from mnist_lit.datasets.folder import read_folder
 from mnist_lit.datasets.idx import IDXDataset
 
-__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "has_photographs"]
+__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "has_photographs", "is_same"]
 
 
 class ImageDataset(Protocol):
@@ -44,8 +44,8 @@ class ImageDataset(Protocol):
         ...
 
     @property
-    def digest(self) -> str | None:
-        """A checksum of the training images, or None if they are always the same."""
+    def digests(self) -> tuple[str, str] | None:
+        """Checksums of the training and of the test set, or None if these are always the same."""
         ...
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
@@ -114,13 +114,16 @@ CIFAR10 = CIFARDataset(
 DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, CIFAR10)}
 
 
-def find_dataset(name: str, image_size: int | None = None, cache: str | Path = "data") -> ImageDataset:
+def find_dataset(
+    name: str, image_size: int | None = None, cache: str | Path = "data", mirrors: Sequence[str] | None = None
+) -> ImageDataset:
     """Return the data set of a name in the catalog, or that in a folder of images.
 
     Args:
         name: of a data set, or path of a folder (see `read_folder`).
         image_size: of the images of a folder; by default 32.
-        cache: folder where the images are kept after they were decoded.
+        cache: folder where the images of a folder are kept after they were decoded.
+        mirrors: which a folder does not have.
 
     Raises:
         ValueError: if there is neither, or the folder cannot be used.
@@ -131,9 +134,18 @@ def find_dataset(name: str, image_size: int | None = None, cache: str | Path = "
         return DATASETS[name]
     if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names
         raise ValueError(f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}")
+    if mirrors:
+        raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
     return read_folder(name, image_size, cache)
 
 
+def is_same(name: str, other: str) -> bool:
+    """Return whether two names are of the same data set: in the catalog, or of the same folder."""
+    if name == other or name in DATASETS or other in DATASETS:
+        return name == other
+    return os.path.realpath(os.path.expanduser(name)) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111
+
+
 def has_photographs(name: str) -> bool:
-    """Return whether the images of a data set are pictures as a camera takes them, reduced, as those of any folder."""
+    """Return whether the images of a data set are photographs, as CIFAR-10's and those of any folder, or drawings."""
     return not isinstance(DATASETS.get(name), IDXDataset)

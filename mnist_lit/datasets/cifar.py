@@ -91,8 +91,8 @@ class CIFARDataset:
     mirrors: Sequence[str] = ()
 
     @property
-    def digest(self) -> None:
-        """None: the files are verified."""
+    def digests(self) -> None:
+        """None: the files are always the published ones."""
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the archive or torchvision's batches are there and right; download the archive if not.

@@ -30,13 +30,16 @@ from mnist_lit.system.memory import total_memory
 
 __all__ = ["FolderDataset", "read_folder"]
 
-IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 512
-"""By default, and at most: larger images are reduced when they are opened."""
+IMAGE_SIZE = 32
+MAX_IMAGE_SIZE = 512
+"""Larger images are reduced when they are opened."""
 TEST_FRACTION, TEST_SEED = 10, 0
 """One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
-MEMORY_FRACTION = 3
-"""The images may take a third of the memory: while they are read, they are there twice."""
+MEMORY_FRACTION = 4
+"""The images may take a quarter of the memory: while they are read, they are there twice."""
 CHUNK_SIZE = 256  # files decoded before a signal is handled
+PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Folders that are no classes if they have folders."""
 VERSION = b"1"  # of the decoding: another one reads the images again
 MAX_REPORTED = 20  # unreadable files, named one by one
 log = logging.getLogger(__name__)
@@ -51,14 +54,12 @@ class FolderDataset:
         classes: names of the K classes, in alphabetical order, which is that of the labels 0, 1, …
         train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
         test: the same of the test set.
-        held_out: whether the test set was chosen from the same folders as the training set.
     """
 
     name: str
     classes: Sequence[str]
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
-    held_out: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,21 +78,18 @@ class FolderDataset:
         return len(self.test[1])
 
     @cached_property
-    def digest(self) -> str:
-        """A checksum of the training images and their classes."""
-        pixels, labels = self.train
+    def digests(self) -> tuple[str, str]:
+        """Checksums of the training and of the test set."""
+        train, test = (self._digest(*part) for part in (self.train, self.test))
+        return train, test
+
+    def _digest(self, pixels: Tensor, labels: Tensor) -> str:
         found = sha256(json.dumps([list(self.classes), labels.tolist()]).encode())
         found.update(pixels.numpy())  # type: ignore[arg-type]  # a contiguous array is a buffer
         return found.hexdigest()
 
-    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:  # noqa: ARG002
-        """Do nothing: the images are in memory.
-
-        Raises:
-            ValueError: if there are mirrors, which a folder does not have.
-        """
-        if mirrors:
-            raise ValueError(f"mirrors are for data sets that are downloaded, {self.name} is a folder")
+    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
+        """Do nothing: the images are in memory."""
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set."""
@@ -120,8 +118,8 @@ class Listing:
 def read_folder(path: str, image_size: int | None = None, cache: str | Path = "data") -> FolderDataset:
     """Read the images of a folder.
 
-    Each image is scaled to squares of `image_size` pixels, which a centre crop makes of other shapes. Files that cannot
-    be read are named and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
+    Each image is cropped to the square in its middle, which is scaled to `image_size` pixels. Files that cannot be read
+    are named and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
     times of the image files stay the same.
 
     Args:
@@ -140,7 +138,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     pixels, unreadable = _load(path, listing, side, Path(cache))
     _report_unreadable(unreadable)
 
-    readable = np.setdiff1d(np.arange(len(listing.files)), [int(number) for number in unreadable])
+    readable = np.setdiff1d(np.arange(len(listing.files)), list(unreadable))
     labels = torch.from_numpy(listing.labels[readable])
     train_size = int((readable < listing.train_size).sum())
     if not len(labels):
@@ -155,7 +153,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
             raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
     if not len(parts[1][1]):
         raise ValueError(f"{path}: no image to test")
-    return FolderDataset(path, listing.classes, parts[0], parts[1], listing.held_out)
+    return FolderDataset(path, listing.classes, *parts)
 
 
 def _list(path: Path) -> Listing:
@@ -166,10 +164,12 @@ def _list(path: Path) -> Listing:
         found = f"only the class {classes[0]}" if classes else "no folders of classes"
         raise ValueError(f"{root} has {found}: expected {root / 'CLASS' / '*.jpg'} for two or more classes")
     held_out = root == path or not (path / "test").is_dir()
-    if root == path and (parts := [name for name in classes if name.lower() == "test"]):
-        raise ValueError(f"{path / parts[0]} is no class: expected {path / 'train' / 'CLASS' / '*.jpg'} beside it")
+    if root == path and (parts := [name for name in classes if name.lower() in PARTS and _folders(path / name)]):
+        raise ValueError(
+            f"{path / parts[0]} has folders, is it a part of the data? Expected {train / 'CLASS' / '*.jpg'}"
+        )
     if root != path:
-        for name in sorted(set(_folders(path)) - {"train", "test"}):
+        for name in [name for name in _folders(path) if name.lower() not in {"train", "test"}]:
             log.warning("%s is not read: only train and test are", printable(str(path / name)))
     if not held_out and (others := set(_folders(path / "test")) ^ set(classes)):
         names = ", ".join(sorted(others))
@@ -199,22 +199,24 @@ def _check_memory(path: str, number: int, side: int) -> None:
     needed, memory = number * 3 * side**2, total_memory()
     if memory and needed > memory // MEMORY_FRACTION:
         raise ValueError(
-            f"{path}: {number:,} images of 3 × {side} × {side} bytes are {needed / 1e9:.1f} GB, more than a third of "
+            f"{path}: {number:,} images of 3 × {side} × {side} bytes are {needed / 1e9:.1f} GB, more than a quarter of "
             f"this machine's {memory / 1e9:.1f} GB: give a smaller --data.image_size, or see docs/scaling.md"
         )
 
 
-def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[str, str]]:
+def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[int, str]]:
     """Return the pixels of the readable files, and the reason for each other one by its number."""
     folder = Path(path).expanduser().resolve()
     place = sha256(f"{folder} {side}".encode(errors="surrogateescape")).hexdigest()[:12]
     file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
-    key = _key(listing.files, len(str(Path(path).expanduser())))
-    if found := _read_cache(file, key):
+    key = _key(listing.files, f"{Path(path).expanduser()}{os.sep}")
+    if (found := _read_cache(file, key)) and all(
+        isinstance(_decode_file(listing.files[i], side), str) for i in found[1]
+    ):
         return found
     pixels, unreadable = _decode(listing.files, side)
     content = BytesIO()
-    np.savez(content, key=key, pixels=pixels, unreadable=json.dumps(unreadable))
+    np.savez(content, key=key, pixels=pixels, unreadable=json.dumps(list(unreadable.items())))
     try:
         write_atomically(file, content.getbuffer())
     except OSError as error:
@@ -222,8 +224,8 @@ def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, 
     return torch.from_numpy(pixels), unreadable
 
 
-def _key(files: Sequence[str], start: int) -> str:
-    """Return a checksum of the names, sizes and times of files; the names are relative, from `start` on."""
+def _key(files: Sequence[str], folder: str) -> str:
+    """Return a checksum of the names, sizes and times of files; the names are relative to `folder`."""
     found = sha256(VERSION)
     for name in files:
         try:
@@ -231,17 +233,17 @@ def _key(files: Sequence[str], start: int) -> str:
             state = f"{status.st_size}\0{status.st_mtime_ns}"
         except OSError:  # a link to nowhere, say: `open_image` tells
             state = ""
-        found.update(f"{name[start:]}\0{state}\0".encode(errors="surrogateescape"))
+        found.update(f"{name.removeprefix(folder)}\0{state}\0".encode(errors="surrogateescape"))
     return found.hexdigest()
 
 
-def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:
+def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[int, str]] | None:
     """Return what `_load` has kept, or None if it is damaged, or of other images."""
     try:
         # np.load would leave a damaged file open. Zip files have checksums.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             if str(content["key"]) == key:
-                return torch.from_numpy(content["pixels"]), json.loads(str(content["unreadable"]))
+                return torch.from_numpy(content["pixels"]), dict(json.loads(str(content["unreadable"])))
     except OSError:  # none, or none that may be read
         return None
     except (ValueError, KeyError, EOFError, RuntimeError, BadZipFile):
@@ -249,10 +251,10 @@ def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[str, str]] | None:
     return None
 
 
-def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[str, str]]:
+def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Return the pixels (N, C, side, side) of the readable files, and the reason for each other one by its number."""
     pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
-    unreadable: dict[str, str] = {}
+    unreadable: dict[int, str] = {}
     coloured, done = False, 0
     with (
         ThreadPoolExecutor(os.cpu_count()) as threads,
@@ -263,7 +265,7 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[st
             results = threads.map(lambda name: _decode_file(name, side), chunk)
             for number, result in enumerate(results, start=first):
                 if isinstance(result, str):
-                    unreadable[str(number)] = f"{files[number]}: {result}"
+                    unreadable[number] = f"{files[number]}: {result}"
                 else:
                     pixels[done] = result  # one channel is repeated
                     coloured |= len(result) > 1
@@ -275,12 +277,12 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[st
 
 def _decode_file(name: str, side: int) -> NDArray[np.uint8] | str:
     try:
-        return crop_square(open_image(name), side)
+        return crop_square(open_image(name, for_square=True), side)
     except ValueError as error:
         return str(error)
 
 
-def _report_unreadable(unreadable: Mapping[str, str]) -> None:
+def _report_unreadable(unreadable: Mapping[int, str]) -> None:
     for line in list(unreadable.values())[:MAX_REPORTED]:
         log.warning("%s: left out", printable(line))
     if (more := len(unreadable) - MAX_REPORTED) > 0:

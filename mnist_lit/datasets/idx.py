@@ -113,8 +113,8 @@ class IDXDataset:
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
-    def digest(self) -> None:
-        """None: the files are verified."""
+    def digests(self) -> None:
+        """None: the files are always the published ones."""
 
     @property
     def idx_files(self) -> list[IDXFile]:

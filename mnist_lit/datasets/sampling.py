@@ -36,11 +36,9 @@ def changed_split(trained: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     """Return the settings by which a validation set has images that were trained on; none if it has no such images.
 
     Args:
-        trained: data settings of the training: `dataset`, `val_size` and `split_seed`.
-        given: data settings of the validation.
+        trained: data settings of the training: `val_size` and `split_seed`.
+        given: those of the validation, on the same data set.
     """
-    if trained["dataset"] != given["dataset"]:
-        return []
     same_seed = given["split_seed"] == trained["split_seed"]
     if same_seed and given["val_size"] and trained["val_size"] % given["val_size"] == 0:
         return []  # the smaller validation set is a subset of the larger one, see `split`

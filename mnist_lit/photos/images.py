@@ -67,18 +67,22 @@ def _walk(path: str, on_error: OnError) -> Iterator[str]:
                 yield os.path.join(folder, name)  # noqa: PTH118  # a Path would normalise the given path
 
 
-def open_image(path: str) -> NDArray[np.float32]:
+def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
     """Return the pixels (H, W, C) of an image, 0-255, with one channel for grey and three for colour.
 
     The image is rotated by its EXIF orientation, transparency is replaced by a background, and more than 8 bits, or
     another range of values, are scaled to 0-255. Large images are reduced to a longer side of less than 1,024 pixels.
 
+    Args:
+        path: of the file.
+        for_square: whether the square in the middle is used: then it is the shorter side that is reduced so.
+
     Raises:
         UnreadableImageError: with the reason.
     """
     try:
-        return _open(path)
-    except UnreadableImageError:
+        return _open(path, min if for_square else max)
+    except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         reason = "not a supported image: save it as JPEG or PNG"
@@ -107,7 +111,7 @@ def crop_square(pixels: NDArray[np.float32], side: int, channels: int | None = N
     return scaled.reshape(side, side, -1).transpose(2, 0, 1)
 
 
-def _open(path: str) -> NDArray[np.float32]:
+def _open(path: str, side_of: Callable[[Sequence[int]], int]) -> NDArray[np.float32]:
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe might block forever
         raise UnreadableImageError("not a file")
@@ -117,10 +121,10 @@ def _open(path: str) -> NDArray[np.float32]:
     with _warning_filters, catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         image = Image.open(path, formats=FORMATS)
     with image:
-        return _decode(image)
+        return _decode(image, side_of)
 
 
-def _decode(image: Image.Image) -> NDArray[np.float32]:
+def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int]) -> NDArray[np.float32]:
     if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's JPEG with a preview
         raise UnreadableImageError("several images in one file: save the one to classify")
     image.draft(None, (REDUCED_SIDE, REDUCED_SIDE))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
@@ -128,7 +132,7 @@ def _decode(image: Image.Image) -> NDArray[np.float32]:
         raise UnreadableImageError(f"{image.width:,} x {image.height:,} pixels are too many: make it smaller")
     image.load()
     image = _convert(image)
-    image = ImageOps.exif_transpose(image.reduce(max(1, max(image.size) // REDUCED_SIDE)))
+    image = ImageOps.exif_transpose(image.reduce(max(1, side_of(image.size) // REDUCED_SIDE)))
     pixels = np.asarray(image, dtype=np.float32)
     if image.mode == "F":
         pixels = np.nan_to_num(pixels, posinf=0, neginf=0).clip(0)

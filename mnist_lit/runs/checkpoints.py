@@ -1,14 +1,14 @@
 """Checkpoints: saved durably, and opened safely, as weights and plain settings, never code."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from pickletools import genops
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 from warnings import catch_warnings
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, is_same
 from mnist_lit.runs.folders import Run, run_of
 from mnist_lit.system.distributed import rank_zero_print
 from mnist_lit.system.files import write_atomically
@@ -38,6 +38,7 @@ ALLOWED_GLOBALS = re.compile(
 """Globals that a checkpoint's pickle may name: those that make values from bytes in the file. `torch.load` allows more,
 such as bytearray, which allocates gigabytes for a number."""
 MAX_VALUES = 1_000_000
+MAX_CLASSES = 100_000
 MAX_LIST_LENGTH = 1_000
 """Of a setting."""
 
@@ -105,13 +106,15 @@ class Checkpoint:
         return str(self.content.get("precision", "32-true"))
 
     @property
+    def has_folder(self) -> bool:
+        """Whether it was trained on a folder of images."""
+        return self.settings["data"]["dataset"] not in DATASETS
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes that it distinguishes; their numbers if it does not name them."""
         number = self.settings["model"].get("classes", len(MNIST.classes))
-        names: Any = self._data_state.get("classes")
-        if _is_short_list(names) and len(names) == number and all(isinstance(name, str) for name in names):
-            return list(names)
-        return [str(label) for label in range(number)]
+        return list(_data_state(self.content).get("classes") or map(str, range(number)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -119,15 +122,22 @@ class Checkpoint:
         channels, height, width = self.settings["model"].get("shape", MNIST.shape)
         return channels, height, width
 
-    @property
-    def digest(self) -> str | None:
-        """The checksum of the images that it was trained on, if they were those of a folder."""
-        return self._data_state.get("digest")
+    def was_trained_on(self, dataset: ImageDataset) -> bool:
+        """Return whether a data set is that of its training, even if a folder has other images now, or another path."""
+        moved = self._digests and dataset.digests and not self.has_other_images(dataset, "train")
+        return bool(moved) or is_same(self.settings["data"]["dataset"], dataset.name)
+
+    def has_other_images(self, dataset: ImageDataset, part: Literal["train", "test"]) -> bool:
+        """Return whether the training or test images of a folder were others when it was trained."""
+        saved, given = self._digests, dataset.digests
+        if not saved or not given:
+            return False
+        return saved[part == "test"] != given[part == "test"]
 
     @property
-    def _data_state(self) -> dict[str, Any]:
-        state = self.content.get(MNISTDataModule.__qualname__)
-        return state if isinstance(state, dict) else {}
+    def _digests(self) -> Sequence[str] | None:
+        digests: Sequence[str] | None = _data_state(self.content).get("digests")
+        return digests
 
     @property
     def run(self) -> Run | None:
@@ -245,15 +255,41 @@ def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def _data_state(content: dict[str, Any]) -> dict[str, Any]:
+    state = content.get(MNISTDataModule.__qualname__)
+    return state if isinstance(state, dict) else {}
+
+
 def _has_required_parts(content: dict[str, Any]) -> bool:
     """Return whether there are weights, and settings that are numbers, strings or short lists of them."""
     if not all(isinstance(content.get(key), kind) for key, kind in REQUIRED.items()):
         return False
     weights = content["state_dict"].items()
     settings = [value for group in _settings(content).values() for value in group.values()]
-    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights) and all(
-        value is None or isinstance(value, int | float | str) or _is_short_list(value) for value in settings
+    return (
+        all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights)
+        and all(value is None or isinstance(value, int | float | str) or _is_short_list(value) for value in settings)
+        and _describes_images(content)
     )
+
+
+def _describes_images(content: dict[str, Any]) -> bool:
+    """Return whether the shape of the images, the number of classes, their names and the digests are such."""
+    model, state = content["hyper_parameters"], _data_state(content)
+    shape, number = model.get("shape", MNIST.shape), model.get("classes", len(MNIST.classes))
+    names, digests = state.get("classes"), state.get("digests")
+    return (
+        _is_short_list(shape)
+        and [type(side) for side in shape] == [int] * 3
+        and type(number) is int
+        and 0 < number <= MAX_CLASSES
+        and (names is None or _are_strings(names, number))
+        and (digests is None or _are_strings(digests, 2))
+    )
+
+
+def _are_strings(values: Any, number: int) -> bool:
+    return isinstance(values, list) and len(values) == number and all(isinstance(value, str) for value in values)
 
 
 def _is_short_list(value: Any) -> bool:

@@ -40,12 +40,6 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
     if unknown := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'", message):
         key = ".".join(filter(None, unknown.groups()))
         return f"{files}: no setting {key}{suggest(key, known)}"
-    if linked := re.match(r"argument \S+\((.+)\) --> (\S+):", message):
-        return f"no flag --{linked[2]}: it follows from --{linked[1]}"
-    if linked := re.match(r'Linked "(.+?)" must be given via "(.+?)"', message):
-        return f"no flag --{linked[1]}: it follows from --{linked[2]}"
-    if linked := re.match(r"Call to compute_fn of link '\S+\((.+)\) --> .+ failed: (.+)", message):
-        return f"--{linked[1]}: {linked[2]}"
     if re.match("Problems parsing config|Unexpected config", message):
         return f"{files}: {message}"
     if at := re.match(r'Parser key "(.+?)":', message):

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-__all__ = ["draw_braille", "draw_confusion", "draw_filters", "draw_images", "mistake_captions"]
+__all__ = ["MAX_CLASSES", "draw_braille", "draw_confusion", "draw_filters", "draw_images", "mistake_captions"]
 
 Colour = tuple[int, int, int]
 WHITE, LIGHT_GREY, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
@@ -15,7 +16,9 @@ CELL = 40  # side of a cell of the confusion matrix, pixels
 GAMMA = 0.3  # of error fractions: without it, few errors could not be seen
 WHITE_TEXT_INTENSITY = 0.5  # text is white on more intense colours
 COLUMNS = 4  # TensorBoard shows pictures about 350 pixels wide: with more columns, captions would be too small
-ZOOM = 3  # side of an image's pixel
+MAX_SIDE, MAX_ZOOM = 96, 3  # of a drawn image: larger ones are reduced
+MAX_CLASSES = 100  # of a confusion matrix: more would be millions of pixels
+MAX_NAME = 14  # letters of a class name in a caption
 MAX_CAPTION_NAME = 2  # letters of a class name in a caption of one line
 BRAILLE_THRESHOLD = 127  # of pixels 0-255
 BRAILLE_BITS = [[1, 8], [2, 16], [4, 32], [64, 128]]  # of a Unicode character's dots, by row and column
@@ -63,26 +66,31 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
     return image
 
 
-def draw_images(pixels: Tensor, captions: Sequence[str]) -> Image.Image:
-    """Draw images in a grid of four columns, each with a caption below it; grey ones are inverted to dark on light.
+def draw_images(pixels: Tensor, captions: Sequence[str], *, inverted: bool = True) -> Image.Image:
+    """Draw images in a grid of four columns, each with a caption below it.
 
     Args:
         pixels: 0-255 of any dtype, (N, C, H, W).
         captions: N strings.
+        inverted: whether to draw light on dark as dark on light.
     """
+    pixels = pixels.float()
+    if (side := max(pixels.shape[2:])) > MAX_SIDE:
+        pixels = interpolate(pixels, scale_factor=MAX_SIDE / side, mode="area")
     _, _, height, width = pixels.shape
+    zoom = max(1, min(MAX_ZOOM, MAX_SIDE // side))
     font = ImageFont.load_default(14)
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
-    cell_width, cell_height = ZOOM * width + 16, ZOOM * height + 12 + 18 * lines
+    cell_width, cell_height = zoom * width + 16, zoom * height + 12 + 18 * lines
     rows = -(-len(captions) // COLUMNS)
     image = Image.new("RGB", (COLUMNS * cell_width, max(rows, 1) * cell_height), WHITE)
     draw = ImageDraw.Draw(image)
     levels = pixels.round().clamp(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
     for i, (picture, caption) in enumerate(zip(levels, captions, strict=True)):
         x, y = i % COLUMNS * cell_width, i // COLUMNS * cell_height
-        shown = picture if picture.shape[2] == len(WHITE) else 255 - picture[..., 0]
-        image.paste(_enlarge(shown, ZOOM), (x + 8, y + 4))
-        draw.text((x + cell_width / 2, y + ZOOM * height + 6), caption, BLACK, font, anchor="ma", align="center")
+        shown = picture if picture.shape[2] == len(WHITE) else picture[..., 0]
+        image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + 8, y + 4))
+        draw.text((x + cell_width / 2, y + zoom * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
 
 
@@ -114,11 +122,12 @@ def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[st
     confidences, predictions = probabilities.max(dim=1)
     rows = zip(labels.tolist(), predictions.tolist(), confidences.tolist(), strict=True)
     form = "{} as {}, {:.0%}" if max(map(len, classes)) <= MAX_CAPTION_NAME else "{}\nas {}\n{:.0%}"
-    return [form.format(classes[label], classes[predicted], confidence) for label, predicted, confidence in rows]
+    names = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in classes]
+    return [form.format(names[label], names[predicted], confidence) for label, predicted, confidence in rows]
 
 
 def draw_filters(weight: Tensor) -> Image.Image:
-    """Draw the filters of a convolution: positive weights in blue, negative ones in red; for colours, as they are.
+    """Draw the filters of a convolution: positive weights in blue, negative ones in red; those of colours in colour.
 
     Args:
         weight: (F, C, K, K), for C = 3 with 0 in medium grey.

@@ -14,13 +14,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.utils.tensorboard.summary import hparams
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.datasets.loading import Batch
 from mnist_lit.metrics import Mistakes
-from mnist_lit.training.drawings import draw_confusion, draw_filters, draw_images, mistake_captions
+from mnist_lit.training.drawings import MAX_CLASSES, draw_confusion, draw_filters, draw_images, mistake_captions
 from mnist_lit.training.inspection import first_filters, last_features
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ __all__ = ["TensorBoardCallback", "write_text"]
 
 MAX_IMAGES = 32  # in a drawing
 PROJECTED_IMAGES = 1_000
+BATCH_SIZE = 100  # of the images projected
+MAX_THUMBNAIL = 32  # pixels
 COMPONENTS = 50  # all features of an image would be 30 kB of text
 PROJECTOR = "projector"  # folder; torch would name it after the step
 METRICS = ("val/accuracy", "test/accuracy")
@@ -99,7 +103,9 @@ class TensorBoardCallback(Callback):
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
-            _add_image(trainer, "train/batch", trainer.global_step - 1, lambda: draw_images(pixels, names))
+            _add_image(
+                trainer, "train/batch", trainer.global_step - 1, lambda: self._draw_images(trainer, pixels, names)
+            )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the same of the test set, and write the accuracy of each class and the projection."""
@@ -126,11 +132,16 @@ class TensorBoardCallback(Callback):
     def _draw_evaluation(self, trainer: Trainer, module: LightningModule, stage: str) -> Tensor:
         counts = cast("DigitClassifier", module).confusion.compute().cpu()  # of all processes
         step = trainer.global_step - (stage == "val")  # where Lightning logs the accuracy
-        _add_image(trainer, f"{stage}/confusion", step, lambda: draw_confusion(counts, self.classes))
+        if len(self.classes) <= MAX_CLASSES:
+            _add_image(trainer, f"{stage}/confusion", step, lambda: draw_confusion(counts, self.classes))
         pixels, labels, probabilities = self.mistakes.worst(MAX_IMAGES)
         captions = mistake_captions(labels, probabilities, self.classes)
-        _add_image(trainer, f"{stage}/mistakes", step, lambda: draw_images(pixels, captions))
+        _add_image(trainer, f"{stage}/mistakes", step, lambda: self._draw_images(trainer, pixels, captions))
         return counts
+
+    @staticmethod
+    def _draw_images(trainer: Trainer, pixels: Tensor, captions: Sequence[str]) -> Image.Image:
+        return draw_images(pixels, captions, inverted=not has_photographs(_datamodule(trainer).dataset.name))
 
     def _write_projection(self, trainer: Trainer, classifier: DigitClassifier) -> None:
         """Write principal components of the first test images' features, in place of an earlier projection."""
@@ -141,12 +152,18 @@ class TensorBoardCallback(Callback):
             folder = Path(writer.log_dir)
             rmtree(folder / PROJECTOR, ignore_errors=True)
             (folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            features = last_features(classifier.network, pixels.to(classifier.device)).float().cpu()  # (N, F)
+            batches = torch.split(pixels.to(classifier.device), BATCH_SIZE)
+            features = (
+                torch.cat([last_features(classifier.network, batch) for batch in batches]).float().cpu()
+            )  # (N, F)
             axes, lengths, _ = torch.pca_lowrank(features, min(COMPONENTS, *features.shape))  # (N, 50), (50,)
-            height, width = pixels.shape[-2:]
-            bright = pixels / 255 if pixels.shape[1] > 1 else 1 - pixels / 255
-            thumbnails = bright if height == width else None  # TensorBoard shows square ones only
-            writer.add_embedding(axes * lengths, names, thumbnails, PROJECTOR, "test")
+            thumbnails = interpolate(
+                pixels / 255, size=[min(side, MAX_THUMBNAIL) for side in pixels.shape[2:]], mode="area"
+            )
+            if not has_photographs(_datamodule(trainer).dataset.name):
+                thumbnails = 1 - thumbnails
+            square = thumbnails if thumbnails.shape[2] == thumbnails.shape[3] else None  # TensorBoard shows no others
+            writer.add_embedding(axes * lengths, names, square, PROJECTOR, "test")
 
 
 def _datamodule(trainer: Trainer) -> MNISTDataModule:

@@ -54,6 +54,10 @@ def main() -> None:
     parser.add_argument("--images", type=os.path.abspath, metavar="FOLDER")
     given = parser.parse_args()
     seeds, benchmark = (CIFAR_SEEDS, "cifar10") if given.images else (SEEDS, "recipes")
+    if unknown := set(given.recipes) - seeds.keys():
+        parser.error(
+            f"{', '.join(unknown)}: choose from {', '.join(seeds)}{'' if given.images else ', or give --images'}"
+        )
     for name in given.recipes or seeds:
         with TemporaryDirectory() as folder:
             found = recipe(name, seeds[name], Path(folder), given.images)

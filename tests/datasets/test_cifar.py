@@ -137,7 +137,7 @@ def test_the_entry_is_the_published_one() -> None:
     assert (CIFAR10.shape, CIFAR10.train_size, CIFAR10.test_size) == ((3, 32, 32), 50_000, 10_000)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     assert CIFAR10.classes == classes
-    assert CIFAR10.digest is None
+    assert CIFAR10.digests is None
 
 
 def test_the_archive_is_downloaded_once_and_read_in_order(local: Path, mirror: list[str]) -> None:

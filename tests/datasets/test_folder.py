@@ -15,6 +15,7 @@ from PIL import Image
 
 from mnist_lit.datasets.catalog import DATASETS, find_dataset
 from mnist_lit.datasets.folder import FolderDataset, read_folder
+from mnist_lit.photos.images import UnreadableImageError, open_image
 
 CLASSES = ("cat", "ant", "bee")  # created in this order
 OPEN_IMAGE, TOTAL_MEMORY = (f"mnist_lit.datasets.folder.{name}" for name in ("open_image", "total_memory"))
@@ -52,9 +53,10 @@ def contents(pixels: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in pixels}
 
 
-def refuse_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
-        raise AssertionError(name)
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch, but: str = "none") -> None:
+    def fail(name: str, *, for_square: bool) -> NDArray[np.float32]:
+        assert name.endswith(but), name
+        return open_image(name, for_square=for_square)
 
     monkeypatch.setattr(OPEN_IMAGE, fail)
 
@@ -69,7 +71,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_classes_are_in_alphabetical_order_and_each_image_has_its_label(photos: Path) -> None:
     dataset = read(photos)
-    assert (dataset.name, dataset.classes, dataset.held_out) == (str(photos), ["ant", "bee", "cat"], False)
+    assert (dataset.name, dataset.classes) == (str(photos), ["ant", "bee", "cat"])
     assert (dataset.train_size, dataset.test_size, dataset.shape) == (30, 6, (3, 32, 32))
     for train, number in ((True, 10), (False, 2)):
         pixels, labels = dataset.read("unused", train=train)
@@ -96,7 +98,6 @@ def test_an_image_of_the_right_size_is_unchanged_and_others_are_scaled(photos: P
 def test_without_a_test_folder_a_tenth_of_each_class_is_held_out(root: str, tmp_path: Path) -> None:
     fill(tmp_path / root)
     dataset, again = read(tmp_path / "photos"), read(tmp_path / "photos", cache="other")
-    assert dataset.held_out
     assert dataset.train[1].bincount().tolist() == [9, 9, 9]
     assert dataset.test[1].tolist() == [0, 1, 2]
     assert len(contents(dataset.train[0]) | contents(dataset.test[0])) == 30, "all are used, and none twice"
@@ -258,7 +259,10 @@ def damage(name: str) -> Callable[[Path], None]:
         (clear("train/bee"), "{0}{1}train{1}bee: no image in this folder: their names end in .bmp, "),
         (clear("test/bee"), "{0}{1}test{1}bee: no image in this folder: their names end in .bmp, "),
         (damage("train/bee"), "{0}: class bee has no image to train on"),
-        (rename("train", "Train"), "{0}{1}test is no class: expected {0}{1}train{1}CLASS{1}*.jpg beside it"),
+        (
+            rename("train", "Train"),
+            "{0}{1}Train has folders, is it a part of the data? Expected {0}{1}train{1}CLASS{1}*.jpg",
+        ),
         (remove("test/ant"), "{0}: train and test have other classes: ant in one of them only"),
         (remove("train/cat", "test/ant"), "{0}: train and test have other classes: ant, cat in one of them only"),
         (remove("test/ant", "test/bee", "test/cat"), "{0}: train and test have other classes: ant, bee, cat in one of"),
@@ -297,7 +301,7 @@ def test_images_too_large_for_the_memory_are_refused_before_they_are_read(
         with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
             read(photos, 512)
     assert str(caught.value) == (
-        f"{photos}: 36 images of 3 × 512 × 512 bytes are 0.0 GB, more than a third of this machine's 0.1 GB: "
+        f"{photos}: 36 images of 3 × 512 × 512 bytes are 0.0 GB, more than a quarter of this machine's 0.1 GB: "
         "give a smaller --data.image_size, or see docs/scaling.md"
     )
     monkeypatch.setattr(TOTAL_MEMORY, lambda: None)  # unknown
@@ -309,10 +313,10 @@ def test_images_are_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch, cap
     first = read(photos)
     messages = caplog.messages.copy()
     assert len(messages) == 1
-    refuse_to_open(monkeypatch)
+    refuse_to_open(monkeypatch, but="05.png")  # which might be readable now
     second = read(photos)
     assert equal(first, second)
-    assert (first.classes, first.digest) == (second.classes, second.digest)
+    assert (first.classes, first.digests) == (second.classes, second.digests)
     assert caplog.messages == messages * 2
 
 
@@ -377,27 +381,46 @@ def test_any_name_of_a_folder_has_a_cache(
     assert caplog.messages == []
 
 
-def test_the_digest_is_that_of_the_training_images(photos: Path, tmp_path: Path) -> None:
-    digest = read(photos).digest
+def test_digests_are_those_of_the_training_and_test_images(photos: Path, tmp_path: Path) -> None:
+    train, test = read(photos).digests
     copy = tmp_path / "elsewhere/copy"
     shutil.copytree(photos, copy, copy_function=shutil.copyfile)  # with new times
-    assert read(copy).digest == digest
+    assert read(copy).digests == (train, test)
     save(noise(1_000, 30, 40, 3), copy / "test/ant/00.png")
-    assert read(copy).digest == digest
+    other = read(copy).digests
+    assert other[0] == train
+    assert other[1] != test
     save(noise(1_000, 30, 40, 3), copy / "train/ant/00.png")
-    assert read(copy).digest != digest
+    assert read(copy).digests[0] != train
 
 
-def test_the_digest_depends_on_the_classes(photos: Path) -> None:
-    digest = read(photos).digest
+def test_digests_depend_on_the_classes(photos: Path) -> None:
+    before = read(photos).digests
     for part in ("train", "test"):
         (photos / part / "bee").rename(photos / part / "beetle")
-    assert read(photos).digest != digest
+    assert not set(read(photos).digests) & set(before)
+
+
+def test_a_file_that_can_be_read_again_is_not_left_out_for_good(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnreadableImageError("Input/output error")
+
+    with monkeypatch.context() as context:
+        context.setattr(Image, "open", fail)
+        with pytest.raises(ValueError, match="none of its images can be read"):
+            read(photos)
+    assert read(photos).train_size == 30
+
+
+def test_a_panorama_keeps_the_detail_of_its_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((600, 4_096, 3), np.uint8)
+    pixels[:, ::2] = 255  # lines that are grey in a reduced image
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert open_image(str(tmp_path / "wide.png"), for_square=True).shape[:2] == (600, 4_096)
+    assert open_image(str(tmp_path / "wide.png")).shape[:2] == (75, 512)
 
 
 def test_a_folder_has_no_mirrors(photos: Path) -> None:
-    dataset = read(photos)
-    dataset.fetch("unused")
-    dataset.fetch("unused", [])
+    read(photos).fetch("unused")
     with pytest.raises(ValueError, match=r"^mirrors are for data sets that are downloaded, .*photos is a folder$"):
-        dataset.fetch("unused", ["file:///nowhere"])
+        find_dataset(str(photos), mirrors=["file:///nowhere"])

@@ -69,9 +69,15 @@ def test_images_are_inverted_in_four_columns_with_captions() -> None:
         draw_images(pixels, ["one"] * 4)
 
 
-def test_coloured_images_are_not_inverted() -> None:
+def test_photographs_are_not_inverted() -> None:
     pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(-1, -1, 32, 32)
-    assert (np.asarray(draw_images(pixels, [""]))[10:80, 10:90] == [200, 100, 0]).all()
+    assert (np.asarray(draw_images(pixels, [""], inverted=False))[10:80, 10:90] == [200, 100, 0]).all()
+
+
+def test_large_images_are_reduced() -> None:
+    picture = draw_images(torch.full((1, 3, 500, 300), 100.0), ["a"], inverted=False)
+    assert max(picture.size) < 500
+    assert (np.asarray(picture)[10:90, 12:60] == 100).all()
 
 
 def test_images_may_have_float_pixels() -> None:
@@ -90,6 +96,8 @@ def test_captions_have_true_class_predicted_class_and_confidence() -> None:
     assert mistake_captions(torch.tensor([4, 7]), probabilities, CLASSES) == ["4 as 9, 97%", "7 as 2, 50%"]
     clothes = DATASETS["FashionMNIST"].classes
     assert mistake_captions(torch.tensor([4]), probabilities[:1], clothes) == ["Coat\nas Ankle boot\n97%"]
+    long = [20 * letter for letter in "abcdefghij"]
+    assert mistake_captions(torch.tensor([4]), probabilities[:1], long) == [f"{14 * 'e'}…\nas {14 * 'j'}…\n97%"]
 
 
 def filter_colours(weight: Tensor) -> list[tuple[int, ...]]:
