@@ -32,10 +32,9 @@ class MNISTDataModule(LightningDataModule):
         val_size: images held out of the training set for validation, by default 5,000 or, if that is less, a tenth of
             it; with 0, give the Trainer `limit_val_batches=0`.
         split_seed: seed of the choice of validation images.
-        dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder with images in train/CLASS and
-            test/CLASS, or in CLASS (see `read_folder`).
+        dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder of images (see `read_folder`).
         image_size: height and width to which the images of a folder are scaled, in pixels; by default 32.
-        data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`.
+        data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`, and of decoded images, `data_dir/folders`.
         mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog.
         **augmentation: keyword arguments passed to `Augmentation`.
 
@@ -62,8 +61,7 @@ class MNISTDataModule(LightningDataModule):
             mirrors,
         )
         train_size = self.dataset.train_size
-        if val_size is None:
-            val_size = min(5_000, train_size // 10)
+        val_size = min(5_000, train_size // 10) if val_size is None else val_size
         if not 0 <= val_size < train_size:
             raise ValueError(f"val_size must be at least 0 and less than {train_size:,}, got {val_size}")
         most = train_size - val_size
@@ -72,7 +70,7 @@ class MNISTDataModule(LightningDataModule):
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         self.augment = Augmentation(min(self.dataset.shape[1:]), **augmentation)
-        # Paths and URLs belong to a machine, not to the experiment: checkpoints do not contain them.
+        # They belong to a machine, not to the experiment: checkpoints do not contain them.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.prepared = False
@@ -124,8 +122,8 @@ class MNISTDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seed of the training order and of augmentation, and what a folder of images was."""
-        digests = self.dataset.digests and list(self.dataset.digests)
-        return {"order_seed": self.order_seed, "classes": list(self.dataset.classes), "digests": digests}
+        dataset = self.dataset
+        return {"order_seed": self.order_seed, "classes": list(dataset.classes), "digests": dataset.digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the order of a training without a seed; a seed set by `seed_everything` wins."""

@@ -30,7 +30,7 @@ from mnist_lit.training.drawings import draw_braille
 __all__ = ["predict"]
 
 MIN_CONFIDENCE, MIN_CONFIDENCE_UNCALIBRATED = 0.9, 0.5
-"""Probability of the predicted digit below which it is marked as unsure."""
+"""Probability of the predicted class below which it is marked as unsure."""
 MAX_PRINTED = 0.9995  # probability
 CHUNK_SIZE = 64  # files preprocessed before a signal is handled
 MAX_DRAWN = 100  # pictures drawn on a terminal
@@ -40,7 +40,7 @@ MAX_NAME_BYTES = 100  # of a picture's name in that of its preprocessed picture;
 
 
 def predict(argv: Sequence[str]) -> None:
-    """Write a CSV file with the predicted digit and probabilities of each test image, or of each picture given.
+    """Write a CSV file with the predicted class and probabilities of each test image, or of each picture given.
 
     Raises:
         UsageError: if a flag is wrong.

@@ -44,7 +44,7 @@ class ImageDataset(Protocol):
         ...
 
     @property
-    def digests(self) -> tuple[str, str] | None:
+    def digests(self) -> list[str] | None:
         """Checksums of the training and of the test set, or None if these are always the same."""
         ...
 

@@ -78,10 +78,9 @@ class FolderDataset:
         return len(self.test[1])
 
     @cached_property
-    def digests(self) -> tuple[str, str]:
+    def digests(self) -> list[str]:
         """Checksums of the training and of the test set."""
-        train, test = (self._digest(*part) for part in (self.train, self.test))
-        return train, test
+        return [self._digest(*part) for part in (self.train, self.test)]
 
     def _digest(self, pixels: Tensor, labels: Tensor) -> str:
         found = sha256(json.dumps([list(self.classes), labels.tolist()]).encode())
@@ -116,7 +115,7 @@ class Listing:
 
 
 def read_folder(path: str, image_size: int | None = None, cache: str | Path = "data") -> FolderDataset:
-    """Read the images of a folder.
+    """Read the images of a folder: `PATH/train/CLASS/*` and `PATH/test/CLASS/*`, or `PATH/CLASS/*`.
 
     Each image is cropped to the square in its middle, which is scaled to `image_size` pixels. Files that cannot be read
     are named and left out. The decoded images are kept in a file, which is used as long as the names, sizes and

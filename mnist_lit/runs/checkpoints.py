@@ -96,7 +96,8 @@ class Checkpoint:
     def settings(self) -> dict[str, dict[str, Any]]:
         """The settings in it, by group: `{"model": …, "data": {"batch_size": 100, …}}`.
 
-        Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers.
+        Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers. (A
+        folder of images is a data set, not such a path: `Restored.may_read`.)
         """
         return _settings(self.content)
 

@@ -103,9 +103,7 @@ class TensorBoardCallback(Callback):
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
-            _add_image(
-                trainer, "train/batch", trainer.global_step - 1, lambda: self._draw_images(trainer, pixels, names)
-            )
+            _add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the same of the test set, and write the accuracy of each class and the projection."""
@@ -136,12 +134,8 @@ class TensorBoardCallback(Callback):
             _add_image(trainer, f"{stage}/confusion", step, lambda: draw_confusion(counts, self.classes))
         pixels, labels, probabilities = self.mistakes.worst(MAX_IMAGES)
         captions = mistake_captions(labels, probabilities, self.classes)
-        _add_image(trainer, f"{stage}/mistakes", step, lambda: self._draw_images(trainer, pixels, captions))
+        _add_images(trainer, f"{stage}/mistakes", step, pixels, captions)
         return counts
-
-    @staticmethod
-    def _draw_images(trainer: Trainer, pixels: Tensor, captions: Sequence[str]) -> Image.Image:
-        return draw_images(pixels, captions, inverted=not has_photographs(_datamodule(trainer).dataset.name))
 
     def _write_projection(self, trainer: Trainer, classifier: DigitClassifier) -> None:
         """Write principal components of the first test images' features, in place of an earlier projection."""
@@ -180,6 +174,12 @@ def _add_image(trainer: Trainer, tag: str, step: int, draw: Callable[[], Image.I
     """Add a picture, which is drawn only if there is a writer."""
     for writer in _writers(trainer):
         writer.add_image(tag, np.asarray(draw()), step, dataformats="HWC")
+
+
+def _add_images(trainer: Trainer, tag: str, step: int, pixels: Tensor, captions: Sequence[str]) -> None:
+    """Add images (N, C, H, W) with captions; drawings are inverted, photographs are not."""
+    inverted = not has_photographs(_datamodule(trainer).dataset.name)
+    _add_image(trainer, tag, step, lambda: draw_images(pixels, captions, inverted=inverted))
 
 
 def _write_graph(writer: "SummaryWriter", network: nn.Module, shape: Sequence[int]) -> None:

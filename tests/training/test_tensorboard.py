@@ -89,7 +89,8 @@ def test_projection_replaces_an_earlier_one(trained: Command) -> None:
 def test_training_images_are_drawn_with_augmentation(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Tensor, list[str]]] = []
 
-    def draw_images(pixels: Tensor, captions: list[str]) -> Image.Image:
+    def draw_images(pixels: Tensor, captions: list[str], *, inverted: bool) -> Image.Image:
+        assert inverted
         calls.append((pixels, captions))
         return Image.new("RGB", (8, 8))
 
