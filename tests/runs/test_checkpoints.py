@@ -36,6 +36,13 @@ def test_checkpoint_has_the_settings_of_model_and_data(checkpoint: Path) -> None
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 
 
+def test_checkpoint_has_the_classes_and_shape_of_the_images(checkpoint: Path) -> None:
+    read = Checkpoint.read(checkpoint)
+    assert (read.classes, read.shape) == (list("0123456789"), (1, 28, 28))
+    nameless = Checkpoint(checkpoint, read.content | {"MNISTDataModule": {"order_seed": 1}})  # of earlier versions
+    assert nameless.classes == read.classes
+
+
 def test_settings_exclude_data_dir_and_mirrors(checkpoint: Path) -> None:
     content = Checkpoint.read(checkpoint).content
     expected = Checkpoint(checkpoint, content).settings
@@ -161,7 +168,17 @@ def nested(depth: int) -> list[Any]:
         {"hyper_parameters": {"channels": nested(12)}},
         {"hyper_parameters": {"channels": nested(1)}},
         {"hyper_parameters": {"channels": [1] * 1_001}},
+        {"hyper_parameters": {"classes": 10**10}},
+        {"hyper_parameters": {"classes": 0}},
+        {"hyper_parameters": {"classes": "ten"}},
+        {"hyper_parameters": {"shape": [1, 28]}},
+        {"hyper_parameters": {"shape": 28}},
+        {"hyper_parameters": {"shape": [1.0, 28, 28]}},
         {"datamodule_hyper_parameters": {"dataset": {}}},
+        {"MNISTDataModule": {"classes": ["a", "b"]}},
+        {"MNISTDataModule": {"classes": list(range(10))}},
+        {"MNISTDataModule": {"digests": "ab"}},
+        {"MNISTDataModule": {"digests": ["a", 1]}},
         {"optimizer_states": nested(12)},
     ],
     ids=" ".join,
