@@ -64,9 +64,8 @@ class MNISTDataModule(LightningDataModule):
         val_size = min(5_000, train_size // 10) if val_size is None else val_size
         if not 0 <= val_size < train_size:
             raise ValueError(f"val_size must be at least 0 and less than {train_size:,}, got {val_size}")
-        most = train_size - val_size
-        if not 1 <= batch_size <= most:
-            raise ValueError(f"batch_size must be 1 to {most:,} (the training images), got {batch_size}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         self.augment = Augmentation(min(self.dataset.shape[1:]), **augmentation)
@@ -87,6 +86,10 @@ class MNISTDataModule(LightningDataModule):
         if stage in {"fit", "validate"}:
             images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
             train, val = split(images.labels, self.val_size, self.split_seed)
+            if stage == "fit" and self.batch_size > len(train):
+                raise ValueError(
+                    f"batch_size must be at most {len(train):,} (the training images), got {self.batch_size}"
+                )
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.order_seed = torch.initial_seed()
             if self.trainer:  # processes may have different seeds

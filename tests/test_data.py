@@ -84,8 +84,7 @@ def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be 1 to 55,000"),
-        ({"batch_size": 55_001}, r"batch_size must be 1 to 55,000 \(the training images\)"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
         ({"dataset": "CIFAR"}, "dataset must be MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, got CIFAR"),
         ({"val_size": -1}, "val_size must be at least 0 and less than 60,000"),
@@ -98,6 +97,11 @@ def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MNISTDataModule(**settings)
+
+
+def test_batch_larger_than_the_training_set_is_refused(data_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size must be at most 1,000 \(the training images\), got 1001"):
+        set_up(data_dir, "fit", batch_size=1_001, val_size=59_000)
 
 
 def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:

@@ -172,6 +172,8 @@ def _limits(settings: Namespace) -> Limits:
 
 
 def _check_batch_size(data: MNISTDataModule, trainer: Trainer) -> None:
+    if data.batch_size > (most := data.dataset.train_size - data.val_size):
+        raise UsageError(f"--data.batch_size: {data.batch_size} is more than the {most:,} images to train on")
     if data.batch_size % trainer.world_size:
         raise UsageError(f"--data.batch_size: {data.batch_size} cannot be divided among {trainer.world_size} processes")
 
