@@ -274,7 +274,7 @@ def test_every_command_works_with_cifar_10(command: Command, tmp_path: Path, mon
     entry = replace(small(archive, [b""] * 6), mirrors=[mirror.as_uri()])
     monkeypatch.setitem(DATASETS, "CIFAR10", entry)
     config = TRAIN.parent / "configs" / "cifar10.yaml"
-    flags = ["--config", config, "--data.batch_size=10", "--model.channels=[4,4,4,4,4]", "--trainer.max_epochs=2"]
+    flags = ["--config", config, "--data.batch_size=10", "--model.channels=[4,4,4,4,4,4,4]", "--trainer.max_epochs=2"]
     code, out, err = command("fit", *flags, "--data.val_size=20", "--trainer.max_steps=12", "--trainer.accelerator=cpu")
     assert (code, err) == (0, "")
     assert "data     CIFAR10: 80 images to train on, 20 to validate, 20 to test\n" in out
