@@ -42,8 +42,23 @@ def test(argv: Sequence[str]) -> None:
 
 
 @rank_zero_only
-def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule, checkpoint: Checkpoint) -> str:
-    """Print and return the result of a test, and record it in the checkpoint's run if it is the run's own."""
+def report_test(
+    trainer: Trainer,
+    classifier: DigitClassifier,
+    data: MNISTDataModule,
+    checkpoint: Checkpoint,
+    *,
+    fitted: bool = False,
+) -> str:
+    """Print and return the result of a test, and record it in the checkpoint's run if it is the run's own.
+
+    Args:
+        trainer: that has tested.
+        classifier: that was tested.
+        data: with the test set.
+        checkpoint: of the classifier.
+        fitted: whether it was trained on the same data just now.
+    """
     if "test/loss" not in trainer.callback_metrics:
         print(untested := "not tested: the limit of test batches is 0")
         return untested
@@ -59,7 +74,7 @@ def report_test(trainer: Trainer, classifier: DigitClassifier, data: MNISTDataMo
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
     elif not checkpoint.was_trained_on(data.dataset):
         print(f"not recorded in {run.folder}: its result is that of {dataset}")
-    elif checkpoint.has_other_images(data.dataset, "test"):
+    elif not fitted and checkpoint.has_other_images(data.dataset, "test"):
         print(f"not recorded in {run.folder}: its result is that of the test images of that time")
     elif results["total"] != (size := data.dataset.test_size):
         print(f"not recorded in {run.folder}: its result is that of all {size:,} images of {dataset}")

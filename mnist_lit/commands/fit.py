@@ -15,14 +15,14 @@ from mnist_lit.commands.evaluate import report_test
 from mnist_lit.commands.resume import Start, find_start
 from mnist_lit.commands.settings import FROM_DATASET, instantiate
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import MNIST, has_photographs
+from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, has_photographs
 from mnist_lit.datasets.mirrors import redact_credentials
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, new_run
 from mnist_lit.runs.results import evaluation_results, fit_results, format_evaluation, format_fit
 from mnist_lit.system.distributed import process_rank, rank_zero_only, rank_zero_print, shutdown_process_group
-from mnist_lit.system.errors import UsageError
+from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.signals import Stopped, StopRequest, handle_signals
 from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps
@@ -34,6 +34,7 @@ from mnist_lit.training.trainer import build_trainer
 __all__ = ["fit", "train"]
 
 PROGRAM = f"python {sys.argv[0]}"
+MAX_LISTED = 20  # names of classes
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def _initialize(settings: Namespace, initial: Checkpoint) -> None:
             f"the images in {dataset.name} have changed since the training of {initial.path}: those held out may be "
             "among those that it was trained on, which raises their accuracy"
         )
+        return
     trained = initial.settings["data"]
     validated = settings.data.val_size and settings.trainer.limit_val_batches != 0
     if validated and (changed := changed_split(trained, settings.data.hparams)):
@@ -201,8 +203,16 @@ def _header(run: str, start: Start, trainer: Trainer, settings: Namespace) -> st
         f"run      {run}, seed {start.config.seed}, {trainer.accelerator.name()}\n"
         f"data     {data.dataset.name}: {data.dataset.train_size - data.val_size:,} images to train on, "
         f"{data.val_size:,} to validate, {data.dataset.test_size:,} to test\n"
-        f"network  {parameters:,} parameters: {shapes}\n"
+        f"{_list_classes(data.dataset)}network  {parameters:,} parameters: {shapes}\n"
     )
+
+
+def _list_classes(dataset: ImageDataset) -> str:
+    """Return a line with the classes of a folder: those of the catalog are known."""
+    if dataset.name in DATASETS:
+        return ""
+    more = f" and {len(dataset.classes) - MAX_LISTED} more" if len(dataset.classes) > MAX_LISTED else ""
+    return f"classes  {printable(', '.join(dataset.classes[:MAX_LISTED]))}{more}\n"
 
 
 def _fit(training: Training) -> None:
@@ -240,7 +250,7 @@ def _test(training: Training, best: Checkpoint) -> str:
     """Test the best checkpoint, and return its result."""
     best.load_into(training.classifier)
     training.trainer.test(training.classifier, training.data, verbose=False)
-    result = report_test(training.trainer, training.classifier, training.data, best)
+    result = report_test(training.trainer, training.classifier, training.data, best, fitted=True)
     name = training.data.dataset.name
     images = " --images PHOTO.jpg" if name == MNIST.name or has_photographs(name) else ""
     rank_zero_print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")

@@ -28,6 +28,7 @@ from mnist_lit.training.trainer import build_trainer
 __all__ = ["Restored", "restore"]
 
 FULL_PRECISION = "32-true"
+CURE = ". Undo the change, or train again"
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Restored:
         """
         checkpoint, dataset = self.checkpoint, self.data.dataset
         if self._is_changed and checkpoint.has_other_images(dataset, "test"):
-            raise ValueError(f"{self._change}: images of the test set may be among those that it was trained on")
+            raise ValueError(f"{self._change}: images of the test set may be among those that it was trained on{CURE}")
 
     def check_validation_set(self) -> None:
         """Raise ValueError if the validation set may have images that the checkpoint was trained on."""
         if self._is_changed:
-            raise ValueError(f"{self._change}: images of the validation set may be among those that it was trained on")
+            raise ValueError(f"{self._change}: those of the validation set may be among those trained on{CURE}")
 
     @property
     def _is_changed(self) -> bool:

@@ -133,7 +133,8 @@ def find_dataset(
             raise ValueError(f"image_size is for folders of images: those of {name} have their size")
         return DATASETS[name]
     if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names
-        raise ValueError(f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}")
+        wrong = "" if os.path.lexists(name) else f": there is no folder {os.path.abspath(name)}"  # noqa: PTH100
+        raise ValueError(f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}{wrong}")
     if mirrors:
         raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
     return read_folder(name, image_size, cache)

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mnist_lit.datasets.sampling import split
-from mnist_lit.photos.images import crop_square, find_images, open_image
+from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, open_image
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.memory import total_memory
@@ -40,6 +40,7 @@ MEMORY_FRACTION = 4
 CHUNK_SIZE = 256  # files decoded before a signal is handled
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders that are no classes if they have folders."""
+HIDDEN = (".", "__MACOSX")
 VERSION = b"1"  # of the decoding: another one reads the images again
 MAX_REPORTED = 20  # unreadable files, named one by one
 log = logging.getLogger(__name__)
@@ -164,15 +165,15 @@ def _list(path: Path) -> Listing:
         raise ValueError(f"{root} has {found}: expected {root / 'CLASS' / '*.jpg'} for two or more classes")
     held_out = root == path or not (path / "test").is_dir()
     if root == path and (parts := [name for name in classes if name.lower() in PARTS and _folders(path / name)]):
-        raise ValueError(
-            f"{path / parts[0]} has folders, is it a part of the data? Expected {train / 'CLASS' / '*.jpg'}"
-        )
+        raise ValueError(f"{path / parts[0]} has folders: if it is a part of the data, name the parts train and test")
     if root != path:
         for name in [name for name in _folders(path) if name.lower() not in {"train", "test"}]:
             log.warning("%s is not read: only train and test are", printable(str(path / name)))
     if not held_out and (others := set(_folders(path / "test")) ^ set(classes)):
         names = ", ".join(sorted(others))
         raise ValueError(f"{path}: train and test have other classes: {names} in one of them only")
+    if loose := sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root)):
+        log.warning("%s: %s images are not read: they are in no folder of a class", printable(str(root)), f"{loose:,}")
     files: list[str] = []
     labels: list[int] = []
     train_size = 0
@@ -186,7 +187,7 @@ def _list(path: Path) -> Listing:
 
 
 def _folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(HIDDEN))
 
 
 def _refuse(path: str, reason: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["UnreadableImageError", "crop_square", "find_images", "open_image"]
+__all__ = ["SUFFIXES", "UnreadableImageError", "crop_square", "find_images", "open_image"]
 
 OnError = Callable[[str, str], None]
 

@@ -151,7 +151,7 @@ def test_find_dataset_refuses_other_names_and_a_size_for_the_catalog(tmp_path: P
         find_dataset("MNIST", 32)
     (tmp_path / "file").touch()
     for name in ("mnits", str(tmp_path / "file"), "~nobody-of-this-name/photos", "a" * 1_000, ""):
-        with pytest.raises(ValueError, match=rf"^dataset must be MNIST, .*CIFAR10 or a folder of images, got {name}$"):
+        with pytest.raises(ValueError, match=rf"^dataset must be MNIST, .*CIFAR10 or a folder of images, got {name}"):
             find_dataset(name)
 
 
@@ -261,7 +261,7 @@ def damage(name: str) -> Callable[[Path], None]:
         (damage("train/bee"), "{0}: class bee has no image to train on"),
         (
             rename("train", "Train"),
-            "{0}{1}Train has folders, is it a part of the data? Expected {0}{1}train{1}CLASS{1}*.jpg",
+            "{0}{1}Train has folders: if it is a part of the data, name the parts train and test",
         ),
         (remove("test/ant"), "{0}: train and test have other classes: ant in one of them only"),
         (remove("train/cat", "test/ant"), "{0}: train and test have other classes: ant, cat in one of them only"),
@@ -418,6 +418,14 @@ def test_a_panorama_keeps_the_detail_of_its_middle(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert open_image(str(tmp_path / "wide.png"), for_square=True).shape[:2] == (600, 4_096)
     assert open_image(str(tmp_path / "wide.png")).shape[:2] == (75, 512)
+
+
+def test_images_in_no_folder_of_a_class_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = read(photos, cache="other")
+    shutil.copy(photos / "train/ant/00.png", photos / "train/loose.png")
+    (photos / "train/__MACOSX").mkdir()
+    assert equal(read(photos), before)
+    assert caplog.messages == [f"{photos / 'train'}: 1 images are not read: they are in no folder of a class"]
 
 
 def test_a_folder_has_no_mirrors(photos: Path) -> None:
