@@ -72,7 +72,7 @@ class MNISTDataModule(LightningDataModule):
         # They belong to a machine, not to the experiment: checkpoints do not contain them.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
-        self.prepared = False
+        self.prepared, self.trained_on = False, torch.empty(0, dtype=torch.int64)
         self.order_seed = torch.initial_seed()
 
     def prepare_data(self) -> None:
@@ -90,6 +90,8 @@ class MNISTDataModule(LightningDataModule):
                 raise ValueError(
                     f"batch_size must be at most {len(train):,} (the training images), got {self.batch_size}"
                 )
+            if stage == "fit" and self.dataset.hashes:  # of a folder, whose images may be others the next time
+                self.trained_on = torch.cat([self.trained_on, self.dataset.hashes[0][train]])
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.order_seed = torch.initial_seed()
             if self.trainer:  # processes may have different seeds
@@ -124,12 +126,13 @@ class MNISTDataModule(LightningDataModule):
         return self.augment(pixels, generator), labels
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed of the training order and of augmentation, and what a folder of images was."""
-        dataset = self.dataset
-        return {"order_seed": self.order_seed, "classes": list(dataset.classes), "digests": dataset.digests}
+        """Return the seed of the training order and of augmentation, the classes, and which images were trained on."""
+        images = {"digests": self.dataset.digests, "trained_on": self.trained_on}
+        return {"order_seed": self.order_seed, "classes": list(self.dataset.classes), **images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the order of a training without a seed; a seed set by `seed_everything` wins."""
+        self.trained_on = torch.unique(torch.cat([self.trained_on, state_dict.get("trained_on", self.trained_on)]))
         if "PL_GLOBAL_SEED" not in os.environ:
             self.order_seed = state_dict["order_seed"]
 

@@ -20,11 +20,11 @@ def validate(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on its validation set."""
     restored = restore("validate", argv)
     checkpoint, data, classifier = restored.checkpoint, restored.data, restored.classifier
-    restored.check_validation_set()
     if checkpoint.was_trained_on(data.dataset):
         trained = checkpoint.settings["data"]
         for name in changed_split(trained, data.hparams):
             raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
+    restored.check_validation_set()
     if not data.val_size:
         size = data.dataset.train_size
         raise ValueError(f"{checkpoint.path} was trained on all {size:,} images: there is no validation set")
@@ -74,6 +74,8 @@ def report_test(
         print(f"not recorded in {run.folder}: its result is that of best.ckpt")
     elif not checkpoint.was_trained_on(data.dataset):
         print(f"not recorded in {run.folder}: its result is that of {dataset}")
+    elif (hashes := data.dataset.hashes) and (number := checkpoint.count_trained_on(hashes[1], hashes[0])):
+        print(f"not recorded in {run.folder}: its network was trained on {number:,} of the test images before")
     elif not fitted and checkpoint.has_other_images(data.dataset, "test"):
         print(f"not recorded in {run.folder}: its result is that of the test images of that time")
     elif results["total"] != (size := data.dataset.test_size):

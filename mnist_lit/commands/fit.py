@@ -98,17 +98,20 @@ def _initialize(settings: Namespace, initial: Checkpoint) -> None:
     kept = initial.initialize(settings.model)
     others = f"; these start anew, not in it or of another shape: {', '.join(kept)}" if kept else ""
     rank_zero_print(f"weights from {initial.path}{others}")
-    if not initial.was_trained_on(dataset := settings.data.dataset):
+    data, trained = settings.data, initial.settings["data"]
+    data.trained_on = initial.trained_on
+    if hashes := data.dataset.hashes:
+        data.setup("validate")
+        train, val = (hashes[0][part.indices] for part in (data.train_set, data.val_set))
+        for name, images in (("validation", val), ("test", hashes[1])):
+            if number := initial.count_trained_on(images, train):
+                rank_zero_print(
+                    f"{initial.path} was trained on {number:,} of the {len(images):,} {name} images, "
+                    "which raises their accuracy"
+                )
         return
-    if initial.has_other_images(dataset, "train"):
-        rank_zero_print(
-            f"the images in {dataset.name} have changed since the training of {initial.path}: those held out may be "
-            "among those that it was trained on, which raises their accuracy"
-        )
-        return
-    trained = initial.settings["data"]
-    validated = settings.data.val_size and settings.trainer.limit_val_batches != 0
-    if validated and (changed := changed_split(trained, settings.data.hparams)):
+    validated = data.val_size and settings.trainer.limit_val_batches != 0
+    if validated and initial.was_trained_on(data.dataset) and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         rank_zero_print(
             f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}"

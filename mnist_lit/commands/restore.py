@@ -9,6 +9,7 @@ from warnings import catch_warnings
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.settings import (
@@ -28,7 +29,6 @@ from mnist_lit.training.trainer import build_trainer
 __all__ = ["Restored", "restore"]
 
 FULL_PRECISION = "32-true"
-CURE = ". Undo the change, or train again"
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,23 @@ class Restored:
         return data
 
     def check_test_set(self) -> None:
-        """Raise ValueError if the test set may have images that the checkpoint was trained on.
-
-        In a folder whose images have changed, others may be held out.
-        """
-        checkpoint, dataset = self.checkpoint, self.data.dataset
-        if self._is_changed and checkpoint.has_other_images(dataset, "test"):
-            raise ValueError(f"{self._change}: images of the test set may be among those that it was trained on{CURE}")
+        """Raise ValueError if the test set has images that the checkpoint was trained on."""
+        if hashes := self.data.dataset.hashes:
+            self._check_images("test", *hashes)
 
     def check_validation_set(self) -> None:
-        """Raise ValueError if the validation set may have images that the checkpoint was trained on."""
-        if self._is_changed:
-            raise ValueError(f"{self._change}: those of the validation set may be among those trained on{CURE}")
+        """Raise ValueError if the validation set has images that the checkpoint was trained on."""
+        if hashes := self.data.dataset.hashes:
+            self.data.setup("validate")
+            train, val = self.data.train_set.indices, self.data.val_set.indices
+            self._check_images("validation", hashes[0][train], hashes[0][val])
 
-    @property
-    def _is_changed(self) -> bool:
-        checkpoint, dataset = self.checkpoint, self.data.dataset
-        return checkpoint.was_trained_on(dataset) and checkpoint.has_other_images(dataset, "train")
-
-    @property
-    def _change(self) -> str:
-        return f"the images in {self.data.dataset.name} have changed since the training of {self.checkpoint.path}"
+    def _check_images(self, name: str, training: Tensor, images: Tensor) -> None:
+        if number := self.checkpoint.count_trained_on(images, training):
+            raise ValueError(
+                f"{self.data.dataset.name} has changed: {self.checkpoint.path} was trained on {number:,} of the "
+                f"{len(images):,} {name} images. Undo the change, or train again"
+            )
 
     def output(self, name: str) -> Path:
         """Return the file to write: `--output`, or `name` in the run folder, or here if the checkpoint is in no run."""

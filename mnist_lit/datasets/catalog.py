@@ -44,6 +44,11 @@ class ImageDataset(Protocol):
         ...
 
     @property
+    def hashes(self) -> tuple[Tensor, Tensor] | None:
+        """A number for each training and test image, int64 (N,), or None if the images are always the same."""
+        ...
+
+    @property
     def digests(self) -> list[str] | None:
         """Checksums of the training and of the test set, or None if these are always the same."""
         ...

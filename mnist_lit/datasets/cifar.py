@@ -91,8 +91,12 @@ class CIFARDataset:
     mirrors: Sequence[str] = ()
 
     @property
-    def digests(self) -> None:
+    def hashes(self) -> None:
         """None: the files are always the published ones."""
+
+    @property
+    def digests(self) -> None:
+        """None, as `hashes`."""
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the archive or torchvision's batches are there and right; download the archive if not.

@@ -79,14 +79,16 @@ class FolderDataset:
         return len(self.test[1])
 
     @cached_property
-    def digests(self) -> list[str]:
-        """Checksums of the training and of the test set."""
-        return [self._digest(*part) for part in (self.train, self.test)]
+    def hashes(self) -> tuple[Tensor, Tensor]:
+        """A number for each training and test image, int64 (N,), which depends on its pixels."""
+        return _hash(self.train[0]), _hash(self.test[0])
 
-    def _digest(self, pixels: Tensor, labels: Tensor) -> str:
-        found = sha256(json.dumps([list(self.classes), labels.tolist()]).encode())
-        found.update(pixels.numpy())  # type: ignore[arg-type]  # a contiguous array is a buffer
-        return found.hexdigest()
+    @cached_property
+    def digests(self) -> list[str]:
+        """Checksums of the training and of the test set, with their classes."""
+        parts = zip(self.hashes, (self.train[1], self.test[1]), strict=True)
+        described = ([list(self.classes), hashes.tolist(), labels.tolist()] for hashes, labels in parts)
+        return [sha256(json.dumps(part).encode()).hexdigest() for part in described]
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Do nothing: the images are in memory."""
@@ -153,7 +155,15 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
             raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
     if not len(parts[1][1]):
         raise ValueError(f"{path}: no image to test")
-    return FolderDataset(path, listing.classes, *parts)
+    dataset = FolderDataset(path, listing.classes, *parts)
+    if repeated := int(torch.isin(dataset.hashes[1], dataset.hashes[0]).sum()):
+        log.warning("%s: %s test images are among the training images too", printable(path), f"{repeated:,}")
+    return dataset
+
+
+def _hash(pixels: Tensor) -> Tensor:
+    rows = pixels.flatten(1).numpy()
+    return torch.tensor([int.from_bytes(sha256(row).digest()[:8], "little", signed=True) for row in rows])
 
 
 def _list(path: Path) -> Listing:

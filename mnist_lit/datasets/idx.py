@@ -113,8 +113,12 @@ class IDXDataset:
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
-    def digests(self) -> None:
+    def hashes(self) -> None:
         """None: the files are always the published ones."""
+
+    @property
+    def digests(self) -> None:
+        """None, as `hashes`."""
 
     @property
     def idx_files(self) -> list[IDXFile]:

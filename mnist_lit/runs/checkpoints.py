@@ -14,6 +14,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
@@ -134,6 +135,21 @@ class Checkpoint:
         if not saved or not given:
             return False
         return saved[part == "test"] != given[part == "test"]
+
+    @property
+    def trained_on(self) -> Tensor:
+        """The images of folders that it was trained on, int64 (N,): see `ImageDataset.hashes`."""
+        hashes: Tensor = _data_state(self.content).get("trained_on", torch.empty(0, dtype=torch.int64))
+        return hashes
+
+    def count_trained_on(self, images: Tensor, training: Tensor) -> int:
+        """Return how many of some images it was trained on.
+
+        Args:
+            images: of a validation or test set, int64 (N,).
+            training: images of the training set that goes with it, (M,): what is in both sets does not count.
+        """
+        return int((torch.isin(images, self.trained_on) & ~torch.isin(images, training)).sum())
 
     @property
     def _digests(self) -> Sequence[str] | None:
@@ -278,7 +294,7 @@ def _describes_images(content: dict[str, Any]) -> bool:
     """Return whether the shape of the images, the number of classes, their names and the digests are such."""
     model, state = content["hyper_parameters"], _data_state(content)
     shape, number = model.get("shape", MNIST.shape), model.get("classes", len(MNIST.classes))
-    names, digests = state.get("classes"), state.get("digests")
+    names, digests, trained_on = (state.get(name) for name in ("classes", "digests", "trained_on"))
     return (
         _is_short_list(shape)
         and [type(side) for side in shape] == [int] * 3
@@ -286,6 +302,7 @@ def _describes_images(content: dict[str, Any]) -> bool:
         and 0 < number <= MAX_CLASSES
         and (names is None or _are_strings(names, number))
         and (digests is None or _are_strings(digests, 2))
+        and (trained_on is None or (isinstance(trained_on, Tensor) and trained_on.dtype == torch.int64))
     )
 
 

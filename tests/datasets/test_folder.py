@@ -428,6 +428,13 @@ def test_images_in_no_folder_of_a_class_are_reported(photos: Path, caplog: pytes
     assert caplog.messages == [f"{photos / 'train'}: 1 images are not read: they are in no folder of a class"]
 
 
+def test_images_in_both_parts_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(2):
+        shutil.copy(photos / f"train/ant/0{number}.png", photos / f"test/bee/copy{number}.png")
+    read(photos)
+    assert caplog.messages == [f"{photos}: 2 test images are among the training images too"]
+
+
 def test_a_folder_has_no_mirrors(photos: Path) -> None:
     read(photos).fetch("unused")
     with pytest.raises(ValueError, match=r"^mirrors are for data sets that are downloaded, .*photos is a folder$"):

@@ -179,6 +179,7 @@ def nested(depth: int) -> list[Any]:
         {"MNISTDataModule": {"classes": list(range(10))}},
         {"MNISTDataModule": {"digests": "ab"}},
         {"MNISTDataModule": {"digests": ["a", 1]}},
+        {"MNISTDataModule": {"trained_on": [1, 2]}},
         {"optimizer_states": nested(12)},
     ],
     ids=" ".join,
