@@ -55,11 +55,8 @@ class MNISTDataModule(LightningDataModule):
         **augmentation: Any,
     ) -> None:
         super().__init__()
-        self.dataset, self.data_dir, self.mirrors = (
-            find_dataset(dataset, image_size, data_dir, mirrors),
-            data_dir,
-            mirrors,
-        )
+        self.dataset = find_dataset(dataset, image_size, data_dir, mirrors)
+        self.data_dir, self.mirrors = data_dir, mirrors
         train_size = self.dataset.train_size
         val_size = min(5_000, train_size // 10) if val_size is None else val_size
         if not 0 <= val_size < train_size:
@@ -87,11 +84,9 @@ class MNISTDataModule(LightningDataModule):
             images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
             train, val = split(images.labels, self.val_size, self.split_seed)
             if stage == "fit" and self.batch_size > len(train):
-                raise ValueError(
-                    f"batch_size must be at most {len(train):,} (the training images), got {self.batch_size}"
-                )
+                raise ValueError(f"batch_size must be at most {len(train):,}, the training images")
             if stage == "fit" and self.dataset.hashes:  # of a folder, whose images may be others the next time
-                self.trained_on = torch.cat([self.trained_on, self.dataset.hashes[0][train]])
+                self.trained_on = torch.unique(torch.cat([self.trained_on, self.dataset.hashes[0][train]]))
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.order_seed = torch.initial_seed()
             if self.trainer:  # processes may have different seeds

@@ -73,6 +73,9 @@ def test_every_command_works_with_a_folder(flags: Command) -> None:
     table = rows(RUN.folder / "predictions.csv")
     assert list(table[0]) == ["image", "class", "probability", "p_Estonia", "p_France", "p_Germany"]
     assert {row["class"] for row in table} <= set(CLASSES)
+    assert all(Path(row["image"]).is_file() for row in table)
+    correct = sum(Path(row["image"]).parent.name == row["class"] for row in table)
+    assert correct == RUN.results()["test"]["correct"]
     assert flags("export", "--output=flags.pt2")[::2] == (0, "")
     program = torch.export.load("flags.pt2").module()
     assert program(torch.zeros(5, 3, 16, 16, dtype=torch.uint8)).shape == (5, 3)
@@ -82,12 +85,25 @@ def test_a_run_is_resumed_to_the_same_weights(flags: Command) -> None:
     assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--experiment=whole")[0] == 0
     assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--trainer.max_steps=10")[0] == 0
     assert flags("fit", "--ckpt_path=last", "--experiment=baseline", "--trainer.max_steps=-1")[::2] == (0, "")
-    weights = [
-        Checkpoint.read(path).content["state_dict"]
-        for path in (LAST, Path("runs/whole/version_0/checkpoints/last.ckpt"))
-    ]
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
+    resumed, whole = (
+        Checkpoint.read(Path(f"runs/{name}/version_0/checkpoints/last.ckpt")) for name in ("baseline", "whole")
+    )
+    for name, value in resumed.content["state_dict"].items():
+        assert torch.equal(value, whole.content["state_dict"][name]), name
+    assert len(resumed.trained_on) == 73
+    assert torch.equal(resumed.trained_on, whole.trained_on)
+
+
+def test_a_run_is_resumed_with_its_folder_moved(flags: Command) -> None:
+    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+    Path("flags").rename("banners")
+    resume = ["fit", "--ckpt_path=last", "--data.dataset=banners", "--trainer.max_epochs=2"]
+    assert flags(*resume)[::2] == (0, "")
+    assert "dataset: banners\n" in RUN.config.read_text(encoding="utf-8")
+    assert RUN.results()["fit"]["epochs"] == 2
+    code, _, err = flags("fit", "--ckpt_path=last", "--data.dataset=MNIST", "--trainer.max_epochs=3")
+    assert code == 2
+    assert err.startswith("error: --data.dataset cannot change when a run is resumed")
 
 
 def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
@@ -109,7 +125,7 @@ def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
         assert (image.size, image.mode) == ((16, 16), "RGB")
     code, _, err = flags("test")
     assert code == 2
-    assert err.endswith(f"CIFAR10 or a folder of images, got flags: there is no folder {Path('flags').absolute()}\n")
+    assert err.endswith(f"CIFAR10 or a folder of images, got flags: {Path('flags').absolute()} does not exist\n")
 
 
 def test_images_that_were_trained_on_are_not_held_out_unnoticed(flags: Command) -> None:

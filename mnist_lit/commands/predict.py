@@ -50,7 +50,8 @@ def predict(argv: Sequence[str]) -> None:
     if not restored.config.images:
         restored.check_test_set()
         probabilities = _classify(restored, restored.data)
-        _write_csv(restored, [str(number) for number in range(len(probabilities))], probabilities)
+        names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
+        _write_csv(restored, names, probabilities)
         return
     names, pixels, failed = _preprocess(restored.config.images, *_preprocessing(restored))
     if names:

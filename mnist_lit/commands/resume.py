@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.settings import build_parser, parse, set_checkpoint_defaults
+from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run, find_resumable
 from mnist_lit.system.distributed import rank_zero_print
@@ -105,6 +106,8 @@ def _changed_settings(run: Run, saved: Namespace, config: Namespace) -> set[str]
     """
     names = {*saved.keys(), *config.keys()} - {"config", "ckpt_path"}
     changed = {name for name in names if saved.get(name) != config.get(name)}
+    if not DATASETS.keys() & {saved.data.dataset, config.data.dataset}:
+        changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
     for name in sorted(changed):
         if not f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE)):
             raise UsageError(

@@ -44,6 +44,11 @@ class ImageDataset(Protocol):
         ...
 
     @property
+    def test_names(self) -> Sequence[str] | None:
+        """Paths of the test images, or None if these have numbers only."""
+        ...
+
+    @property
     def hashes(self) -> tuple[Tensor, Tensor] | None:
         """A number for each training and test image, int64 (N,), or None if the images are always the same."""
         ...
@@ -138,8 +143,9 @@ def find_dataset(
             raise ValueError(f"image_size is for folders of images: those of {name} have their size")
         return DATASETS[name]
     if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names
-        wrong = "" if os.path.lexists(name) else f": there is no folder {os.path.abspath(name)}"  # noqa: PTH100
-        raise ValueError(f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}{wrong}")
+        reason = "is a file" if os.path.exists(name) else "does not exist"  # noqa: PTH110  # as above
+        known = f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}"
+        raise ValueError(f"{known}: {os.path.abspath(name)} {reason}")  # noqa: PTH100
     if mirrors:
         raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
     return read_folder(name, image_size, cache)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.published import MAX_FILE_BYTES, fetch, find, has_md5
+from mnist_lit.datasets.published import MAX_FILE_BYTES, PublishedDataset, fetch, find, has_md5
 
 __all__ = ["CIFARDataset"]
 
@@ -61,7 +61,7 @@ class PlainFile:
 
 
 @dataclass(frozen=True)
-class CIFARDataset:
+class CIFARDataset(PublishedDataset):
     """A data set of one archive with batches of images.
 
     Args:
@@ -89,14 +89,6 @@ class CIFARDataset:
     train_batches: Sequence[Sequence[str]]
     test_batches: Sequence[Sequence[str]]
     mirrors: Sequence[str] = ()
-
-    @property
-    def hashes(self) -> None:
-        """None: the files are always the published ones."""
-
-    @property
-    def digests(self) -> None:
-        """None, as `hashes`."""
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the archive or torchvision's batches are there and right; download the archive if not.

@@ -55,12 +55,14 @@ class FolderDataset:
         classes: names of the K classes, in alphabetical order, which is that of the labels 0, 1, …
         train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
         test: the same of the test set.
+        test_names: paths of the test images.
     """
 
     name: str
     classes: Sequence[str]
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    test_names: Sequence[str]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -145,17 +147,17 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     train_size = int((readable < listing.train_size).sum())
     if not len(labels):
         raise ValueError(f"{path}: none of its images can be read")
+    chosen: Sequence[slice | list[int]] = (slice(train_size), slice(train_size, None))  # without a copy
     if listing.held_out:
-        train, test = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
-        parts = [(pixels[chosen], labels[chosen]) for chosen in (train, test)]
-    else:
-        parts = [(pixels[chosen], labels[chosen]) for chosen in (slice(train_size), slice(train_size, None))]
-    for name, count in zip(listing.classes, parts[0][1].bincount(minlength=len(listing.classes)), strict=True):
+        chosen = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
+    train, test = ((pixels[part], labels[part]) for part in chosen)
+    for name, count in zip(listing.classes, train[1].bincount(minlength=len(listing.classes)), strict=True):
         if not count:
             raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
-    if not len(parts[1][1]):
+    if not len(test[1]):
         raise ValueError(f"{path}: no image to test")
-    dataset = FolderDataset(path, listing.classes, *parts)
+    names = np.array(listing.files, dtype=object)[readable][chosen[1]]
+    dataset = FolderDataset(path, listing.classes, train, test, names.tolist())
     if repeated := int(torch.isin(dataset.hashes[1], dataset.hashes[0]).sum()):
         log.warning("%s: %s test images are among the training images too", printable(path), f"{repeated:,}")
     return dataset

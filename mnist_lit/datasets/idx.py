@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_lit.datasets.published import fetch, find, has_md5
+from mnist_lit.datasets.published import PublishedDataset, fetch, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
 
@@ -85,7 +85,7 @@ class IDXFile:
 
 
 @dataclass(frozen=True)
-class IDXDataset:
+class IDXDataset(PublishedDataset):
     """A data set of four files: training images and labels, test images and labels, each in gzip.
 
     Args:
@@ -111,14 +111,6 @@ class IDXDataset:
     def __post_init__(self) -> None:
         if self.shape[0] != 1:
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
-
-    @property
-    def hashes(self) -> None:
-        """None: the files are always the published ones."""
-
-    @property
-    def digests(self) -> None:
-        """None, as `hashes`."""
 
     @property
     def idx_files(self) -> list[IDXFile]:
