@@ -4,16 +4,12 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,7 +17,7 @@ from tqdm import tqdm
 from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
-from mnist_lit.photos.images import crop_square, find_images, open_image
+from mnist_lit.photos.images import Prepare, crop_square, find_images, prepare_images, to_image
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
@@ -32,9 +28,7 @@ __all__ = ["predict"]
 MIN_CONFIDENCE, MIN_CONFIDENCE_UNCALIBRATED = 0.9, 0.5
 """Probability of the predicted class below which it is marked as unsure."""
 MAX_PRINTED = 0.9995  # probability
-CHUNK_SIZE = 64  # files preprocessed before a signal is handled
 MAX_DRAWN = 100  # pictures drawn on a terminal
-Preprocess = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 Shape = tuple[int, ...]
 MAX_NAME_BYTES = 100  # of a picture's name in that of its preprocessed picture; file systems allow 143 to 255 in all
 
@@ -77,7 +71,7 @@ def _classify(restored: Restored, data: Any) -> Tensor:
     return torch.cat(cast("list[Tensor]", batches))  # (N, K)
 
 
-def _preprocessing(restored: Restored) -> tuple[Preprocess, Shape]:
+def _preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
     """Return how to preprocess a picture as the training images were, and the shape that it then has.
 
     Raises:
@@ -95,7 +89,7 @@ def _preprocessing(restored: Restored) -> tuple[Preprocess, Shape]:
     return partial(crop_square, side=side, channels=channels), shape
 
 
-def _preprocess(paths: Sequence[str], preprocess: Preprocess, shape: Shape) -> tuple[list[str], Tensor, int]:
+def _preprocess(paths: Sequence[str], preprocess: Prepare, shape: Shape) -> tuple[list[str], Tensor, int]:
     """Return the names of the readable pictures, their preprocessed pixels (N, C, H, W), and the number of others."""
     failed = 0
 
@@ -108,27 +102,13 @@ def _preprocess(paths: Sequence[str], preprocess: Preprocess, shape: Shape) -> t
     names: list[str] = []
     # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
-
-    def read(name: str) -> NDArray[np.uint8] | ValueError:
-        try:
-            return preprocess(open_image(name, for_square=preprocess is not as_mnist))
-        except ValueError as error:
-            return error
-
-    # Threads, since much of decoding and filtering releases the GIL.
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(files), disable=not sys.stdout.isatty(), leave=False) as bar,
-    ):
-        for first in range(0, len(files), CHUNK_SIZE):
-            chunk = files[first : first + CHUNK_SIZE]
-            for name, result in zip(chunk, threads.map(read, chunk), strict=True):
-                bar.update()
-                if isinstance(result, ValueError):
-                    on_error(name, str(result))
-                else:
-                    pixels[len(names)] = torch.from_numpy(result)
-                    names.append(name)
+    square, hidden = preprocess is not as_mnist, not sys.stdout.isatty()
+    for name, result in zip(files, prepare_images(files, preprocess, for_square=square, disable=hidden), strict=True):
+        if isinstance(result, ValueError):
+            on_error(name, str(result))
+        else:
+            pixels[len(names)] = torch.from_numpy(result)
+            names.append(name)
     return names, pixels[: len(names)], failed
 
 
@@ -160,8 +140,7 @@ def _save_preprocessed(folder: Path, names: Sequence[str], pixels: Tensor) -> No
     """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
     for number, (name, picture) in enumerate(zip(names, pixels, strict=True)):
         content = io.BytesIO()
-        levels = picture.permute(1, 2, 0).numpy()  # (H, W, C)
-        Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]).save(content, "PNG")
+        to_image(picture.permute(1, 2, 0).numpy()).save(content, "PNG")
         stem = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
         write_atomically(folder / f"{number:05}_{stem}.png", content.getvalue())
     print(f"preprocessed pictures: {folder}")

@@ -7,10 +7,9 @@ with the classes directly in PATH, a tenth of the images is the test set.
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -20,10 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from mnist_lit.datasets.sampling import split
-from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, open_image
+from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, prepare_images
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.memory import total_memory
@@ -37,7 +35,6 @@ TEST_FRACTION, TEST_SEED = 10, 0
 """One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
 MEMORY_FRACTION = 4
 """The images may take a quarter of the memory: while they are read, they are there twice."""
-CHUNK_SIZE = 256  # files decoded before a signal is handled
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders that are no classes if they have folders."""
 HIDDEN = (".", "__MACOSX")
@@ -222,10 +219,10 @@ def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, 
     place = sha256(f"{folder} {side}".encode(errors="surrogateescape")).hexdigest()[:12]
     file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
     key = _key(listing.files, f"{Path(path).expanduser()}{os.sep}")
-    if (found := _read_cache(file, key)) and all(
-        isinstance(_decode_file(listing.files[i], side), str) for i in found[1]
-    ):
-        return found
+    if found := _read_cache(file, key):
+        again = _prepare([listing.files[number] for number in found[1]], side)
+        if all(isinstance(result, ValueError) for result in again):
+            return found
     pixels, unreadable = _decode(listing.files, side)
     content = BytesIO()
     np.savez(content, key=key, pixels=pixels, unreadable=json.dumps(list(unreadable.items())))
@@ -268,30 +265,19 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[in
     pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
     unreadable: dict[int, str] = {}
     coloured, done = False, 0
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(desc="reading images", total=len(files), leave=False, disable=None) as bar,
-    ):
-        for first in range(0, len(files), CHUNK_SIZE):
-            chunk = files[first : first + CHUNK_SIZE]
-            results = threads.map(lambda name: _decode_file(name, side), chunk)
-            for number, result in enumerate(results, start=first):
-                if isinstance(result, str):
-                    unreadable[number] = f"{files[number]}: {result}"
-                else:
-                    pixels[done] = result  # one channel is repeated
-                    coloured |= len(result) > 1
-                    done += 1
-            bar.update(len(chunk))
+    for number, result in enumerate(_prepare(files, side, desc="reading images")):
+        if isinstance(result, ValueError):
+            unreadable[number] = f"{files[number]}: {result}"
+        else:
+            pixels[done] = result  # one channel is repeated
+            coloured |= len(result) > 1
+            done += 1
     kept = pixels[:done] if coloured else pixels[:done, :1].copy()
     return kept, unreadable
 
 
-def _decode_file(name: str, side: int) -> NDArray[np.uint8] | str:
-    try:
-        return crop_square(open_image(name, for_square=True), side)
-    except ValueError as error:
-        return str(error)
+def _prepare(files: Sequence[str], side: int, **bar: str) -> Iterator[NDArray[np.uint8] | ValueError]:
+    return prepare_images(files, partial(crop_square, side=side), for_square=True, disable=None, **bar)
 
 
 def _report_unreadable(unreadable: Mapping[int, str]) -> None:

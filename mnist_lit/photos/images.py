@@ -3,22 +3,27 @@
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
-__all__ = ["SUFFIXES", "UnreadableImageError", "crop_square", "find_images", "open_image"]
+__all__ = ["SUFFIXES", "UnreadableImageError", "crop_square", "find_images", "open_image", "prepare_images", "to_image"]
 
 OnError = Callable[[str, str], None]
+Prepare = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".heic", ".heif")
 MAX_PIXELS, MAX_SIDE = 40_000_000, 65_535
 """Of a decoded image: at most half a gigabyte of memory. An A4 page has 35 million pixels at 600 dpi."""
+CHUNK_SIZE = 64  # files prepared before a signal is handled
 REDUCED_SIDE = 512
 """Larger images are reduced by an integer factor; their longer side keeps at least this number of pixels."""
 UNIFORM_TONE = 20
@@ -95,6 +100,39 @@ def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
     raise UnreadableImageError(reason)
 
 
+def prepare_images(
+    files: Sequence[str], prepare: Prepare, *, for_square: bool, **bar: Any
+) -> Iterator[NDArray[np.uint8] | ValueError]:
+    """Open and prepare image files in threads, since much of decoding and filtering releases the GIL.
+
+    Args:
+        files: paths.
+        prepare: what makes pixels of an opened image, or raises ValueError.
+        for_square: see `open_image`.
+        **bar: keyword arguments passed to the progress bar.
+
+    Yields:
+        for each file, in their order, what `prepare` returns, or the error.
+    """
+
+    def read(path: str) -> NDArray[np.uint8] | ValueError:
+        try:
+            return prepare(open_image(path, for_square=for_square))
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads, tqdm(total=len(files), leave=False, **bar) as progress:
+        for first in range(0, len(files), CHUNK_SIZE):
+            for result in threads.map(read, files[first : first + CHUNK_SIZE]):
+                progress.update()
+                yield result
+
+
+def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return pixels (H, W, C) as an image, grey or in colour."""
+    return Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+
+
 def crop_square(pixels: NDArray[np.float32], side: int, channels: int | None = None) -> NDArray[np.uint8]:
     """Return the square in the middle of an image, scaled.
 
@@ -103,8 +141,7 @@ def crop_square(pixels: NDArray[np.float32], side: int, channels: int | None = N
         side: of the result, (C, side, side).
         channels: C of the result, 1 for grey or 3 for colour; by default as in `pixels`.
     """
-    levels = pixels.round().clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+    image = to_image(pixels.round().clip(0, 255).astype(np.uint8))
     if channels:
         image = image.convert("RGB" if channels > 1 else "L")
     scaled = np.array(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
