@@ -13,7 +13,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 __all__ = ["EpochMetrics", "Mistakes", "TemperatureScaling", "calibrated_softmax"]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 5.0
-"""Without bounds, a few images that are all classified correctly would give a temperature of 0."""
+"""Without bounds, images that are all classified correctly would give a temperature of 0."""
+MIN_IMAGES = 100
+"""For a temperature: fewer are often all classified correctly."""
 
 Mistake = tuple[Tensor, Tensor, Tensor]
 """Pixels (N, C, H, W), labels (N,) and probabilities (N, K)."""
@@ -83,7 +85,7 @@ class TemperatureScaling(Metric):
 
     >>> import torch
     >>> scaling = TemperatureScaling()
-    >>> scaling.update(torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 0, 0, 1]))
+    >>> scaling.update(torch.tensor([[2.0, 0.0]] * 100), torch.tensor([0, 0, 0, 1] * 25))
     >>> round(float((2 / scaling.compute()).sigmoid()), 3)  # three of four are correct
     0.75
     """
@@ -103,10 +105,15 @@ class TemperatureScaling(Metric):
         self.labels.append(labels)
 
     def compute(self) -> Tensor:
-        """Return the temperature (), float32 on the CPU, by Newton's method: the loss is convex in its inverse."""
+        """Return the temperature (), float32 on the CPU, by Newton's method: the loss is convex in its inverse.
+
+        It is NaN if there are too few images.
+        """
         # MPS has no float64. Moved first, then converted: one call of `to` would convert on the device.
         logits = dim_zero_cat(self.logits).cpu().double()  # (N, K)
         labels = dim_zero_cat(self.labels).cpu()  # (N,)
+        if len(labels) < MIN_IMAGES:
+            return torch.tensor(nan)
         target = logits.gather(1, labels[:, None])[:, 0]  # (N,)
         inverse = logits.new_ones(())
         for _ in range(20):

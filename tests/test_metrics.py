@@ -40,14 +40,22 @@ def test_temperature_minimises_the_cross_entropy() -> None:
 
 def test_temperature_has_a_minimum_if_all_images_are_correct() -> None:
     scaling = TemperatureScaling()
-    scaling.update(torch.eye(10), torch.arange(10))
+    scaling.update(torch.eye(10).repeat(10, 1), torch.arange(10).repeat(10))
     assert float(scaling.compute()) == pytest.approx(MIN_TEMPERATURE)
 
 
 def test_temperature_has_a_maximum_if_all_images_are_wrong() -> None:
     scaling = TemperatureScaling()
-    scaling.update(100 * torch.eye(10), (torch.arange(10) + 1) % 10)
+    scaling.update(100 * torch.eye(10).repeat(10, 1), (torch.arange(10).repeat(10) + 1) % 10)
     assert float(scaling.compute()) == pytest.approx(MAX_TEMPERATURE)
+
+
+def test_few_images_give_no_temperature() -> None:
+    scaling = TemperatureScaling()
+    scaling.update(torch.eye(10).repeat(9, 1), torch.arange(10).repeat(9))
+    assert math.isnan(scaling.compute())
+    scaling.update(torch.eye(10), torch.arange(10))
+    assert float(scaling.compute()) == pytest.approx(MIN_TEMPERATURE)
 
 
 def test_temperature_that_is_not_finite_is_ignored(data_dir: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def format_evaluation(name: str, results: dict[str, Any]) -> str:
 def format_calibration(temperature: float, before: float, after: float) -> str:
     """Return a line about the expected calibration errors before and after temperature scaling."""
     if temperature == 1:
-        return f"calibration error {after:.2%}: there was no validation to fit a temperature"
+        return f"calibration error {after:.2%}: no temperature, which needs 100 validation images"
     return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 

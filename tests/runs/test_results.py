@@ -42,7 +42,7 @@ def test_evaluation_results_of_a_confusion_matrix() -> None:
     ("temperature", "line"),
     [
         (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
-        (1.0, "calibration error 0.20%: there was no validation to fit a temperature"),
+        (1.0, "calibration error 0.20%: no temperature, which needs 100 validation images"),
     ],
 )
 def test_format_calibration(temperature: float, line: str) -> None:
