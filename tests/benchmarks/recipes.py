@@ -22,11 +22,12 @@ CIFAR_SEEDS = {"cifar10_blog": 3, "cifar10": 3}
 CONFIGS = TRAIN.parent / "configs"
 
 
-def recipe(name: str, seeds: int, folder: Path, images: str | None) -> dict[str, Any]:
+def recipe(name: str, seeds: int, folder: Path, images: str | None, precision: str) -> dict[str, Any]:
     """Train a recipe with its own seed, 777, and then with 1, 2, …; return what it came to."""
     found: dict[str, Any] = {"seconds": [], "command_seconds": [], "val_accuracy": [], "correct": []}
     for number in range(seeds):
-        flags = [f"--data.data_dir={Path('data').absolute()}", *([f"--seed={number}"] if number else [])]
+        flags = [f"--data.data_dir={Path('data').absolute()}", f"--trainer.precision={precision}"]
+        flags += [f"--seed={number}"] if number else []
         flags += [f"--data.dataset={images}"] if images else []
         command = run(TRAIN, "fit", f"--config={CONFIGS / name}.yaml", *flags, folder=folder)
         results = json.loads((folder / f"runs/{name}/version_{number}/results.json").read_text(encoding="utf-8"))
@@ -39,6 +40,7 @@ def recipe(name: str, seeds: int, folder: Path, images: str | None) -> dict[str,
     names = [key for key in last["state_dict"] if key.startswith("network.") and key.endswith(("weight", "bias"))]
     epochs, data = last["epoch"] + 1, last["datamodule_hyper_parameters"]
     return found | {
+        "precision": precision,
         "parameters": sum(last["state_dict"][name].numel() for name in names),
         "epochs": epochs,
         "images_seen": last["global_step"] * data["batch_size"],
@@ -52,6 +54,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE")
     parser.add_argument("--images", type=os.path.abspath, metavar="FOLDER")
+    parser.add_argument("--precision", default="32-true", help="of the Trainer")
     given = parser.parse_args()
     seeds, benchmark = (CIFAR_SEEDS, "cifar10") if given.images else (SEEDS, "recipes")
     if unknown := set(given.recipes) - seeds.keys():
@@ -60,7 +63,7 @@ def main() -> None:
         )
     for name in given.recipes or seeds:
         with TemporaryDirectory() as folder:
-            found = recipe(name, seeds[name], Path(folder), given.images)
+            found = recipe(name, seeds[name], Path(folder), given.images, given.precision)
         recipes = load(benchmark).get("recipes", {}) | {name: found}
         save(benchmark, {"recipes": {known: recipes[known] for known in seeds if known in recipes}})
 
