@@ -55,7 +55,7 @@ commands:
   validate   the accuracy of a checkpoint on its validation images
   test       the accuracy of a checkpoint on its test images
   predict    classify your own pictures, or all test images
-  export     write a checkpoint as ONNX or torch.export program
+  export     write a checkpoint as ONNX, torch.export program or page to draw on
   search     search hyperparameters, each trial an ordinary run
 
 examples:

@@ -1,4 +1,7 @@
-"""TensorBoard in a browser. `python tests/browser.py [RUNS]` renews the README's screenshots, of runs in a folder."""
+"""TensorBoard in a browser. `python tests/browser.py [RUNS [PAGE]]` renews the screenshots in `docs/`.
+
+They are of runs in a folder, and of a page that `export` has made.
+"""
 
 import re
 import shutil
@@ -8,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from drawing import STROKES, draw
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -59,9 +64,24 @@ def find_image(page: "Page", tag: str) -> "Locator":
     return image
 
 
-def main(runs: Path) -> None:
+def take_page(path: Path) -> None:
+    """Take the screenshot of a page with a digit that is drawn on it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 620})
+        page.goto(path.absolute().as_uri())
+        draw(page, STROKES[3])
+        page.screenshot(path=DOCS / "page.png")
+        browser.close()
+
+
+def main(runs: Path, page_file: Path | None) -> None:
     """Take the screenshots."""
     DOCS.mkdir(exist_ok=True)
+    if page_file:
+        take_page(page_file)
     with open_tensorboard(runs) as page:
         find_chart(page, "accuracy")
         page.wait_for_timeout(2_000)  # until the animation of the curves ends
@@ -72,4 +92,4 @@ def main(runs: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,21 +1,28 @@
-"""Export a checkpoint to ONNX or torch.export: pixels in, calibrated probabilities out."""
+"""Export a checkpoint to ONNX, torch.export or a page: pixels in, calibrated probabilities out."""
 
 import json
 import logging
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.predict import find_preprocessing, min_confidence
 from mnist_lit.commands.restore import Restored, restore
+from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.metrics import calibrated_softmax
+from mnist_lit.page.html import node_classifier, write_page
+from mnist_lit.page.operations import describe_network
+from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 
@@ -49,45 +56,45 @@ class ExportedClassifier(nn.Module):
 
 
 def export(argv: Sequence[str]) -> None:
-    """Write a checkpoint as `.onnx` or `.pt2`, if it classifies all test images as the checkpoint does.
+    """Write a checkpoint as `.onnx`, `.pt2` or `.html`, which must classify all test images as the checkpoint does.
+
+    A page is compared only if Node.js is installed.
 
     Raises:
-        UsageError: if the file's name ends otherwise, or ONNX is not installed.
+        UsageError: if the file's name ends otherwise, ONNX is not installed, or a page cannot prepare such images.
         ValueError: if the exported model classifies an image otherwise.
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
     if target.suffix not in FORMATS:
-        raise UsageError(f"--output: {target} must end in {' or '.join(FORMATS)}")
+        raise UsageError(f"--output: {target} must end in {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}")
     data, model = restored.data, ExportedClassifier(restored.classifier.cpu())
     example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
     with catch_warnings(action="ignore"):  # the exporters', about their own code
-        content, classify = FORMATS[target.suffix](model, example, _metadata(restored))
-    data.prepare_data()
-    data.setup("predict")
-    pixels = data.test_set.pixels
-    difference = _largest_difference(classify, model, pixels)
+        content, classify = FORMATS[target.suffix](model, example, restored)
+    compared = _compare(classify, model, data)
     write_atomically(target, content)
-    print(
-        f"{len(pixels):,} test images classified alike, probabilities differ by {difference:.1e} at most: {target}, "
-        f"{len(content) / 1e3:,.0f} kB"
-    )
+    print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB")
 
 
-def _largest_difference(classify: Classify, model: ExportedClassifier, pixels: Tensor) -> float:
-    """Return the largest difference of a probability between the exported file and the checkpoint.
+def _compare(classify: Classify | None, model: ExportedClassifier, data: MNISTDataModule) -> str:
+    """Return how the exported file classifies the test images, compared with the checkpoint.
 
     Raises:
-        ValueError: if it is too large, or an image gets another class.
+        ValueError: if a probability differs too much, or an image gets another class.
     """
-    largest = 0.0
+    if not classify:
+        return "without Node.js, not compared with the checkpoint"
+    data.prepare_data()
+    data.setup("predict")
+    pixels, largest = data.test_set.pixels, 0.0
     with torch.inference_mode():
-        for batch in (pixels[:1], *torch.split(pixels, 1_000)):
+        for batch in tqdm((pixels[:1], *torch.split(pixels, 1_000)), "comparing", leave=False, disable=None):
             found, expected = classify(batch), model(batch)
             largest = max(largest, float((found - expected).abs().max()))
             if not largest < TOLERANCE or (found.argmax(dim=1) != expected.argmax(dim=1)).any():
                 raise ValueError(f"the exported model classifies test images otherwise (by {largest:.1e}): not written")
-    return largest
+    return f"{len(pixels):,} test images classified alike, probabilities differ by {largest:.1e} at most"
 
 
 def _metadata(restored: Restored) -> dict[str, str]:
@@ -108,7 +115,7 @@ def _metadata(restored: Restored) -> dict[str, str]:
     }
 
 
-def _to_onnx(model: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Classify]:
+def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it
@@ -121,7 +128,7 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, metadata: dict[str, str
     program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     proto = program.model_proto
-    set_model_props(proto, metadata)
+    set_model_props(proto, _metadata(restored))
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
@@ -131,12 +138,51 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, metadata: dict[str, str
     return content, classify
 
 
-def _to_pt2(model: ExportedClassifier, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Classify]:
+def _to_pt2(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
     file = BytesIO()
-    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(_metadata(restored))})
     file.seek(0)
     return file.getvalue(), torch.export.load(file).module()
 
 
-FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2}
+def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify | None]:
+    prepare, _ = find_preprocessing(restored)
+    digits, checkpoint = prepare is as_mnist, restored.checkpoint
+    about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
+    page = describe_page(model, example, checkpoint.classes, about, digits=digits)
+    return write_page(page).encode(), node_classifier(page)
+
+
+def describe_page(
+    model: ExportedClassifier, example: Tensor, classes: Sequence[str], about: str, *, digits: bool
+) -> dict[str, Any]:
+    """Return what `write_page` needs.
+
+    Args:
+        model: in evaluation mode.
+        example: two images, uint8 (2, C, H, W).
+        classes: their names.
+        about: a line at the end of the page.
+        digits: whether drawings and pictures are prepared as MNIST's digits, otherwise as photographs.
+
+    Raises:
+        ValueError: if the page cannot compute the network.
+    """
+    calibrated = bool(model.temperature != 1)
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
+    return {
+        "kind": "digits" if digits else "photographs",
+        "classes": list(classes),
+        "shape": list(example.shape[1:]),
+        "unsure": min_confidence(calibrated=calibrated),
+        "calibration": "These probabilities are calibrated on validation images."
+        if calibrated
+        else "Trained without validation, or with too few images of it: these probabilities are not calibrated.",
+        "about": f"{about}: {parameters:,} parameters",
+        **describe_network(program),
+    }
+
+
+FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html}

@@ -23,10 +23,8 @@ from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.training.drawings import draw_braille
 
-__all__ = ["predict"]
+__all__ = ["find_preprocessing", "min_confidence", "predict"]
 
-MIN_CONFIDENCE, MIN_CONFIDENCE_UNCALIBRATED = 0.9, 0.5
-"""Probability of the predicted class below which it is marked as unsure."""
 MAX_PRINTED = 0.9995  # probability
 MAX_DRAWN = 100  # pictures drawn on a terminal
 Shape = tuple[int, ...]
@@ -47,7 +45,7 @@ def predict(argv: Sequence[str]) -> None:
         names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
         _write_csv(restored, names, probabilities)
         return
-    names, pixels, failed = _preprocess(restored.config.images, *_preprocessing(restored))
+    names, pixels, failed = _preprocess(restored.config.images, *find_preprocessing(restored))
     if names:
         loader = DataLoader(
             InMemoryDataset(pixels, torch.zeros(len(names))),
@@ -55,10 +53,10 @@ def predict(argv: Sequence[str]) -> None:
             collate_fn=identity_collate,
         )
         probabilities = _classify(restored, loader)
-        calibrated = restored.classifier.temperature != 1
+        calibrated = bool(restored.classifier.temperature != 1)
         if not calibrated:
-            print("trained without validation: the probabilities are not calibrated")
-        _report(restored, names, pixels, probabilities, MIN_CONFIDENCE if calibrated else MIN_CONFIDENCE_UNCALIBRATED)
+            print("trained without validation, or with too few images of it: the probabilities are not calibrated")
+        _report(restored, names, pixels, probabilities, min_confidence(calibrated=calibrated))
         _write_csv(restored, names, probabilities)
         if restored.config.save_seen:
             _save_preprocessed(Path(restored.config.save_seen), names, pixels)
@@ -66,12 +64,17 @@ def predict(argv: Sequence[str]) -> None:
         raise ValueError(f"{failed:,} of {failed + len(names):,} could not be read")
 
 
+def min_confidence(*, calibrated: bool) -> float:
+    """Return the probability of the predicted class below which it is marked as unsure."""
+    return 0.9 if calibrated else 0.5
+
+
 def _classify(restored: Restored, data: Any) -> Tensor:
     batches = restored.trainer.predict(restored.classifier, data)
     return torch.cat(cast("list[Tensor]", batches))  # (N, K)
 
 
-def _preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
+def find_preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
     """Return how to preprocess a picture as the training images were, and the shape that it then has.
 
     Raises:
@@ -84,7 +87,7 @@ def _preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
     if name == MNIST.name:
         return as_mnist, MNIST.shape
     if not has_photographs(name):
-        raise UsageError(f"--images: the checkpoint classifies {name}, not digits or photographs")
+        raise UsageError(f"the checkpoint classifies {name}: pictures can be prepared for digits and for photographs")
     channels, side, _ = shape
     return partial(crop_square, side=side, channels=channels), shape
 

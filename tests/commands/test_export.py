@@ -1,6 +1,7 @@
 """Exported models classify as their checkpoint does, batches of any size, and contain metadata."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import RUN, Command, uninstall
 from mnist_lit import DigitClassifier, __version__
 from mnist_lit.commands import export as module
 from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.runs.checkpoints import Checkpoint
 
 BATCH_SIZES = (1, 2, 3, 100, 10_000)
 
@@ -69,9 +71,36 @@ def test_torch_program_has_the_same_output(trained: Command, expected: tuple[tor
         torch.testing.assert_close(program(pixels[:size]), probabilities[:size], rtol=0, atol=1e-4)
 
 
+def test_page_has_the_same_output(trained: Command) -> None:
+    code, out, err = trained("export", "--output=digits.html")
+    assert (code, err) == (0, "")
+    if shutil.which("node"):
+        assert "10,000 test images classified alike, probabilities differ by" in out
+    else:
+        assert "without Node.js, not compared with the checkpoint" in out
+    page = Path("digits.html").read_text(encoding="utf-8")
+    assert '"kind":"digits"' in page
+    assert "trained on MNIST" in page
+
+
+def test_page_is_written_without_node_too(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_lit.page.html.shutil.which", lambda _: None)
+    code, out, err = trained("export", "--output=digits.html")
+    assert (code, err) == (0, "")
+    assert "without Node.js, not compared with the checkpoint: digits.html" in out
+
+
+def test_page_for_drawings_that_are_no_digits_is_refused(trained: Command) -> None:
+    content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
+    content["datamodule_hyper_parameters"]["dataset"] = "FashionMNIST"
+    torch.save(content, "clothes.ckpt")
+    code, _, err = trained("export", "--ckpt_path=clothes.ckpt", "--output=clothes.html")
+    message = "the checkpoint classifies FashionMNIST: pictures can be prepared for digits and for photographs"
+    assert (code, err) == (2, f"error: {message}\n")
+
+
 def test_model_that_classifies_otherwise_is_not_written(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(classifier: module.ExportedClassifier, _example: torch.Tensor, metadata: dict[str, str]) -> Any:
-        assert metadata
+    def export(classifier: module.ExportedClassifier, *_: Any) -> Any:
         return b"", lambda pixels: classifier(pixels) + 2e-4
 
     monkeypatch.setitem(module.FORMATS, ".onnx", export)
@@ -82,7 +111,7 @@ def test_model_that_classifies_otherwise_is_not_written(trained: Command, monkey
 
 def test_other_format_is_a_usage_error(trained: Command) -> None:
     code, _, err = trained("export", "--output=x.h5")
-    assert (code, err) == (2, "error: --output: x.h5 must end in .onnx or .pt2\n")
+    assert (code, err) == (2, "error: --output: x.h5 must end in .onnx, .pt2 or .html\n")
 
 
 def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,10 @@ def test_pictures_need_a_checkpoint_trained_on_digits(trained: Command, pictures
     content["datamodule_hyper_parameters"]["dataset"] = "KMNIST"
     torch.save(content, "kmnist.ckpt")
     code, _, err = trained("predict", "--images", pictures, "--ckpt_path=kmnist.ckpt")
-    assert (code, err) == (2, "error: --images: the checkpoint classifies KMNIST, not digits or photographs\n")
+    assert (code, err) == (
+        2,
+        "error: the checkpoint classifies KMNIST: pictures can be prepared for digits and for photographs\n",
+    )
 
 
 def test_temperature_scaling_changes_probabilities_but_not_predictions(trained: Command, data_dir: Path) -> None:

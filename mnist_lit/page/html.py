@@ -1,0 +1,104 @@
+"""Write a page of one file that classifies drawings or pictures, and run its network without a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["node_classifier", "write_page"]
+
+FOLDER = Path(__file__).parent
+TEMPLATE = FOLDER / "template.html"
+TAGS = ("script", "style")
+HEAD, MODEL = '<meta charset="utf-8">\n', '<script id="model" type="application/json">{}</script>\n'
+"""Lines of the template: the first of its head, and an empty model."""
+CLASSIFY = """
+const { readFileSync, writeFileSync } = require("node:fs");
+const model = decode(JSON.parse(readFileSync("model.json", "utf8")));
+const pixels = readFileSync("pixels");
+const size = model.shape.reduce((a, b) => a * b);
+const found = [];
+for (let i = 0; i < pixels.length; i += size) {
+  found.push(...run(model, pixels.subarray(i, i + size)).probabilities.data);
+}
+writeFileSync("probabilities", Float32Array.from(found));
+"""
+"""What Node.js runs after `network.js`, in a folder with a model and pixels."""
+
+
+def write_page(model: dict[str, Any]) -> str:
+    """Return the page with a model. The page's policy allows its own scripts and style, and requests nothing.
+
+    Args:
+        model: the network, as `describe_network` returns it, and: `kind`, digits or photographs; `classes`, their
+            names; `shape` of an image, (C, H, W); `unsure`, the probability below which an answer is; and the texts
+            `calibration` and `about`. Without a network, the page shows how it prepares drawings.
+
+    Raises:
+        ValueError: if the template does not have the lines that are filled in.
+    """
+    template = TEMPLATE.read_text(encoding="utf-8")
+    page = re.sub(r'<script src="(\w+\.js)"></script>', _include, template)
+    if (page.count(HEAD), page.count(MODEL), page.count("<script src")) != (1, 1, 0):
+        raise ValueError(f"{TEMPLATE} must have the lines {HEAD!r}, {MODEL!r} and scripts like <script src=FILE.js>")
+    scripts, styles = (" ".join(map(_hash, re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))) for tag in TAGS)
+    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {scripts}; style-src {styles}"
+    page = page.replace(HEAD, f'{HEAD}<meta http-equiv="Content-Security-Policy" content="{policy}">\n')
+    # Any `<` might begin a tag. The names of classes are those of folders: any text.
+    return page.replace(MODEL, MODEL.replace("{}", json.dumps(model, separators=(",", ":")).replace("<", r"\u003c")))
+
+
+def _include(element: re.Match[str]) -> str:
+    return f"<script>{(FOLDER / element[1]).read_text(encoding='utf-8')}</script>"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def node_classifier(model: dict[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that classifies as the page does, or None if Node.js, which runs it, is not installed.
+
+    Args:
+        model: see `write_page`.
+
+    Returns:
+        from pixels uint8 (N, C, H, W) to probabilities float32 (N, K); it raises ValueError if Node.js fails.
+    """
+    node = shutil.which("node")
+    if not node:
+        return None
+    content = json.dumps(model)
+    script = (FOLDER / "network.js").read_text(encoding="utf-8") + CLASSIFY
+
+    def classify_part(pixels: Tensor) -> Tensor:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "model.json").write_text(content, encoding="utf-8")
+            (folder / "classify.cjs").write_text(script, encoding="utf-8")
+            (folder / "pixels").write_bytes(pixels.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+            command = [node, "classify.cjs"]
+            ended = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+            if ended.returncode:
+                reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise ValueError(f"{node} failed with status {ended.returncode}: {reason}")
+            found = np.fromfile(folder / "probabilities", dtype="<f4")
+        return torch.from_numpy(found.reshape(len(pixels), -1))
+
+    def classify(pixels: Tensor) -> Tensor:
+        with ThreadPoolExecutor() as threads:
+            return torch.cat(list(threads.map(classify_part, pixels.chunk(os.cpu_count() or 1))))
+
+    return classify
