@@ -14,7 +14,7 @@ from mnist_lit.runs.results import wilson_interval
 __all__ = ["FILES", "filled"]
 
 DOCS = TRAIN.parent / "docs"
-FILES = (TRAIN.parent / "README.md", DOCS / "scaling.md", HERE / "README.md")
+FILES = (TRAIN.parent / "README.md", DOCS / "images.md", DOCS / "scaling.md", HERE / "README.md")
 TEST_IMAGES = 10_000
 Rows = Iterator[tuple[str, ...]]
 
