@@ -15,29 +15,36 @@ from typing import TYPE_CHECKING
 from drawing import STROKES, draw
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
-__all__ = ["BROWSER", "find_chart", "find_image", "open_tensorboard"]
+__all__ = ["BROWSER", "find_chart", "find_image", "open_browser", "open_tensorboard"]
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 @contextmanager
-def open_tensorboard(runs: Path) -> Iterator["Page"]:
-    """Start TensorBoard on a folder of runs, and open it."""
+def open_browser() -> Iterator["Browser"]:
+    """Start the browser, without a window."""
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_tensorboard(runs: Path) -> Iterator["Page"]:
+    """Start TensorBoard on a folder of runs, and open it."""
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={runs}", "--host=127.0.0.1", "--port=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, open_browser() as browser:
         try:
             assert server.stderr
             address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
-            browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1500, "height": 900})
             page.goto(address)
             yield page
-            browser.close()
         finally:
             server.terminate()
 
@@ -66,15 +73,11 @@ def find_image(page: "Page", tag: str) -> "Locator":
 
 def take_page(path: Path) -> None:
     """Take the screenshot of a page with a digit that is drawn on it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 620})
         page.goto(path.absolute().as_uri())
         draw(page, STROKES[3])
         page.screenshot(path=DOCS / "page.png")
-        browser.close()
 
 
 def main(runs: Path, page_file: Path | None) -> None:
