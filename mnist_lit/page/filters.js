@@ -26,11 +26,13 @@ const correlate = (weights, before, outside) => (line) => {
     const place = i - before;
     longer[i] = line[place >= 0 && place < line.length ? place : outside(place, line.length)];
   }
-  return line.map((_, i) => {
+  const result = new Float64Array(line.length);
+  for (let i = 0; i < line.length; i++) {
     let sum = 0;
     for (let k = 0; k < weights.length; k++) sum += weights[k] * longer[i + k];
-    return sum;
-  });
+    result[i] = sum;
+  }
+  return result;
 };
 const nearest = (i, size) => Math.min(Math.max(i, 0), size - 1);
 const mirrored = (i, size) => {
@@ -50,21 +52,24 @@ function gaussian(sigma) {
 const uniform = (size) => correlate(Array(size).fill(1 / size), Math.floor(size / 2), nearest);
 
 /** The largest value of each window, or with `sign` -1 the smallest one. */
-const extreme = (sign, before, after) => (line) =>
-  line.map((value, i) => {
-    let found = value;
+const extreme = (sign, before, after) => (line) => {
+  const result = new Float64Array(line.length);
+  for (let i = 0; i < line.length; i++) {
     const end = Math.min(i + after, line.length - 1);
+    let found = line[i];
     for (let k = Math.max(i - before, 0); k <= end; k++) if (sign * line[k] > sign * found) found = line[k];
-    return found;
-  });
+    result[i] = found;
+  }
+  return result;
+};
 const dilation = (size) => extreme(1, Math.floor((size - 1) / 2), Math.floor(size / 2));
 const erosion = (size) => extreme(-1, Math.floor(size / 2), Math.floor((size - 1) / 2));
 
 /** Means of `factor` values each. */
-const reduction = (factor) => (line) =>
-  Float64Array.from({ length: Math.ceil(line.length / factor) }, (_, i) =>
-    mean(line.slice(i * factor, (i + 1) * factor)),
-  );
+const reduction = (factor) => (line) => {
+  const result = new Float64Array(Math.ceil(line.length / factor));
+  return result.map((_, i) => mean(line.subarray(i * factor, (i + 1) * factor)));
+};
 /** More of the line at both ends, point-symmetric to its first and last value. */
 const extrapolation = (margin) => (line) =>
   Float64Array.from({ length: line.length + 2 * margin }, (_, i) => {
@@ -87,25 +92,31 @@ const KERNELS = {
   },
 };
 /** Resampling of `length` values from `start` on to `size` values, as Pillow has it. */
-const resampling =
-  (size, { radius, weight }, start = 0, length = 0) =>
-  (line) => {
-    const ratio = (length || line.length) / size;
+function resampling(size, { radius, weight }, start = 0, length = 0) {
+  const taps = (count) => {
+    const ratio = (length || count) / size;
     const stretch = Math.max(ratio, 1);
     const scale = 1 / stretch; // multiplied, not divided, as by Pillow: a kernel may end at a pixel
-    return Float64Array.from({ length: size }, (_, i) => {
+    return Array.from({ length: size }, (_, i) => {
       const centre = start + (i + 0.5) * ratio;
-      const end = Math.min(line.length, Math.trunc(centre + radius * stretch + 0.5));
-      let sum = 0;
-      let total = 0;
-      for (let k = Math.max(0, Math.trunc(centre - radius * stretch + 0.5)); k < end; k++) {
-        const share = weight((k - centre + 0.5) * scale);
-        sum += share * line[k];
-        total += share;
-      }
-      return sum / total;
+      const first = Math.max(0, Math.trunc(centre - radius * stretch + 0.5));
+      const end = Math.min(count, Math.trunc(centre + radius * stretch + 0.5));
+      const weights = Float64Array.from({ length: end - first }, (_, k) => weight((first + k - centre + 0.5) * scale));
+      const sum = weights.reduce((a, b) => a + b);
+      return { first, weights: weights.map((share) => share / sum) };
     });
   };
+  let found = null; // the same for all lines of a picture
+  return (line) => {
+    found ??= taps(line.length);
+    const result = new Float64Array(size);
+    for (let i = 0; i < size; i++) {
+      const { first, weights } = found[i];
+      for (let k = 0; k < weights.length; k++) result[i] += weights[k] * line[first + k];
+    }
+    return result;
+  };
+}
 const resize = (picture, height, width, kernel) =>
   alongColumns(alongColumns(picture, resampling(height, kernel)), resampling(width, kernel));
 

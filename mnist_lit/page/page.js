@@ -140,11 +140,9 @@ function reducedView(bitmap) {
 }
 
 function plane({ data, width, height }, channel) {
-  return grid(
-    height,
-    width,
-    Float32Array.from({ length: width * height }, (_, i) => data[4 * i + channel]),
-  );
+  const result = grid(height, width);
+  for (let i = 0; i < result.data.length; i++) result.data[i] = data[4 * i + channel];
+  return result;
 }
 
 /** Return the channels of an image, one if it is grey. */

@@ -8,10 +8,8 @@ const SEVERAL = "more than one digit in it: crop it to one";
 /** Return the digit in a picture as MNIST has it, 28×28 pixels 0-255; throw a NoDigitError if there is none or several.
  *  The picture has one channel if it is grey, or three, 0-255. */
 function asMNIST(channels) {
-  const strengths = channels.map(inkStrength);
-  const strength = mapped(strengths[0], (value, i) =>
-    Math.max(value, ...strengths.slice(1).map(({ data }) => data[i])),
-  );
+  const larger = (one, other) => mapped(one, (value, i) => Math.max(value, other.data[i]));
+  const strength = channels.map(inkStrength).reduce(larger);
   return centred(normalisedStrokes(segmented(strength)));
 }
 
@@ -67,11 +65,10 @@ function otsuThreshold(values) {
 }
 
 function segmented(given) {
-  const { height, width } = given;
-  const side = Math.min(height, width);
+  const side = Math.min(given.height, given.width);
   const strength = side >= 48 ? alongBoth(given, gaussian(0.7)) : given;
   const step = Math.max(1, Math.floor(side / 100));
-  const sample = strength.data.filter((_, i) => !((i % width) % step || Math.floor(i / width) % step)).sort();
+  const sample = alongBoth(strength, (line) => line.filter((_, i) => i % step === 0)).data.sort();
   const background = percentile(sample, 30);
   const noise = 4 * (background - percentile(sample, 5));
   const threshold = otsuThreshold(sample.map((value) => Math.min(Math.max(value, background + noise), 1)));
@@ -80,12 +77,14 @@ function segmented(given) {
   if (!marked.length || mean(marked) - background < Math.max(0.1, 1.35 * noise)) throw new NoDigitError(BLANK);
   const { digit, top, bottom, left, right } = digitComponents(mask, strength);
   const full = percentile(strength.data.filter((_, i) => digit.data[i]).sort(), 75);
-  const soft = alongBoth(digit, dilation(3)); // the soft edges of strokes too
-  const ink = grid(bottom - top, right - left);
-  return mapped(ink, (_, i) => {
-    const place = (top + Math.floor(i / ink.width)) * width + left + (i % ink.width);
-    return soft.data[place] * Math.min(Math.max((strength.data[place] - background) / (full - background), 0), 1);
-  });
+  const part = (start, end) => (line) => line.slice(start, end);
+  const cropped = (picture) => alongColumns(alongColumns(picture, part(top, bottom)), part(left, right));
+  const soft = alongBoth(cropped(digit), dilation(3)); // the soft edges of strokes too
+  const contrast = full - background;
+  return mapped(
+    cropped(strength),
+    (value, i) => soft.data[i] * Math.min(Math.max((value - background) / contrast, 0), 1),
+  );
 }
 
 /** Label the 8-connected components of a mask: 1, 2, … */
@@ -122,14 +121,16 @@ function digitComponents(mask, strength) {
     left: width,
     right: 0,
   }));
-  for (const [i, m] of mask.data.entries()) {
-    if (!m) labels[i] = 0;
-    if (!m) continue;
+  for (let i = 0; i < labels.length; i++) {
+    labels[i] *= mask.data[i];
+    if (!labels[i]) continue;
     const part = all[labels[i] - 1];
     const [x, y] = [i % width, Math.floor(i / width)];
     part.ink += strength.data[i];
-    [part.top, part.bottom] = [Math.min(part.top, y), Math.max(part.bottom, y + 1)];
-    [part.left, part.right] = [Math.min(part.left, x), Math.max(part.right, x + 1)];
+    part.top = Math.min(part.top, y);
+    part.bottom = Math.max(part.bottom, y + 1);
+    part.left = Math.min(part.left, x);
+    part.right = Math.max(part.right, x + 1);
   }
   const noLines = all.filter((part) => !isLine(part, labels, height, width));
   const candidates = noLines.length ? noLines : all;
@@ -145,13 +146,10 @@ function digitComponents(mask, strength) {
     if (part !== main && shorter >= 0.5 * taller && apart) throw new NoDigitError(SEVERAL);
     return Math.max(vertical, horizontal) < 0.3 * size;
   });
-  const chosen = new Set(kept.map(({ label }) => label));
+  const chosen = new Uint8Array(count + 1);
+  for (const { label } of kept) chosen[label] = 1;
   return {
-    digit: grid(
-      height,
-      width,
-      Float32Array.from(labels, (label) => Number(chosen.has(label))),
-    ),
+    digit: mapped(mask, (_, i) => chosen[labels[i]]),
     top: Math.min(...kept.map(({ top }) => top)),
     bottom: Math.max(...kept.map(({ bottom }) => bottom)),
     left: Math.min(...kept.map(({ left }) => left)),
