@@ -10,7 +10,7 @@ from warnings import catch_warnings
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from mnist_lit import __version__
@@ -115,6 +115,10 @@ def _metadata(restored: Restored) -> dict[str, str]:
     }
 
 
+def _trace(model: ExportedClassifier, example: Tensor) -> ExportedProgram:
+    return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
+
+
 def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
@@ -124,7 +128,7 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
         raise UsageError(f"ONNX needs {error.name}: pip install -e '.[export]', or give --output FILE.pt2") from error
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
-    exported = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)  # torch.onnx in 2.9 does otherwise
+    exported = _trace(model, example)  # torch.onnx in 2.9 does otherwise
     program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     proto = program.model_proto
@@ -139,7 +143,7 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
 
 
 def _to_pt2(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
-    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
+    program = _trace(model, example)
     file = BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(_metadata(restored))})
     file.seek(0)
@@ -171,7 +175,7 @@ def describe_page(
     """
     calibrated = bool(model.temperature != 1)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
+    program = _trace(model, example)
     return {
         "kind": "digits" if digits else "photographs",
         "classes": list(classes),
