@@ -2,33 +2,39 @@
 
 import csv
 import io
-import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from mnist_lit.commands.pictures import (
+    Pictures,
+    Prepare,
+    mark_unsure,
+    read_pictures,
+    read_sheets,
+    report,
+    report_sheets,
+    save_seen,
+    save_sheets,
+)
 from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
-from mnist_lit.photos.images import Prepare, crop_square, find_images, prepare_images, to_image
+from mnist_lit.photos.images import crop_square
 from mnist_lit.photos.preprocess import as_mnist
-from mnist_lit.system.errors import UsageError, printable
+from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
-from mnist_lit.training.drawings import draw_braille
 
 __all__ = ["find_preprocessing", "min_confidence", "predict"]
 
-MAX_PRINTED = 0.9995  # probability
-MAX_DRAWN = 100  # pictures drawn on a terminal
 Shape = tuple[int, ...]
-MAX_NAME_BYTES = 100  # of a picture's name in that of its preprocessed picture; file systems allow 143 to 255 in all
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -39,29 +45,56 @@ def predict(argv: Sequence[str]) -> None:
         ValueError: at the end, if some of the pictures could not be read.
     """
     restored = restore("predict", argv)
-    if not restored.config.images:
+    config = restored.config
+    if not config.images:
+        if config.several:
+            raise UsageError("--several: give pictures with --images")
         restored.check_test_set()
         probabilities = _classify(restored, restored.data)
         names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
         _write_csv(restored, names, probabilities)
         return
-    names, pixels, failed = _preprocess(restored.config.images, *find_preprocessing(restored))
-    if names:
-        loader = DataLoader(
-            InMemoryDataset(pixels, torch.zeros(len(names))),
-            restored.config.data.batch_size,
-            collate_fn=identity_collate,
+    prepare, shape = find_preprocessing(restored)
+    if config.several and prepare is not as_mnist:
+        name = restored.checkpoint.settings["data"]["dataset"]
+        raise UsageError(f"--several: the checkpoint classifies {name}, not digits")
+    pictures = (
+        read_sheets(config.images)
+        if config.several
+        else read_pictures(config.images, prepare, shape, for_square=prepare is not as_mnist)
+    )
+    if pictures.names:
+        _classify_pictures(restored, pictures, draw=prepare is as_mnist)
+    if pictures.failed:
+        read = len(pictures.sheets) if config.several else len(pictures.names)
+        raise ValueError(f"{pictures.failed:,} of {pictures.failed + read:,} could not be read")
+
+
+def _classify_pictures(restored: Restored, pictures: Pictures, *, draw: bool) -> None:
+    loader = DataLoader(
+        InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.names))),
+        restored.config.data.batch_size,
+        collate_fn=identity_collate,
+    )
+    probabilities = _classify(restored, loader)
+    calibrated = bool(restored.classifier.temperature != 1)
+    if not calibrated:
+        print("trained without validation, or with too few images of it: the probabilities are not calibrated")
+    least = min_confidence(calibrated=calibrated)
+    seen = Path(restored.config.save_seen) if restored.config.save_seen else None
+    if restored.config.several:
+        answers = mark_unsure(pictures, probabilities, least)
+        report_sheets(pictures, answers)
+        _write_csv(
+            restored, pictures.names, probabilities, np.concatenate([sheet.boxes for _, sheet in pictures.sheets])
         )
-        probabilities = _classify(restored, loader)
-        calibrated = bool(restored.classifier.temperature != 1)
-        if not calibrated:
-            print("trained without validation, or with too few images of it: the probabilities are not calibrated")
-        _report(restored, names, pixels, probabilities, min_confidence(calibrated=calibrated))
-        _write_csv(restored, names, probabilities)
-        if restored.config.save_seen:
-            _save_preprocessed(Path(restored.config.save_seen), names, pixels)
-    if failed:
-        raise ValueError(f"{failed:,} of {failed + len(names):,} could not be read")
+        if seen:
+            save_sheets(seen, pictures, answers)
+        return
+    report(pictures, probabilities, restored.checkpoint.classes, least, draw=draw)
+    _write_csv(restored, pictures.names, probabilities)
+    if seen:
+        save_seen(seen, pictures)
 
 
 def min_confidence(*, calibrated: bool) -> float:
@@ -92,72 +125,20 @@ def find_preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
     return partial(crop_square, side=side, channels=channels), shape
 
 
-def _preprocess(paths: Sequence[str], preprocess: Prepare, shape: Shape) -> tuple[list[str], Tensor, int]:
-    """Return the names of the readable pictures, their preprocessed pixels (N, C, H, W), and the number of others."""
-    failed = 0
-
-    def on_error(name: str, reason: str) -> None:
-        nonlocal failed
-        failed += 1
-        tqdm.write(f"error: {printable(name)}: {reason}", file=sys.stderr)
-
-    files = list(find_images(paths, on_error))
-    names: list[str] = []
-    # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
-    pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
-    square, hidden = preprocess is not as_mnist, not sys.stdout.isatty()
-    for name, result in zip(files, prepare_images(files, preprocess, for_square=square, disable=hidden), strict=True):
-        if isinstance(result, ValueError):
-            on_error(name, str(result))
-        else:
-            pixels[len(names)] = torch.from_numpy(result)
-            names.append(name)
-    return names, pixels[: len(names)], failed
-
-
-def _report(
-    restored: Restored, names: Sequence[str], pixels: Tensor, probabilities: Tensor, min_confidence: float
+def _write_csv(
+    restored: Restored, names: Sequence[str], probabilities: Tensor, boxes: NDArray[np.int64] | None = None
 ) -> None:
-    """Print a line for each picture; on a terminal, with a drawing of each digit as it was preprocessed."""
-    classes = [printable(name) for name in restored.checkpoint.classes]
-    drawn = (
-        sys.stdout.isatty()
-        and len(names) <= MAX_DRAWN
-        and not has_photographs(restored.checkpoint.settings["data"]["dataset"])
-    )
-    for name, picture, row in zip(names, pixels, probabilities, strict=False):
-        best, second = row.topk(2).indices.tolist()
-        confidence = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never 100%
-        line = f"{printable(name)}: {classes[best]}, {confidence}"
-        if row[best] < min_confidence:
-            line += f" (unsure: or {classes[second]}, {row[second]:.1%})"
-        if drawn:
-            dots = draw_braille(picture[0])
-            dots[len(dots) // 2] += f"  {line}"
-            print(*dots, sep="\n")
-        else:
-            print(line)
-
-
-def _save_preprocessed(folder: Path, names: Sequence[str], pixels: Tensor) -> None:
-    """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
-    for number, (name, picture) in enumerate(zip(names, pixels, strict=True)):
-        content = io.BytesIO()
-        to_image(picture.permute(1, 2, 0).numpy()).save(content, "PNG")
-        stem = os.fsencode(Path(name).stem)[:MAX_NAME_BYTES].decode(errors="ignore")
-        write_atomically(folder / f"{number:05}_{stem}.png", content.getvalue())
-    print(f"preprocessed pictures: {folder}")
-
-
-def _write_csv(restored: Restored, names: Sequence[str], probabilities: Tensor) -> None:
     target = restored.output("predictions.csv")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     classes = restored.checkpoint.classes
     digits = classes == [str(number) for number in range(len(classes))]
     columns = [f"p{name}" if digits else f"p_{name}" for name in classes]
-    writer.writerow(["image", "digit" if digits else "class", "probability", *columns])
-    for name, row in zip(names, probabilities, strict=False):  # fewer rows if the number of batches is limited
-        writer.writerow([name, classes[int(row.argmax())], *(f"{float(p):.6f}" for p in (row.max(), *row))])
+    places = [] if boxes is None else ["left", "top", "width", "height"]
+    writer.writerow(["image", "digit" if digits else "class", "probability", *columns, *places])
+    boxes = np.empty((len(names), 0), np.int64) if boxes is None else boxes
+    for name, row, box in zip(names, probabilities, boxes, strict=False):  # fewer rows if the batches are limited
+        formatted = (f"{float(p):.6f}" for p in (row.max(), *row))
+        writer.writerow([name, classes[int(row.argmax())], *formatted, *box.tolist()])
     write_atomically(target, table.getvalue().encode(errors="surrogateescape"))
     print(f"{len(probabilities):,} images classified: {target}")

@@ -91,6 +91,7 @@ The flags that people change:
     "predict": f"""\
 The flags that people change:
   --images PATH [PATH …]   your own pictures, files or folders (else the test set)
+  --several                read every digit of each picture, in reading order
   --save_seen DIR          save the preprocessed pictures, as the network classifies them
   --output FILE            the CSV file (predictions.csv in the run folder)
 {CHECKPOINT}{COMMON}
@@ -187,6 +188,7 @@ def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
+        parser.add_argument("--several", action="store_true", help="read every digit of each picture")
         parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
         parser.add_argument("--save_seen", type=str | None, default=None, help="folder for the preprocessed pictures")
     if command == "export":

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_lit.datasets.sampling import split
-from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, prepare_images
+from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, open_image, read_images
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.memory import total_memory
@@ -277,7 +277,10 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[in
 
 
 def _prepare(files: Sequence[str], side: int, **bar: str) -> Iterator[NDArray[np.uint8] | ValueError]:
-    return prepare_images(files, partial(crop_square, side=side), for_square=True, disable=None, **bar)
+    def read(path: str) -> NDArray[np.uint8]:
+        return crop_square(open_image(path, for_square=True), side)
+
+    return read_images(files, read, disable=None, **bar)
 
 
 def _report_unreadable(unreadable: Mapping[int, str]) -> None:

@@ -17,6 +17,7 @@ function alongColumns({ height, width, data }, filter) {
   }
   return result;
 }
+const transposed = (picture) => alongColumns(picture, (line) => line);
 const alongBoth = (picture, filter) => alongColumns(alongColumns(picture, filter), filter);
 
 /** Correlation with weights, of which `before` stand before the centre; beyond the ends, `outside` tells the place. */

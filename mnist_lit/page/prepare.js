@@ -10,7 +10,7 @@ const SEVERAL = "more than one digit in it: crop it to one";
 function asMNIST(channels) {
   const larger = (one, other) => mapped(one, (value, i) => Math.max(value, other.data[i]));
   const strength = channels.map(inkStrength).reduce(larger);
-  return centred(normalisedStrokes(segmented(strength)));
+  return centred(normalisedStrokes(croppedDigit(findInk(strength))));
 }
 
 function inkStrength(channel) {
@@ -64,18 +64,46 @@ function otsuThreshold(values) {
   return threshold;
 }
 
-function segmented(given) {
-  const side = Math.min(given.height, given.width);
-  const strength = side >= 48 ? alongBoth(given, gaussian(0.7)) : given;
-  const step = Math.max(1, Math.floor(side / 100));
+/** Return the ink of a picture without the lines of its paper, given each pixel's contrast with the background. */
+function findInk(given) {
+  const smooth = Math.min(given.height, given.width) >= 48 ? alongBoth(given, gaussian(0.7)) : given;
+  const ink = thresholded(smooth);
+  const { lines, certain } = findLines(ink.mask);
+  const whole = { ...ink, strength: smooth, ruled: false };
+  if (!lines) return whole;
+  const crossing = alongBoth(
+    mapped(ink.mask, (m, i) => m * (1 - lines.data[i])),
+    dilation(3),
+  );
+  const around = alongBoth(lines, dilation(5));
+  const strength = mapped(smooth, (value, i) =>
+    lines.data[i] || (around.data[i] && !crossing.data[i]) ? ink.background : value,
+  );
+  try {
+    return { ...thresholded(strength), strength, ruled: true };
+  } catch (error) {
+    if (certain) throw error;
+    return whole;
+  }
+}
+
+function thresholded(strength) {
+  const step = Math.max(1, Math.floor(Math.min(strength.height, strength.width) / 100));
   const sample = alongBoth(strength, (line) => line.filter((_, i) => i % step === 0)).data.sort();
   const background = percentile(sample, 30);
   const noise = 4 * (background - percentile(sample, 5));
-  const threshold = otsuThreshold(sample.map((value) => Math.min(Math.max(value, background + noise), 1)));
+  const least = Math.max(background + noise, 0);
+  const threshold = otsuThreshold(sample.map((value) => Math.min(Math.max(value, least), 1)));
   const mask = mapped(strength, (value) => Number(value > threshold));
   const marked = strength.data.filter((_, i) => mask.data[i]);
   if (!marked.length || mean(marked) - background < Math.max(0.1, 1.35 * noise)) throw new NoDigitError(BLANK);
-  const { digit, top, bottom, left, right } = digitComponents(mask, strength);
+  return { mask, background };
+}
+
+/** Return the ink of the only digit, 0-1, cropped to its bounding box. */
+function croppedDigit(ink) {
+  const { strength, background } = ink;
+  const { digit, top, bottom, left, right } = digitComponents(ink);
   const full = percentile(strength.data.filter((_, i) => digit.data[i]).sort(), 75);
   const part = (start, end) => (line) => line.slice(start, end);
   const cropped = (picture) => alongColumns(alongColumns(picture, part(top, bottom)), part(left, right));
@@ -109,7 +137,7 @@ function labelled({ height, width, data }) {
   return { labels, count };
 }
 
-function digitComponents(mask, strength) {
+function digitComponents({ mask, strength, ruled }) {
   const { height, width } = mask;
   const gap = Math.max(1, round(Math.min(height, width) / 100));
   const { labels, count } = labelled(alongBoth(mask, dilation(2 * gap + 1)));
@@ -138,7 +166,8 @@ function digitComponents(mask, strength) {
   const size = Math.max(main.bottom - main.top, main.right - main.left);
   if (size < 8) throw new NoDigitError(BLANK);
   const kept = candidates.filter((part) => {
-    if (part.ink < 0.03 * main.ink) return false;
+    const cut = Math.min(part.top, part.left, height - part.bottom, width - part.right) <= 0;
+    if (part.ink < 0.03 * main.ink || (part !== main && ruled && cut)) return false;
     const vertical = Math.max(part.top - main.bottom, main.top - part.bottom);
     const horizontal = Math.max(part.left - main.right, main.left - part.right);
     const [shorter, taller] = [part.bottom - part.top, main.bottom - main.top].sort((a, b) => a - b);
@@ -221,7 +250,6 @@ function centred(given) {
 /** Return the square in the middle of a picture, scaled to a number of channels: pixels 0-255, [side, side, C]. */
 function croppedSquare(channels, side, number) {
   const whole = (value) => Math.min(Math.max(Math.floor(value + 0.5), 0), 255); // Pillow rounds after each step
-  const transposed = (picture) => alongColumns(picture, (line) => line);
   const [red, green = red, blue = red] = channels.map((channel) => mapped(channel, whole));
   const grey = mapped(red, (value, i) => whole(0.299 * value + 0.587 * green.data[i] + 0.114 * blue.data[i]));
   const { height, width } = red;

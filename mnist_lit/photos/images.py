@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from warnings import catch_warnings
 
 import numpy as np
@@ -14,18 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-__all__ = ["SUFFIXES", "UnreadableImageError", "crop_square", "find_images", "open_image", "prepare_images", "to_image"]
+__all__ = [
+    "SUFFIXES",
+    "UnreadableImageError",
+    "crop_square",
+    "find_images",
+    "open_image",
+    "open_sheet",
+    "read_images",
+    "to_image",
+]
 
 OnError = Callable[[str, str], None]
-Prepare = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+Result = TypeVar("Result")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".heic", ".heif")
-MAX_PIXELS, MAX_SIDE = 40_000_000, 65_535
-"""Of a decoded image: at most half a gigabyte of memory. An A4 page has 35 million pixels at 600 dpi."""
+MAX_BYTES, MAX_SIDE = 320_000_000, 65_535
+"""Of a decoded image and its copy in another mode. An A3 page has 70 million pixels at 600 dpi."""
+BYTES = {"1": 2, "L": 1, "RGB": 4}  # of a pixel in memory, with its copy; of all other modes 8
 CHUNK_SIZE = 64  # files prepared before a signal is handled
 REDUCED_SIDE = 512
 """Larger images are reduced by an integer factor; their longer side keeps at least this number of pixels."""
+SHEET_SIDE = 2_400
+"""The same for sheets with many digits: an A4 page keeps 200 to 400 dpi."""
 UNIFORM_TONE = 20
 """Standard deviation of grey levels, 0-255, below which the visible pixels of a transparent image are ink alone."""
 _warning_filters = Lock()
@@ -85,8 +97,32 @@ def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
     Raises:
         UnreadableImageError: with the reason.
     """
+    return _open(path, min if for_square else max, REDUCED_SIDE)[0]
+
+
+def open_sheet(path: str) -> tuple[NDArray[np.float32], float]:
+    """Return the pixels of an image as `open_image` does, but of a sheet: with a longer side of 2,400 to 4,800 pixels.
+
+    Returns:
+        the pixels (H, W, C), 0-255, and the number of the file's pixels in one of them, along each side.
+
+    Raises:
+        UnreadableImageError: with the reason.
+    """
+    pixels, length = _open(path, max, SHEET_SIDE)
+    return pixels, length / max(pixels.shape[:2])
+
+
+def _open(path: str, side_of: Callable[[Sequence[int]], int], reduced_side: int) -> tuple[NDArray[np.float32], int]:
+    """Return the pixels, and the length of the file's longer side.
+
+    Raises:
+        UnreadableImageError: with the reason.
+    """
     try:
-        return _open(path, min if for_square else max)
+        with _open_file(path) as image:
+            length = max(image.size)
+            return _decode(image, side_of, reduced_side), length
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -100,30 +136,27 @@ def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
     raise UnreadableImageError(reason)
 
 
-def prepare_images(
-    files: Sequence[str], prepare: Prepare, *, for_square: bool, **bar: Any
-) -> Iterator[NDArray[np.uint8] | ValueError]:
-    """Open and prepare image files in threads, since much of decoding and filtering releases the GIL.
+def read_images(files: Sequence[str], read: Callable[[str], Result], **bar: Any) -> Iterator[Result | ValueError]:
+    """Read image files in threads, since much of decoding and filtering releases the GIL.
 
     Args:
         files: paths.
-        prepare: what makes pixels of an opened image, or raises ValueError.
-        for_square: see `open_image`.
+        read: what opens and prepares a file, or raises ValueError.
         **bar: keyword arguments passed to the progress bar.
 
     Yields:
-        for each file, in their order, what `prepare` returns, or the error.
+        for each file, in their order, what `read` returns, or the error.
     """
 
-    def read(path: str) -> NDArray[np.uint8] | ValueError:
+    def attempt(path: str) -> Result | ValueError:
         try:
-            return prepare(open_image(path, for_square=for_square))
+            return read(path)
         except ValueError as error:
             return error
 
     with ThreadPoolExecutor(os.cpu_count()) as threads, tqdm(total=len(files), leave=False, **bar) as progress:
         for first in range(0, len(files), CHUNK_SIZE):
-            for result in threads.map(read, files[first : first + CHUNK_SIZE]):
+            for result in threads.map(attempt, files[first : first + CHUNK_SIZE]):
                 progress.update()
                 yield result
 
@@ -148,28 +181,27 @@ def crop_square(pixels: NDArray[np.float32], side: int, channels: int | None = N
     return scaled.reshape(side, side, -1).transpose(2, 0, 1)
 
 
-def _open(path: str, side_of: Callable[[Sequence[int]], int]) -> NDArray[np.float32]:
+def _open_file(path: str) -> Image.Image:
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe might block forever
         raise UnreadableImageError("not a file")
     if not status.st_size:
         raise UnreadableImageError("an empty file")
-    # Pillow would warn of many pixels before MAX_PIXELS is checked.
+    # Pillow would warn of many pixels before they are counted here.
     with _warning_filters, catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-        image = Image.open(path, formats=FORMATS)
-    with image:
-        return _decode(image, side_of)
+        return Image.open(path, formats=FORMATS)
 
 
-def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int]) -> NDArray[np.float32]:
+def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int], reduced_side: int) -> NDArray[np.float32]:
     if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's JPEG with a preview
         raise UnreadableImageError("several images in one file: save the one to classify")
-    image.draft(None, (REDUCED_SIDE, REDUCED_SIDE))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
-    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+    image.draft(None, (reduced_side, reduced_side))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+    needed = image.width * image.height * (8 if image.has_transparency_data else BYTES.get(image.mode, 8))
+    if needed > MAX_BYTES or max(image.size) > MAX_SIDE:
         raise UnreadableImageError(f"{image.width:,} x {image.height:,} pixels are too many: make it smaller")
     image.load()
     image = _convert(image)
-    image = ImageOps.exif_transpose(image.reduce(max(1, side_of(image.size) // REDUCED_SIDE)))
+    image = ImageOps.exif_transpose(image.reduce(max(1, side_of(image.size) // reduced_side)))
     pixels = np.asarray(image, dtype=np.float32)
     if image.mode == "F":
         pixels = np.nan_to_num(pixels, posinf=0, neginf=0).clip(0)

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import RUN, TRAIN, Command, posix
-from PIL import Image
+from PIL import Image, ImageDraw
+from sheets import photographed, sheet, written
 
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.photos.preprocess import IMAGE_SIZE
+from mnist_lit.photos.normalize import IMAGE_SIZE
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.errors import printable
+
+BOX = ("left", "top", "width", "height")
+ORIENTATION = 0x0112
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -95,7 +99,7 @@ def test_unreadable_pictures_are_reported_and_the_others_classified(trained: Com
         "error: mine/b.png: not a supported image: save it as JPEG or PNG",
         "error: mine/c.png: not a file",
         "error: mine/d.png: no digit in it: it looks blank",
-        "error: mine/e.png: more than one digit in it: crop it to one",
+        "error: mine/e.png: more than one digit in it: crop it to one, or give --several",
         "error: missing.png: No such file or directory",
         "error: 6 of 16 could not be read",
     ]
@@ -135,6 +139,78 @@ def test_csv_file_is_written_even_if_preprocessed_pictures_cannot_be_saved(train
     code, _, err = trained("predict", "--images", pictures, "--save_seen=seen")
     assert (code, err.count("\n")) == (1, 1)
     assert len(rows(RUN.folder / "predictions.csv")) == 10
+
+
+@pytest.fixture
+def numbers(data_dir: Path, tmp_path: Path) -> list[str]:
+    """Two photographs: of 7 2 1 0 and 4 1 4 9 in two lines on ruled paper, and of 5 9; the digits are test images."""
+    pixels, _ = MNIST.read(data_dir, train=False)
+    digits, rng = pixels[:10, 0].numpy(), np.random.default_rng(0)
+    for name, lines in (("two.png", [digits[:4], digits[4:8]]), ("one.jpg", [digits[8:]])):
+        ink, _ = written([list(line) for line in lines], rng)
+        picture = photographed(ink, sheet(ink.shape, "ruled", 90), rng, degrees=1)[..., 0]
+        Image.fromarray(picture.astype(np.uint8)).resize((2 * ink.shape[1], 2 * ink.shape[0])).save(tmp_path / name)
+    return ["two.png", "one.jpg"]
+
+
+def test_several_digits_are_read_in_lines(trained: Command, numbers: list[str], data_dir: Path) -> None:
+    code, out, err = trained("predict", "--several", "--images", *numbers, "--save_seen=seen")
+    assert (code, err) == (0, "")
+    found = rows(RUN.folder / "predictions.csv")
+    assert list(found[0]) == ["image", "digit", "probability", *(f"p{d}" for d in range(10)), *BOX]
+    assert [row["image"] for row in found] == ["two.png"] * 8 + ["one.jpg"] * 2
+    answers = [row["digit"] + "?" * (float(row["probability"]) < 0.9) for row in found]
+    lines = [" ".join(answers[part]) for part in (slice(4), slice(4, 8), slice(8, 10))]
+    unsure = sum("?" in answer for answer in answers)
+    assert out.splitlines()[1:5] == [
+        f"two.png: {lines[0]}",
+        f"         {lines[1]}",
+        f"one.jpg: {lines[2]}",
+        "10 digits" + (f", {unsure} of them unsure (?)" if unsure else ""),
+    ]
+    pixels, labels = MNIST.read(data_dir, train=False)
+    assert sum(int(row["digit"]) == label for row, label in zip(found, labels[:10].tolist(), strict=True)) >= 7
+    for number, (row, digit) in enumerate(zip(found, pixels[:10, 0].numpy(), strict=True)):
+        with Image.open(f"seen/{row['digit']}/{number:05}_{Path(row['image']).stem}.png") as image:
+            assert np.corrcoef(np.asarray(image).sum(axis=0), digit.sum(axis=0))[0, 1] > 0.8
+    for name, number in (("two", 0), ("one", 8)):
+        with Image.open(f"seen/{number:05}_{name}_read.png") as image:
+            assert image.size == (2 * 90 * (6 if name == "two" else 4), 2 * 90 * (4 if name == "two" else 3))
+            assert image.mode == "RGB"
+
+
+def test_boxes_of_several_digits_are_in_pixels_of_the_file(trained: Command, tmp_path: Path) -> None:
+    """Of a file that is reduced when it is opened, and rotated by its EXIF orientation."""
+    picture = Image.new("L", (8_000, 3_000), 230)
+    ImageDraw.Draw(picture).rectangle((1_000, 500, 1_199, 2_499), fill=20)
+    ImageDraw.Draw(picture).ellipse((5_000, 1_000, 5_999, 2_499), outline=20, width=200)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned to the right
+    picture.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
+    code, _, err = trained("predict", "--several", "--images", "a.png", "--output=a.csv")
+    assert (code, err) == (0, "")
+    boxes = [[int(row[side]) for side in BOX] for row in rows(Path("a.csv"))]
+    assert np.allclose(boxes, [[1_000, 500, 200, 2_000], [5_000, 1_000, 1_000, 1_500]], atol=12)
+
+
+def test_pictures_without_digits_are_reported_beside_those_with_several(trained: Command, numbers: list[str]) -> None:
+    Image.new("L", (50, 50), 200).save("blank.png")
+    code, out, err = trained("predict", "--several", "--images", "blank.png", numbers[1])
+    assert code == 1
+    assert err.splitlines() == [
+        "error: blank.png: no digit in it: it looks blank",
+        "error: 1 of 2 could not be read",
+    ]
+    assert out.splitlines()[1].startswith("one.jpg: ")
+
+
+def test_several_is_for_pictures_of_digits(trained: Command) -> None:
+    assert trained("predict", "--several")[::2] == (2, "error: --several: give pictures with --images\n")
+    content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
+    content["datamodule_hyper_parameters"]["dataset"] = "CIFAR10"
+    torch.save(content, "cifar.ckpt")
+    code, _, err = trained("predict", "--several", "--images", "a.png", "--ckpt_path=cifar.ckpt")
+    assert (code, err) == (2, "error: --several: the checkpoint classifies CIFAR10, not digits\n")
 
 
 @posix

@@ -18,7 +18,7 @@ from mnist_lit.datasets.folder import FolderDataset, read_folder
 from mnist_lit.photos.images import UnreadableImageError, open_image
 
 CLASSES = ("cat", "ant", "bee")  # created in this order
-OPEN_IMAGE, TOTAL_MEMORY = "mnist_lit.photos.images.open_image", "mnist_lit.datasets.folder.total_memory"
+OPEN_IMAGE, TOTAL_MEMORY = "mnist_lit.datasets.folder.open_image", "mnist_lit.datasets.folder.total_memory"
 
 
 def noise(seed: int, *shape: int) -> NDArray[np.uint8]:

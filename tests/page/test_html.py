@@ -28,7 +28,7 @@ def test_page_has_the_model_and_any_text_stays_text() -> None:
     (attributes, model), *scripts = elements(page)
     assert "application/json" in attributes
     assert json.loads(model)["classes"] == [TEXT]
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     assert "alert(1)</script>" not in page
 
 
@@ -42,7 +42,7 @@ def test_policy_stands_before_all_that_it_is_for_and_nothing_is_requested() -> N
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    assert re.fullmatch(r"('sha256-\S{44}' ?){4}", allowed["script-src"])
+    assert re.fullmatch(r"('sha256-\S{44}' ?){5}", allowed["script-src"])
     assert re.fullmatch(r"'sha256-\S{44}'", allowed["style-src"])
     assert page.index("Content-Security-Policy") < page.index("<style") < page.index("<script")
     assert not re.findall(r"<[^>]*\s(?:src|href)=|url\(|import\(", page), "no other file is named"

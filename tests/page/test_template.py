@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pages import page_of
 from photographs import photograph
 from PIL import Image, ImageDraw
+from sheets import PAPERS, photographed, sheet, written
 
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
@@ -225,6 +226,25 @@ def test_opened_photographs_are_prepared_as_predict_does(
             assert np.abs(seen(page)[..., 0] - expected).mean() < 3, "browsers decode a little otherwise"
         compared += 1
     assert compared >= 6
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("number", [1, 0], ids=["digit", "empty"])
+def test_lines_of_the_paper_are_left_out_as_by_predict(
+    page: "Page", paper: str, number: int, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng, digit = np.random.default_rng(0), MNIST.read(data_dir, train=False)[0][0, 0].numpy()
+    ink, _ = written([[number * digit]], rng)
+    picture = photographed(ink, sheet(ink.shape, paper, 90, 4), rng, 2)[..., 0]
+    Image.fromarray(picture.astype(np.uint8)).save(path := tmp_path / "paper.png")
+    open_picture(page, path)
+    expected = prepare(path)
+    if isinstance(expected, str):
+        assert answer(page) == expected
+        assert number == 0
+    else:
+        assert np.abs(seen(page)[..., 0] - expected).mean() < 0.5
 
 
 @pytest.mark.parametrize("size", [(6, 28), (1, 30), (40, 200)])

@@ -18,7 +18,7 @@ from mnist_lit.photos.preprocess import as_mnist
 Pixels = NDArray[np.float32]
 Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]
 BLANK = "no digit in it: it looks blank"
-SEVERAL = "more than one digit in it: crop it to one"
+SEVERAL = "more than one digit in it: crop it to one, or give --several"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,209 @@
+"""Straight lines that are no ink of a digit: frames, tables, ruled and squared paper."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["EIGHT_CONNECTED", "find_lines"]
+
+Mask = NDArray[np.bool_]
+Pixels = NDArray[np.float32]
+Numbers = NDArray[np.int64]
+
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+MAX_THICKNESS = 2.5
+"""Of a line, in units of the usual stroke width of all that is written and printed; 1 pixel more is allowed."""
+MAX_SLOPE, MIN_ASPECT = 0.1, 10
+"""Of a line: its slope, and its length in units of its thickness."""
+MIN_FRAME, MIN_COVERAGE = 0.2, 0.5
+"""Of a line: how many columns of pixels it has at least, as a fraction of the picture's side, and where it is part of a
+frame; and as a fraction of its length: the others are where something crosses it."""
+EDGE, MARGIN = 0.05, 0.03
+"""As fractions of the picture's side: a line that ends within the former reaches the edge, and it reaches beyond the
+ink by the latter at both ends. The bar of a tightly cropped 7 does not."""
+MIN_INK_SIZE = 3
+"""Of ink that may be a digit, in units of the usual stroke width."""
+
+MAX_STROKES = 5
+"""Of a digit, if all are straight, as in an 8 of seven segments."""
+
+
+class Line(NamedTuple):
+    """A nearly horizontal line, or a vertical one in a transposed picture, in pixels."""
+
+    start: int
+    stop: int
+    """Columns."""
+    row: float
+    """Of the line, or of its extrapolation, in column 0."""
+    slope: float
+    thickness: float
+
+    @property
+    def middle(self) -> float:
+        """The row of its middle."""
+        return self.row + self.slope * (self.start + self.stop) / 2
+
+
+Lines = Sequence[Line]
+
+
+def find_lines(mask: Mask) -> tuple[Mask, bool]:
+    """Return the pixels of lines that are nearly horizontal or vertical, without those of ink that crosses them.
+
+    And whether it is certain that they are no digit: there is ink beside them, or there are too many of them.
+
+    Strokes of a digit may be straight too. So a line reaches both edges of the picture, or is part of a frame or table,
+    and ends farther out than the ink.
+
+    Args:
+        mask: of ink and lines, (H, W).
+    """
+    if not mask.any():
+        return mask, True
+    height, width = mask.shape
+    across, down = _run_lengths(mask), _run_lengths(mask.T).T
+    stroke = float(np.median(np.minimum(across, down)[mask]))
+
+    def pixels(rows: Lines, columns: Lines) -> Mask:
+        """Return those of lines, without what is closed by ink on both sides of a line."""
+        along, upright = _max_runs(rows, (height, width)), _max_runs(columns, (width, height)).T
+        found = mask & ((down <= along) | (across <= upright) | ((along > 0) & (upright > 0)))
+        size = 2 * max(_reach(line) for line in (*rows, *columns)) + 3
+        closed = ndimage.minimum_filter(ndimage.maximum_filter(mask & ~found, size), size)
+        return np.asarray(found & ~closed)
+
+    rows, columns = _find_horizontal(mask, stroke), _find_horizontal(mask.T, stroke)
+    table = _table(rows, columns, mask.shape)
+    rows, columns = table or (_through(rows, width), _through(columns, height))
+    box = _largest(mask & ~pixels(rows, columns), MIN_INK_SIZE * stroke) if rows or columns else None
+    if not box:  # an empty form, or a digit of straight strokes
+        number = len(rows) + len(columns)
+        return (pixels(rows, columns) if table else np.zeros_like(mask)), number > MAX_STROKES
+    if not table:
+        # Strokes of a tightly cropped digit may reach both edges too: it does not keep off them then.
+        free = all(
+            MARGIN * side <= start and stop <= (1 - MARGIN) * side
+            for (start, stop), side in zip(box, mask.shape, strict=True)
+        )
+        (top, bottom), (left, right) = box
+        rows = _beyond(rows, (left, right), width) if free or len(rows) > 1 else []
+        columns = _beyond(columns, (top, bottom), height) if free or len(columns) > 1 else []
+        if len(columns) == 1 and left - MARGIN * width <= columns[0].middle <= right + MARGIN * width:
+            columns = []  # a stem: paper has no single vertical line where one writes
+    return (pixels(rows, columns) if rows or columns else np.zeros_like(mask)), True
+
+
+def _table(rows: Lines, columns: Lines, shape: tuple[int, ...]) -> tuple[Lines, Lines] | None:
+    """Return the lines of a frame or table, if there is one: each reaches the outer ones that cross it."""
+    height, width = shape
+    while min(len(rows), len(columns)) >= 2:
+        lacks = [_lack(line, columns) / width for line in rows], [_lack(line, rows) / height for line in columns]
+        worst = max(*lacks[0], *lacks[1])
+        if worst <= EDGE:
+            return rows, columns
+        rows, columns = (
+            [line for line, lack in zip(lines, lack_of, strict=True) if lack < worst]
+            for lines, lack_of in zip((rows, columns), lacks, strict=True)
+        )
+    return None
+
+
+def _lack(line: Line, others: Lines) -> float:
+    """Return by how many pixels a line does not reach the outer ones of those that cross it."""
+    places = [other.middle for other in others]
+    return max(line.start - min(places), max(places) - line.stop)
+
+
+def _through(lines: Lines, side: int) -> Lines:
+    """Return the lines that reach both edges."""
+    edge = EDGE * side + 1
+    return [line for line in lines if line.start <= edge and line.stop >= side - edge]
+
+
+def _beyond(lines: Lines, ink: tuple[int, int], side: int) -> Lines:
+    """Return the lines that begin before the ink and end after it."""
+    margin = MARGIN * side
+    return [line for line in lines if line.start + margin <= ink[0] and ink[1] <= line.stop - margin]
+
+
+def _largest(ink: Mask, min_size: float) -> list[tuple[int, int]] | None:
+    """Return the rows and columns of the largest component of ink, or None if it is too small for a digit."""
+    labels, _ = ndimage.label(ink, EIGHT_CONNECTED)
+    sizes = np.bincount(labels.ravel())[1:]
+    if not len(sizes):
+        return None
+    box = [(part.start, part.stop) for part in ndimage.find_objects(labels)[int(sizes.argmax())]]
+    return box if max(stop - start for start, stop in box) >= min_size else None
+
+
+def _reach(line: Line) -> int:
+    """Return how far the pixels of a line are from its middle, at most."""
+    return int(line.thickness) + 1
+
+
+def _max_runs(lines: Lines, shape: tuple[int, int]) -> Pixels:
+    """Return an array (H, W) that is 0, and along a line the length of the vertical runs that belong to it."""
+    result = np.zeros(shape, dtype=np.float32)
+    for line in lines:
+        reach = _reach(line)
+        columns = np.arange(max(line.start - reach, 0), min(line.stop + reach, shape[1]))  # to the corners of a frame
+        middle = np.rint(line.row + line.slope * columns).astype(int)
+        for shift in range(-reach, reach + 1):
+            rows = middle + shift
+            inside = (rows >= 0) & (rows < shape[0])
+            result[rows[inside], columns[inside]] = 1.5 * line.thickness + 1
+    return result
+
+
+def _find_horizontal(mask: Mask, stroke: float) -> Lines:
+    """Return lines, by a Hough transform (Duda and Hart 1972) of the middles of thin vertical runs."""
+    height, width = mask.shape
+    columns, starts, lengths = _runs(mask.T)
+    thin = lengths <= MAX_THICKNESS * stroke + 1
+    x, y, thickness = columns[thin], (starts + (lengths - 1) / 2)[thin], lengths[thin]
+    slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, 2 * round(MAX_SLOPE * width / 2) + 1)
+    offset = round(MAX_SLOPE * width) + 2
+
+    def votes(x: Numbers, y: NDArray[np.float64]) -> Numbers:
+        rows = (np.rint(y - slope * x).astype(np.int64) + offset for slope in slopes)
+        return np.stack([np.bincount(found, minlength=height + 2 * offset) for found in rows])
+
+    counts = votes(x, y)
+    lines: list[Line] = []
+    while True:
+        smooth = ndimage.uniform_filter1d(counts * 3, 3, axis=1)
+        best = np.unravel_index(smooth.argmax(), smooth.shape)
+        if smooth[best] < MIN_FRAME * width:
+            return lines
+        slope, row = float(slopes[best[0]]), float(best[1] - offset)
+        near = abs(y - slope * x - row) <= 1.5
+        usual = float(np.median(thickness[near]))
+        across = x[near] - x[near].mean()
+        slope = float((across * y[near]).sum() / max((across**2).sum(), 1))  # least squares
+        row = float(y[near].mean() - slope * x[near].mean())
+        near = abs(y - slope * x - row) <= 1.5 + usual / 2
+        start, stop = int(x[near].min()), int(x[near].max()) + 1
+        if near.sum() >= MIN_COVERAGE * (stop - start) and stop - start >= MIN_ASPECT * usual:
+            lines.append(Line(start, stop, row, slope, usual))
+        counts -= votes(x[near], y[near])
+        x, y, thickness = x[~near], y[~near], thickness[~near]
+
+
+def _runs(mask: Mask) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the row, the first column and the length of each horizontal run."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    _, stops = np.nonzero(steps == -1)
+    return rows, starts, stops - starts
+
+
+def _run_lengths(mask: Mask) -> Numbers:
+    """Return the length of the horizontal run that each pixel of a mask is in, 0 outside."""
+    _, _, lengths = _runs(mask)
+    result = np.zeros(mask.shape, dtype=np.int64)
+    result[mask] = np.repeat(lengths, lengths)
+    return result
