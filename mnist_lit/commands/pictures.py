@@ -5,25 +5,25 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ImageDraw
 from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lit.photos.images import find_images, open_image, open_sheet, read_images, to_image
-from mnist_lit.photos.preprocess import Sheet, read_sheet
+from mnist_lit.photos.images import find_images, open_sheet, read_images, to_image
+from mnist_lit.photos.preprocess import Prepare, Sheet, read_picture, read_sheet
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.training.drawings import draw_braille
 
 __all__ = [
     "Pictures",
-    "Prepare",
     "mark_unsure",
     "read_pictures",
     "read_sheets",
@@ -33,7 +33,7 @@ __all__ = [
     "save_sheets",
 ]
 
-Prepare = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+Result = TypeVar("Result")
 
 MAX_PRINTED = 0.9995  # probability
 MAX_DRAWN = 100  # pictures drawn on a terminal
@@ -56,25 +56,20 @@ class Pictures:
     """With `--several`: the pictures' files, and their digits in order."""
 
 
-def read_pictures(paths: Sequence[str], prepare: Prepare, shape: Sequence[int], *, for_square: bool) -> Pictures:
+def read_pictures(paths: Sequence[str], prepare: Prepare, shape: Sequence[int]) -> Pictures:
     """Read pictures of one object each.
 
     Args:
         paths: of files and folders.
         prepare: makes pixels of an opened image, or raises ValueError.
         shape: of these pixels, (C, H, W).
-        for_square: see `open_image`.
     """
     errors = _Errors()
     files = list(find_images(paths, errors.report))
     names: list[str] = []
     # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
-
-    def read(path: str) -> NDArray[np.uint8]:
-        return prepare(open_image(path, for_square=for_square))
-
-    for name, result in zip(files, read_images(files, read, disable=not sys.stdout.isatty()), strict=True):
+    for name, result in zip(files, _read(files, partial(read_picture, prepare=prepare)), strict=True):
         if isinstance(result, ValueError):
             errors.report(name, str(result))
         else:
@@ -88,13 +83,7 @@ def read_sheets(paths: Sequence[str]) -> Pictures:
     errors = _Errors()
     files = list(find_images(paths, errors.report))
     sheets: list[tuple[str, Sheet]] = []
-
-    def read(path: str) -> Sheet:
-        picture, scale = open_sheet(path)
-        sheet = read_sheet(picture)
-        return sheet._replace(boxes=(sheet.boxes * scale).round().astype(np.int64))
-
-    for name, result in zip(files, read_images(files, read, disable=not sys.stdout.isatty()), strict=True):
+    for name, result in zip(files, _read(files, read_sheet), strict=True):
         if isinstance(result, ValueError):
             errors.report(name, str(result))
         else:
@@ -102,6 +91,10 @@ def read_sheets(paths: Sequence[str]) -> Pictures:
     names = [name for name, sheet in sheets for _ in sheet.pixels]
     pixels = np.concatenate([sheet.pixels for _, sheet in sheets] or [np.empty((0, 28, 28), np.uint8)])
     return Pictures(names, torch.from_numpy(pixels)[:, None], errors.number, sheets)
+
+
+def _read(files: Sequence[str], read: Callable[[str], Result]) -> Iterator[Result | ValueError]:
+    return read_images(files, read, processes=True, disable=not sys.stdout.isatty())
 
 
 class _Errors:

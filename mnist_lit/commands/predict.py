@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from mnist_lit.commands.pictures import (
     Pictures,
-    Prepare,
     mark_unsure,
     read_pictures,
     read_sheets,
@@ -28,7 +27,7 @@ from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
 from mnist_lit.photos.images import crop_square
-from mnist_lit.photos.preprocess import as_mnist
+from mnist_lit.photos.preprocess import Prepare, as_mnist
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 
@@ -58,11 +57,7 @@ def predict(argv: Sequence[str]) -> None:
     if config.several and prepare is not as_mnist:
         name = restored.checkpoint.settings["data"]["dataset"]
         raise UsageError(f"--several: the checkpoint classifies {name}, not digits")
-    pictures = (
-        read_sheets(config.images)
-        if config.several
-        else read_pictures(config.images, prepare, shape, for_square=prepare is not as_mnist)
-    )
+    pictures = read_sheets(config.images) if config.several else read_pictures(config.images, prepare, shape)
     if pictures.names:
         _classify_pictures(restored, pictures, draw=prepare is as_mnist)
     if pictures.failed:

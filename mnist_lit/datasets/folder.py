@@ -13,6 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -276,7 +277,7 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[in
     return kept, unreadable
 
 
-def _prepare(files: Sequence[str], side: int, **bar: str) -> Iterator[NDArray[np.uint8] | ValueError]:
+def _prepare(files: Sequence[str], side: int, **bar: Any) -> Iterator[NDArray[np.uint8] | ValueError]:
     def read(path: str) -> NDArray[np.uint8]:
         return crop_square(open_image(path, for_square=True), side)
 

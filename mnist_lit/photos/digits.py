@@ -50,9 +50,13 @@ def _digit_components(ink: Ink) -> Mask:
     """
     mask, strength = ink.mask, ink.strength
     gap = max(1, round(min(mask.shape) / 100))  # dilation closes small gaps in a stroke
-    labels, count = ndimage.label(ndimage.maximum_filter(mask, 2 * gap + 1), EIGHT_CONNECTED)
+    crop = tuple(
+        slice(max(places[0] - gap, 0), places[-1] + 1 + gap) for places in (np.flatnonzero(mask.any(k)) for k in (1, 0))
+    )
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    labels[crop], count = ndimage.label(ndimage.maximum_filter(mask[crop], 2 * gap + 1), EIGHT_CONNECTED)
     labels *= mask
-    amounts = np.bincount(labels.ravel(), strength.ravel(), count + 1)[1:]
+    amounts = np.bincount(labels[mask], strength[mask], count + 1)[1:]
     boxes = ndimage.find_objects(labels)
     candidates = [i for i in range(count) if not is_line(labels[boxes[i]] == i + 1, boxes[i], mask.shape)]
     candidates = candidates or list(range(count))
@@ -61,7 +65,7 @@ def _digit_components(ink: Ink) -> Mask:
     size = max(y.stop - y.start, x.stop - x.start)
     if size < MIN_DIGIT_SIZE:
         raise ValueError(BLANK)
-    components = []
+    components = np.zeros(count + 1, dtype=bool)
     for i in candidates:
         rows, columns = boxes[i]
         cut = ink.ruled and is_cut(boxes[i], mask.shape)
@@ -73,8 +77,8 @@ def _digit_components(ink: Ink) -> Mask:
         if i != main and shorter >= 0.5 * taller and (horizontal > 0.1 * taller or vertical > 0.15 * taller):
             raise ValueError("more than one digit in it: crop it to one, or give --several")
         if max(vertical, horizontal) < 0.3 * size:
-            components.append(i + 1)
-    return np.isin(labels, components)
+            components[i + 1] = True
+    return np.asarray(components[labels])
 
 
 def is_cut(box: Box, shape: tuple[int, ...]) -> bool:

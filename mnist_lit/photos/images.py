@@ -2,9 +2,13 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_IGN
 from threading import Lock
 from typing import Any, TypeVar
 from warnings import catch_warnings
@@ -13,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+
+from mnist_lit.system.signals import launching_children, set_handler, watch_parent
 
 __all__ = [
     "SUFFIXES",
@@ -34,6 +40,7 @@ MAX_BYTES, MAX_SIDE = 320_000_000, 65_535
 """Of a decoded image and its copy in another mode. An A3 page has 70 million pixels at 600 dpi."""
 BYTES = {"1": 2, "L": 1, "RGB": 4}  # of a pixel in memory, with its copy; of all other modes 8
 CHUNK_SIZE = 64  # files prepared before a signal is handled
+MANY = 1_000  # files, for which it is worthwhile to start processes, which takes a second
 REDUCED_SIDE = 512
 """Larger images are reduced by an integer factor; their longer side keeps at least this number of pixels."""
 SHEET_SIDE = 2_400
@@ -136,29 +143,55 @@ def _open(path: str, side_of: Callable[[Sequence[int]], int], reduced_side: int)
     raise UnreadableImageError(reason)
 
 
-def read_images(files: Sequence[str], read: Callable[[str], Result], **bar: Any) -> Iterator[Result | ValueError]:
-    """Read image files in threads, since much of decoding and filtering releases the GIL.
+def read_images(
+    files: Sequence[str], read: Callable[[str], Result], *, processes: bool = False, **bar: Any
+) -> Iterator[Result | ValueError]:
+    """Read image files in threads, which suffice for decoding, or many files in processes if they are also segmented.
 
     Args:
         files: paths.
-        read: what opens and prepares a file, or raises ValueError.
+        read: what opens and prepares a file, or raises ValueError; for processes, it can be pickled.
+        processes: whether to use them from 1,000 files on, except on Windows.
         **bar: keyword arguments passed to the progress bar.
 
     Yields:
         for each file, in their order, what `read` returns, or the error.
     """
+    many = processes and len(files) >= MANY and os.name == "posix"
+    results = (_in_processes if many else _in_threads)(files, partial(_attempt, read))
+    with closing(results), tqdm(total=len(files), leave=False, **bar) as progress:
+        for result in results:
+            progress.update()
+            yield result
 
-    def attempt(path: str) -> Result | ValueError:
-        try:
-            return read(path)
-        except ValueError as error:
-            return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads, tqdm(total=len(files), leave=False, **bar) as progress:
+def _attempt(read: Callable[[str], Result], path: str) -> Result | ValueError:
+    try:
+        return read(path)
+    except ValueError as error:
+        return error
+
+
+def _in_threads(files: Sequence[str], read: Callable[[str], Result]) -> Generator[Result, None, None]:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         for first in range(0, len(files), CHUNK_SIZE):
-            for result in threads.map(attempt, files[first : first + CHUNK_SIZE]):
-                progress.update()
-                yield result
+            yield from threads.map(read, files[first : first + CHUNK_SIZE])
+
+
+def _in_processes(files: Sequence[str], read: Callable[[str], Result]) -> Generator[Result, None, None]:
+    """Start the processes anew, since a copy of a process with threads may hang."""
+    executor = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=_start_process)
+    try:
+        with launching_children():
+            results = executor.map(read, files, chunksize=CHUNK_SIZE)
+        yield from results
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_process() -> None:
+    set_handler(SIG_IGN)  # the parent process handles signals
+    watch_parent()
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:

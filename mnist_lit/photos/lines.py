@@ -12,6 +12,7 @@ __all__ = ["EIGHT_CONNECTED", "find_lines"]
 Mask = NDArray[np.bool_]
 Pixels = NDArray[np.float32]
 Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 MAX_THICKNESS = 2.5
@@ -27,8 +28,18 @@ ink by the latter at both ends. The bar of a tightly cropped 7 does not."""
 MIN_INK_SIZE = 3
 """Of ink that may be a digit, in units of the usual stroke width."""
 
+MAX_VOTES = 2_000_000
+"""In memory at once, of the points for each slope."""
 MAX_STROKES = 5
 """Of a digit, if all are straight, as in an 8 of seven segments."""
+
+
+class Runs(NamedTuple):
+    """Unbroken rows or columns of pixels: their row or column, where they start in it, and their lengths, (N,) each."""
+
+    line: Numbers
+    start: Numbers
+    length: Numbers
 
 
 class Line(NamedTuple):
@@ -65,8 +76,9 @@ def find_lines(mask: Mask) -> tuple[Mask, bool]:
     if not mask.any():
         return mask, True
     height, width = mask.shape
-    across, down = _run_lengths(mask), _run_lengths(mask.T).T
-    stroke = float(np.median(np.minimum(across, down)[mask]))
+    runs = _find_runs(mask), _find_runs(mask.T)
+    across, down = _lengths(runs[0], mask), _lengths(runs[1], mask.T).T
+    stroke = float(np.median(np.minimum(across[mask], down[mask])))
 
     def pixels(rows: Lines, columns: Lines) -> Mask:
         """Return those of lines, without what is closed by ink on both sides of a line."""
@@ -76,7 +88,11 @@ def find_lines(mask: Mask) -> tuple[Mask, bool]:
         closed = ndimage.minimum_filter(ndimage.maximum_filter(mask & ~found, size), size)
         return np.asarray(found & ~closed)
 
-    rows, columns = _find_horizontal(mask, stroke), _find_horizontal(mask.T, stroke)
+    thickness = MAX_THICKNESS * stroke + 1
+    rows, columns = (
+        _find_horizontal(runs[1], (height, width), thickness),
+        _find_horizontal(runs[0], (width, height), thickness),
+    )
     table = _table(rows, columns, mask.shape)
     rows, columns = table or (_through(rows, width), _through(columns, height))
     box = _largest(mask & ~pixels(rows, columns), MIN_INK_SIZE * stroke) if rows or columns else None
@@ -159,21 +175,26 @@ def _max_runs(lines: Lines, shape: tuple[int, int]) -> Pixels:
     return result
 
 
-def _find_horizontal(mask: Mask, stroke: float) -> Lines:
+def _find_horizontal(runs: Runs, shape: tuple[int, int], max_thickness: float) -> Lines:
     """Return lines, by a Hough transform (Duda and Hart 1972) of the middles of thin vertical runs."""
-    height, width = mask.shape
-    columns, starts, lengths = _runs(mask.T)
-    thin = lengths <= MAX_THICKNESS * stroke + 1
-    x, y, thickness = columns[thin], (starts + (lengths - 1) / 2)[thin], lengths[thin]
+    height, width = shape
+    thin = runs.length <= max_thickness
+    x, y, thickness = runs.line[thin], (runs.start + (runs.length - 1) / 2)[thin], runs.length[thin]
     slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, 2 * round(MAX_SLOPE * width / 2) + 1)
     offset = round(MAX_SLOPE * width) + 2
+    rows = height + 2 * offset
 
-    def votes(x: Numbers, y: NDArray[np.float64]) -> Numbers:
-        rows = (np.rint(y - slope * x).astype(np.int64) + offset for slope in slopes)
-        return np.stack([np.bincount(found, minlength=height + 2 * offset) for found in rows])
+    def votes(x: Numbers, y: Floats) -> Numbers:
+        """Return how many of the points are on each line, (slopes, rows)."""
+        parts = np.array_split(slopes, 1 + len(slopes) * len(x) // MAX_VOTES)
+        return np.concatenate(
+            [_count(np.rint(y - part[:, None] * x).astype(np.int64) + offset, rows) for part in parts]
+        )
 
-    counts = votes(x, y)
     lines: list[Line] = []
+    if len(x) < MIN_FRAME * width:
+        return lines
+    counts = votes(x, y)
     while True:
         smooth = ndimage.uniform_filter1d(counts * 3, 3, axis=1)
         best = np.unravel_index(smooth.argmax(), smooth.shape)
@@ -193,17 +214,26 @@ def _find_horizontal(mask: Mask, stroke: float) -> Lines:
         x, y, thickness = x[~near], y[~near], thickness[~near]
 
 
-def _runs(mask: Mask) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the row, the first column and the length of each horizontal run."""
-    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    _, stops = np.nonzero(steps == -1)
-    return rows, starts, stops - starts
+def _count(values: Numbers, size: int) -> Numbers:
+    """Return how often each number below `size` is in each row of values (M, N), (M, size)."""
+    number = len(values)
+    found = np.bincount((values + size * np.arange(number)[:, None]).ravel(), minlength=number * size)
+    return found.reshape(number, size)
 
 
-def _run_lengths(mask: Mask) -> Numbers:
+def _find_runs(mask: Mask) -> Runs:
+    """Return the horizontal runs of a mask, row by row."""
+    height, width = mask.shape
+    framed = np.zeros((height, width + 1), dtype=bool)  # so that runs end with their row
+    framed[:, :-1] = mask
+    ends = np.flatnonzero(np.diff(framed.ravel(), prepend=False))
+    starts, stops = ends[::2], ends[1::2]
+    line, start = np.divmod(starts, width + 1)
+    return Runs(line, start, stops - starts)
+
+
+def _lengths(runs: Runs, mask: Mask) -> Numbers:
     """Return the length of the horizontal run that each pixel of a mask is in, 0 outside."""
-    _, _, lengths = _runs(mask)
     result = np.zeros(mask.shape, dtype=np.int64)
-    result[mask] = np.repeat(lengths, lengths)
+    result[mask] = np.repeat(runs.length, runs.length)
     return result

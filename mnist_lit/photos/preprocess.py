@@ -1,16 +1,20 @@
 """Preprocess photographs and scans of digits as MNIST was: segment, scale and centre them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lit.photos.digits import find_digit
+from mnist_lit.photos.images import open_image, open_sheet
 from mnist_lit.photos.ink import find_ink
 from mnist_lit.photos.normalize import normalize
 from mnist_lit.photos.several import find_digits
 
-__all__ = ["Sheet", "as_mnist", "read_sheet"]
+__all__ = ["Prepare", "Sheet", "as_mnist", "as_sheet", "read_picture", "read_sheet"]
+
+Prepare = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 
 
 class Sheet(NamedTuple):
@@ -41,7 +45,7 @@ def as_mnist(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
     return normalize(find_digit(find_ink(picture)))
 
 
-def read_sheet(picture: NDArray[np.float32]) -> Sheet:
+def as_sheet(picture: NDArray[np.float32]) -> Sheet:
     """Return all digits in a picture.
 
     Args:
@@ -57,3 +61,23 @@ def read_sheet(picture: NDArray[np.float32]) -> Sheet:
         np.array([digit.line for digit in digits]),
         np.array([digit.touching for digit in digits]),
     )
+
+
+def read_picture(path: str, prepare: Prepare) -> NDArray[np.uint8]:
+    """Return an image file as `prepare` makes it: `as_mnist`, or another one that uses the square in the middle.
+
+    Raises:
+        ValueError: if it cannot be read or prepared.
+    """
+    return prepare(open_image(path, for_square=prepare is not as_mnist))
+
+
+def read_sheet(path: str) -> Sheet:
+    """Return all digits in an image file, with their boxes in pixels of the file.
+
+    Raises:
+        ValueError: if it cannot be read, or there is none.
+    """
+    picture, scale = open_sheet(path)
+    sheet = as_sheet(picture)
+    return sheet._replace(boxes=(sheet.boxes * scale).round().astype(np.int64))
