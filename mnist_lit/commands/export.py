@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.predict import find_preprocessing, min_confidence
+from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
+from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
 from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import has_photographs
@@ -180,13 +181,20 @@ def describe_page(
         "kind": "digits" if digits else "photographs",
         "classes": list(classes),
         "shape": list(example.shape[1:]),
-        "unsure": min_confidence(calibrated=calibrated),
+        "unsure": MIN_CONFIDENCE,
         "calibration": "These probabilities are calibrated on validation images."
         if calibrated
         else "Trained without validation, or with too few images of it: these probabilities are not calibrated.",
         "about": f"{about}: {parameters:,} parameters",
         **describe_network(program),
+        "novelty": _describe_novelty(example) if digits else None,
     }
+
+
+def _describe_novelty(example: Tensor) -> dict[str, Any]:
+    network = nn.Sequential(NoveltyNetwork.load(), nn.Softmax(dim=1)).eval()
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("N", min=1, max=MAX_BATCH)},))
+    return {"shape": list(example.shape[1:]), "least": MAX_NOVELTY, **describe_network(program)}
 
 
 FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html}

@@ -106,16 +106,28 @@ class _Errors:
 
 
 def report(
-    pictures: Pictures, probabilities: Tensor, classes: Sequence[str], min_confidence: float, *, draw: bool
+    pictures: Pictures, probabilities: Tensor, classes: Sequence[str], doubtful: Tensor, novel: Tensor, *, draw: bool
 ) -> None:
-    """Print a line for each picture; on a terminal, with a drawing of each as it was preprocessed if `draw`."""
+    """Print a line for each picture; on a terminal, with a drawing of each as it was preprocessed if `draw`.
+
+    Args:
+        pictures: of N objects.
+        probabilities: of their classes, (N, K).
+        classes: names.
+        doubtful: whether the probability is low, bool (N,).
+        novel: whether it is perhaps of no class, bool (N,).
+        draw: whether they can be drawn.
+    """
     drawn = draw and sys.stdout.isatty() and len(pictures.names) <= MAX_DRAWN
-    for name, picture, row in zip(pictures.names, pictures.pixels, probabilities, strict=False):
+    rows = zip(pictures.names, pictures.pixels, probabilities, doubtful, novel, strict=False)
+    for name, picture, row, unsure, strange in rows:
         best, second = row.topk(2).indices.tolist()
         confidence = f"{row[best]:.1%}" if row[best] < MAX_PRINTED else "over 99.9%"  # never 100%
         line = f"{printable(name)}: {printable(classes[best])}, {confidence}"
-        if row[best] < min_confidence:
+        if unsure:
             line += f" (unsure: or {printable(classes[second])}, {row[second]:.1%})"
+        if strange:
+            line += " (perhaps no digit)"
         if drawn:
             dots = draw_braille(picture[0])
             dots[len(dots) // 2] += f"  {line}"
@@ -136,12 +148,12 @@ def report_sheets(pictures: Pictures, answers: Sequence[str]) -> None:
     print(f"{len(answers):,} digits" + (f", {unsure:,} of them unsure ({UNSURE})" if unsure else ""))
 
 
-def mark_unsure(pictures: Pictures, probabilities: Tensor, min_confidence: float) -> list[str]:
-    """Return the digits on sheets, with a question mark if the probability is low, or several may touch each other."""
+def mark_unsure(pictures: Pictures, probabilities: Tensor, unsure: Tensor) -> list[str]:
+    """Return the digits on sheets, the unsure ones with a question mark, and where several may touch each other."""
     touching = [bool(mark) for _, sheet in pictures.sheets for mark in sheet.touching]
     return [
-        f"{int(row.argmax())}{UNSURE if row.max() < min_confidence or several else ''}"
-        for row, several in zip(probabilities, touching, strict=False)  # fewer rows if the batches are limited
+        f"{digit}{UNSURE if mark or several else ''}"
+        for digit, mark, several in zip(probabilities.argmax(dim=1).tolist(), unsure.tolist(), touching, strict=False)
     ]
 
 

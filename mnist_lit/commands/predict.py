@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.pictures import (
     Pictures,
     mark_unsure,
@@ -24,16 +25,19 @@ from mnist_lit.commands.pictures import (
     save_sheets,
 )
 from mnist_lit.commands.restore import Restored, restore
-from mnist_lit.datasets.catalog import MNIST, has_photographs
+from mnist_lit.datasets.catalog import DATASETS, MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
 from mnist_lit.photos.images import crop_square
 from mnist_lit.photos.preprocess import Prepare, as_mnist
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["find_preprocessing", "min_confidence", "predict"]
+__all__ = ["MIN_CONFIDENCE", "find_preprocessing", "predict"]
 
 Shape = tuple[int, ...]
+
+MIN_CONFIDENCE = 0.4
+"""Probability of the predicted class below which it is marked as unsure: two others are about as probable."""
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -53,32 +57,43 @@ def predict(argv: Sequence[str]) -> None:
         names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
         _write_csv(restored, names, probabilities)
         return
-    prepare, shape = find_preprocessing(restored)
-    if config.several and prepare is not as_mnist:
-        name = restored.checkpoint.settings["data"]["dataset"]
-        raise UsageError(f"--several: the checkpoint classifies {name}, not digits")
-    pictures = read_sheets(config.images) if config.several else read_pictures(config.images, prepare, shape)
+    if config.several:
+        _require_digits(restored)
+        digits, pictures = True, read_sheets(config.images)
+    else:
+        prepare, shape = find_preprocessing(restored)
+        digits, pictures = prepare is as_mnist, read_pictures(config.images, prepare, shape)
     if pictures.names:
-        _classify_pictures(restored, pictures, draw=prepare is as_mnist)
+        _classify_pictures(restored, pictures, digits=digits)
     if pictures.failed:
         read = len(pictures.sheets) if config.several else len(pictures.names)
         raise ValueError(f"{pictures.failed:,} of {pictures.failed + read:,} could not be read")
 
 
-def _classify_pictures(restored: Restored, pictures: Pictures, *, draw: bool) -> None:
+def _require_digits(restored: Restored) -> None:
+    """Raise UsageError if a checkpoint was trained on others than digits like MNIST's, or a folder of such digits."""
+    checkpoint, name = restored.checkpoint, restored.checkpoint.settings["data"]["dataset"]
+    images = tuple(checkpoint.shape), tuple(checkpoint.classes)
+    if images != (MNIST.shape, tuple(MNIST.classes)) or (name in DATASETS and name != MNIST.name):
+        raise UsageError(f"--several: the checkpoint classifies {name}, not digits")
+
+
+def _classify_pictures(restored: Restored, pictures: Pictures, *, digits: bool) -> None:
     loader = DataLoader(
         InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.names))),
         restored.config.data.batch_size,
         collate_fn=identity_collate,
     )
     probabilities = _classify(restored, loader)
-    calibrated = bool(restored.classifier.temperature != 1)
-    if not calibrated:
+    if restored.classifier.temperature == 1:
         print("trained without validation, or with too few images of it: the probabilities are not calibrated")
-    least = min_confidence(calibrated=calibrated)
+    doubtful = probabilities.amax(dim=1) < MIN_CONFIDENCE
+    novel = torch.zeros_like(doubtful)
+    if digits:
+        novel = NoveltyNetwork.load().novelty(pictures.pixels[: len(novel)]) >= MAX_NOVELTY
     seen = Path(restored.config.save_seen) if restored.config.save_seen else None
     if restored.config.several:
-        answers = mark_unsure(pictures, probabilities, least)
+        answers = mark_unsure(pictures, probabilities, doubtful | novel)
         report_sheets(pictures, answers)
         _write_csv(
             restored, pictures.names, probabilities, np.concatenate([sheet.boxes for _, sheet in pictures.sheets])
@@ -86,15 +101,10 @@ def _classify_pictures(restored: Restored, pictures: Pictures, *, draw: bool) ->
         if seen:
             save_sheets(seen, pictures, answers)
         return
-    report(pictures, probabilities, restored.checkpoint.classes, least, draw=draw)
+    report(pictures, probabilities, restored.checkpoint.classes, doubtful, novel, draw=digits)
     _write_csv(restored, pictures.names, probabilities)
     if seen:
         save_seen(seen, pictures)
-
-
-def min_confidence(*, calibrated: bool) -> float:
-    """Return the probability of the predicted class below which it is marked as unsure."""
-    return 0.9 if calibrated else 0.5
 
 
 def _classify(restored: Restored, data: Any) -> Tensor:

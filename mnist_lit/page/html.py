@@ -43,8 +43,9 @@ def write_page(model: dict[str, Any]) -> str:
 
     Args:
         model: the network, as `describe_network` returns it, and: `kind`, digits or photographs; `classes`, their
-            names; `shape` of an image, (C, H, W); `unsure`, the probability below which an answer is; and the texts
-            `calibration` and `about`. Without a network, the page shows how it prepares drawings.
+            names; `shape` of an image, (C, H, W); `unsure`, the probability below which an answer is; the texts
+            `calibration` and `about`; and `novelty`, the network that tells digits from anything else, or None.
+            Without a network, the page shows how it prepares drawings.
 
     Raises:
         ValueError: if the template does not have the lines that are filled in.

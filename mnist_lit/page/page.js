@@ -5,6 +5,7 @@ const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((n
 const model = JSON.parse(element.model.textContent);
 const hasNetwork = "operations" in model;
 if (hasNetwork) decode(model);
+if (model.novelty) decode(model.novelty);
 const drawable = model.kind !== "photographs";
 const [CHANNELS, HEIGHT, WIDTH] = model.shape ?? [1, 28, 28];
 
@@ -195,7 +196,10 @@ function update() {
     const pixels = drawable ? asMNIST(channels) : croppedSquare(channels, HEIGHT, CHANNELS);
     if (!hasNetwork) return show("", "", null, pixels);
     const values = run(model, pixels);
-    show(...answerOf(values.probabilities.data), values, pixels);
+    const novelties = model.novelty ? run(model.novelty, pixels).probabilities.data : [0];
+    const novel = model.novelty && novelties[novelties.length - 1] >= model.novelty.least;
+    const [name, text] = answerOf(values.probabilities.data);
+    show(name, text + (novel ? " (perhaps no digit)" : ""), values, pixels);
   } catch (error) {
     if (!(error instanceof NoDigitError)) throw error;
     show("", error.message);

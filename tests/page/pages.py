@@ -18,7 +18,13 @@ def describe(
 ) -> dict[str, Any]:
     """Return what a page needs of a classifier: of digits or, with the names of other classes, of photographs."""
     example = torch.zeros(2, *shape, dtype=torch.uint8)
-    return describe_page(ExportedClassifier(classifier), example, classes, "test", digits=classes == MNIST.classes)
+    return describe_page(
+        ExportedClassifier(classifier),
+        example,
+        classes,
+        "test",
+        digits=(shape, classes) == (MNIST.shape, MNIST.classes),
+    )
 
 
 def page_of(

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from sheets import PAPERS, photographed, sheet, written
 
 from mnist_lit import DigitClassifier
+from mnist_lit.commands.novelty import NoveltyNetwork
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.images import crop_square, open_image
 from mnist_lit.photos.preprocess import as_mnist
@@ -168,6 +169,18 @@ def test_undo_and_clear_by_button_and_by_keyboard(page: "Page") -> None:
     page.get_by_role("button", name="Undo").click()
     settle(page)
     assert answer(page)[0] == "1", "clearing can be undone"
+
+
+def test_what_is_no_digit_is_doubted(page: "Page", tmp_path: Path) -> None:
+    picture = Image.new("L", (200, 200), 225)
+    ImageDraw.Draw(picture).text((100, 100), "K", fill=30, font_size=150, anchor="mm")
+    picture.save(path := tmp_path / "k.png")
+    open_picture(page, path)
+    assert answer(page).endswith(" (perhaps no digit)")
+    found = page.evaluate("[...run(model.novelty, asMNIST(picture.channels)).probabilities.data]")
+    with torch.inference_mode():
+        expected = NoveltyNetwork.load()(torch.from_numpy(as_mnist(open_image(str(path))))[None, None]).softmax(dim=1)
+    assert found == pytest.approx(expected[0].tolist(), abs=1e-4)
 
 
 def test_clearing_and_undoing_within_a_stroke(page: "Page") -> None:

@@ -1,0 +1,47 @@
+"""Tell digits from anything else, by a small network of its own, whichever network reads the digits."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnist_lit.model import CNN
+
+__all__ = ["MAX_NOVELTY", "WEIGHTS", "NoveltyNetwork"]
+
+WEIGHTS = Path(__file__).with_name("novelty.npz")
+"""Written by `tests/benchmarks/novelty.py`, which describes the images, and reports how often the network is right."""
+MAX_NOVELTY = 0.6
+"""Of a digit: more photographed digits are below it than of MNIST's, and nine of ten letters above it."""
+
+
+class NoveltyNetwork(CNN):
+    """A network for eleven classes: the digits, and drawings that are none, on which it was trained as well.
+
+    (Hendrycks et al. 2019, arXiv:1812.04606.)
+    """
+
+    def __init__(self) -> None:
+        settings = {"convolutions": [1, 2, 1], "kernel_sizes": [5, 3, 3], "padding": [0, 1, 1]}
+        super().__init__([16, 32, 32], **settings, pooling=[2, 2, 1], batch_norm=True, dropout=0.3, classes=11)
+
+    @classmethod
+    def load(cls) -> "NoveltyNetwork":
+        """Return the trained network."""
+        network = cls()
+        with np.load(WEIGHTS, allow_pickle=False) as file:
+            network.load_state_dict({name: torch.from_numpy(file[name]) for name in file.files})
+        return network.eval()
+
+    def save(self) -> None:
+        """Write the weights, in half precision: that changes no decision."""
+        arrays = {name: value.numpy() for name, value in self.state_dict().items()}
+        np.savez_compressed(
+            WEIGHTS, **{k: v.astype(np.float16) if v.dtype == np.float32 else v for k, v in arrays.items()}
+        )
+
+    @torch.inference_mode()
+    def novelty(self, pixels: Tensor) -> Tensor:
+        """Return the probability that an image is no digit, (N,); pixels 0-255, (N, 1, 28, 28)."""
+        return torch.cat([self(part).softmax(dim=1)[:, -1] for part in torch.split(pixels, 1_000)])
