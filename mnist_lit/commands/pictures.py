@@ -3,11 +3,10 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,8 +31,6 @@ __all__ = [
     "save_seen",
     "save_sheets",
 ]
-
-Result = TypeVar("Result")
 
 MAX_PRINTED = 0.9995  # probability
 MAX_DRAWN = 100  # pictures drawn on a terminal
@@ -69,7 +66,8 @@ def read_pictures(paths: Sequence[str], prepare: Prepare, shape: Sequence[int]) 
     names: list[str] = []
     # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
-    for name, result in zip(files, _read(files, partial(read_picture, prepare=prepare)), strict=True):
+    read, hidden = partial(read_picture, prepare=prepare), not sys.stdout.isatty()
+    for name, result in zip(files, read_images(files, read, processes=True, disable=hidden), strict=True):
         if isinstance(result, ValueError):
             errors.report(name, str(result))
         else:
@@ -83,7 +81,7 @@ def read_sheets(paths: Sequence[str]) -> Pictures:
     errors = _Errors()
     files = list(find_images(paths, errors.report))
     sheets: list[tuple[str, Sheet]] = []
-    for name, result in zip(files, _read(files, read_sheet), strict=True):
+    for name, result in zip(files, read_images(files, read_sheet, disable=not sys.stdout.isatty()), strict=True):
         if isinstance(result, ValueError):
             errors.report(name, str(result))
         else:
@@ -91,10 +89,6 @@ def read_sheets(paths: Sequence[str]) -> Pictures:
     names = [name for name, sheet in sheets for _ in sheet.pixels]
     pixels = np.concatenate([sheet.pixels for _, sheet in sheets] or [np.empty((0, 28, 28), np.uint8)])
     return Pictures(names, torch.from_numpy(pixels)[:, None], errors.number, sheets)
-
-
-def _read(files: Sequence[str], read: Callable[[str], Result]) -> Iterator[Result | ValueError]:
-    return read_images(files, read, processes=True, disable=not sys.stdout.isatty())
 
 
 class _Errors:
@@ -188,6 +182,8 @@ def save_sheets(folder: Path, pictures: Pictures, answers: Sequence[str]) -> Non
 def _by_sheet(pictures: Pictures, answers: Sequence[str]) -> Iterator[tuple[str, Sheet, Sequence[str]]]:
     start = 0
     for name, sheet in pictures.sheets:
+        if start >= len(answers):  # fewer if the batches are limited
+            return
         yield name, sheet, answers[start : start + len(sheet.pixels)]
         start += len(sheet.pixels)
 

@@ -37,7 +37,8 @@ __all__ = ["MIN_CONFIDENCE", "find_preprocessing", "predict"]
 Shape = tuple[int, ...]
 
 MIN_CONFIDENCE = 0.4
-"""Probability of the predicted class below which it is marked as unsure: two others are about as probable."""
+"""Probability of the predicted class below which it is marked as unsure. Real digits rarely have less; what is no digit
+is marked by `NoveltyNetwork`."""
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -50,8 +51,9 @@ def predict(argv: Sequence[str]) -> None:
     restored = restore("predict", argv)
     config = restored.config
     if not config.images:
-        if config.several:
-            raise UsageError("--several: give pictures with --images")
+        for flag in ("several", "save_seen"):
+            if config[flag]:
+                raise UsageError(f"--{flag}: give pictures with --images")
         restored.check_test_set()
         probabilities = _classify(restored, restored.data)
         names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
@@ -59,6 +61,8 @@ def predict(argv: Sequence[str]) -> None:
         return
     if config.several:
         _require_digits(restored)
+        if config.save_seen and Path(config.save_seen).is_dir() and any(Path(config.save_seen).iterdir()):
+            raise UsageError(f"--save_seen: {config.save_seen} is not empty: its digits would be mixed with these")
         digits, pictures = True, read_sheets(config.images)
     else:
         prepare, shape = find_preprocessing(restored)
@@ -72,10 +76,12 @@ def predict(argv: Sequence[str]) -> None:
 
 def _require_digits(restored: Restored) -> None:
     """Raise UsageError if a checkpoint was trained on others than digits like MNIST's, or a folder of such digits."""
+    _require_same_images(restored)
     checkpoint, name = restored.checkpoint, restored.checkpoint.settings["data"]["dataset"]
     images = tuple(checkpoint.shape), tuple(checkpoint.classes)
     if images != (MNIST.shape, tuple(MNIST.classes)) or (name in DATASETS and name != MNIST.name):
-        raise UsageError(f"--several: the checkpoint classifies {name}, not digits")
+        kind = f"{len(checkpoint.classes)} classes of images {tuple(checkpoint.shape)}"
+        raise UsageError(f"--several: the checkpoint classifies {name}, {kind}, not ten digits of {MNIST.shape}")
 
 
 def _classify_pictures(restored: Restored, pictures: Pictures, *, digits: bool) -> None:
@@ -118,16 +124,20 @@ def find_preprocessing(restored: Restored) -> tuple[Prepare, Shape]:
     Raises:
         UsageError: if the training images were no pictures, nor made of pictures in a known way.
     """
+    _require_same_images(restored)
     name, shape = restored.checkpoint.settings["data"]["dataset"], restored.checkpoint.shape
-    for setting in ("dataset", "image_size"):
-        if restored.config.data[setting] != restored.checkpoint.settings["data"].get(setting):
-            raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
     if name == MNIST.name:
         return as_mnist, MNIST.shape
     if not has_photographs(name):
         raise UsageError(f"the checkpoint classifies {name}: pictures can be prepared for digits and for photographs")
     channels, side, _ = shape
     return partial(crop_square, side=side, channels=channels), shape
+
+
+def _require_same_images(restored: Restored) -> None:
+    for setting in ("dataset", "image_size"):
+        if restored.config.data[setting] != restored.checkpoint.settings["data"].get(setting):
+            raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
 
 
 def _write_csv(

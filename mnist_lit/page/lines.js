@@ -112,8 +112,19 @@ function maxRuns(lines, height, width) {
   return result;
 }
 
+/** Whether there is ink along a line, be it of the line or of what crosses it. */
+function isContinuous({ start, stop, row, slope }, { height, width, data }) {
+  let found = 0;
+  for (let x = start; x < stop; x++) {
+    const centre = round(row + slope * x);
+    found += Number([-1, 0, 1].some((k) => data[Math.min(Math.max(centre + k, 0), height - 1) * width + x]));
+  }
+  return found >= 0.9 * (stop - start);
+}
+
 /** Lines that are nearly horizontal, by a Hough transform of the middles of thin vertical runs. */
-function horizontalLines({ height, width, data }, stroke) {
+function horizontalLines(mask, stroke) {
+  const { height, width, data } = mask;
   let points = [];
   for (let x = 0; x < width; x++) {
     for (let y = 0; y < height; y++) {
@@ -154,9 +165,9 @@ function horizontalLines({ height, width, data }, stroke) {
     const near = new Set(within(1.5 + thickness / 2));
     const columns = Array.from(near, ({ x }) => x);
     const [start, stop] = [columns[0], columns[columns.length - 1] + 1];
-    if (near.size >= 0.5 * (stop - start) && stop - start >= 10 * thickness) {
-      lines.push({ start, stop, row, slope, thickness });
-    }
+    const line = { start, stop, row, slope, thickness };
+    const length = stop - start;
+    if (near.size >= 0.5 * length && length >= 10 * thickness && isContinuous(line, mask)) lines.push(line);
     vote(near, -1);
     points = points.filter((point) => !near.has(point));
   }

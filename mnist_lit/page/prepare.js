@@ -198,7 +198,10 @@ function isLine({ label, top, bottom, left, right }, labels, height, width) {
       counts[2] += Number(at(stop - 1, k));
     }
     const [long, begin, end] = counts.map((number) => number > 0.8 * along);
-    return (long && stop - start < 0.1 * across) || (start < 2 && begin) || (stop > across - 2 && end);
+    const thin = stop - start < 0.1 * Math.min(height, width);
+    return (
+      (long && counts[0] > 0.5 * Math.max(height, width) && thin) || (start < 2 && begin) || (stop > across - 2 && end)
+    );
   };
   return (
     crosses(top, bottom, left, right, height, width, (y, x) => labels[y * width + x] === label) ||

@@ -90,8 +90,9 @@ def is_line(component: Mask, box: Box, shape: tuple[int, ...]) -> bool:
     """Return whether a component crosses the whole picture, and is thin or along an edge: ruled paper or a frame."""
     for across, along in ((0, 1), (1, 0)):
         sides = box[across].start < 2, box[across].stop > shape[across] - 2  # at the picture's edge, or nearly
-        long = component.any(axis=across).mean() * component.shape[along] > 0.8 * shape[along]
-        thin = component.shape[across] < 0.1 * shape[across]
+        length = component.any(axis=across).mean() * component.shape[along]
+        long = length > max(0.8 * shape[along], 0.5 * max(shape))  # in a strip, digits are as tall as the picture
+        thin = component.shape[across] < 0.1 * min(shape)
         edges = component[[0, -1]] if across == 0 else component[:, [0, -1]].T  # (2, length)
         framed = any(side and edge.sum() > 0.8 * shape[along] for side, edge in zip(sides, edges, strict=True))
         if (long and thin) or framed:

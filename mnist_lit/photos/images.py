@@ -4,9 +4,10 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from signal import SIG_IGN
 from threading import Lock
@@ -108,7 +109,7 @@ def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
 
 
 def open_sheet(path: str) -> tuple[NDArray[np.float32], float]:
-    """Return the pixels of an image as `open_image` does, but of a sheet: with a longer side of 2,400 to 4,800 pixels.
+    """Return the pixels of an image as `open_image` does, but larger ones are reduced to 2,400 to 4,800 pixels.
 
     Returns:
         the pixels (H, W, C), 0-255, and the number of the file's pixels in one of them, along each side.
@@ -173,9 +174,12 @@ def _attempt(read: Callable[[str], Result], path: str) -> Result | ValueError:
 
 
 def _in_threads(files: Sequence[str], read: Callable[[str], Result]) -> Generator[Result, None, None]:
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    threads = ThreadPoolExecutor(os.cpu_count())
+    try:
         for first in range(0, len(files), CHUNK_SIZE):
             yield from threads.map(read, files[first : first + CHUNK_SIZE])
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _in_processes(files: Sequence[str], read: Callable[[str], Result]) -> Generator[Result, None, None]:
@@ -185,6 +189,12 @@ def _in_processes(files: Sequence[str], read: Callable[[str], Result]) -> Genera
         with launching_children():
             results = executor.map(read, files, chunksize=CHUNK_SIZE)
         yield from results
+    except BrokenProcessPool as error:
+        raise RuntimeError("a process that prepared pictures was killed: is there enough memory?") from error
+    except BaseException:
+        for process in active_children():  # they would finish what they have begun, and a second signal wait for it
+            process.kill()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
 

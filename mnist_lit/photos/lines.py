@@ -19,9 +19,9 @@ MAX_THICKNESS = 2.5
 """Of a line, in units of the usual stroke width of all that is written and printed; 1 pixel more is allowed."""
 MAX_SLOPE, MIN_ASPECT = 0.1, 10
 """Of a line: its slope, and its length in units of its thickness."""
-MIN_FRAME, MIN_COVERAGE = 0.2, 0.5
-"""Of a line: how many columns of pixels it has at least, as a fraction of the picture's side, and where it is part of a
-frame; and as a fraction of its length: the others are where something crosses it."""
+MIN_FRAME, MIN_COVERAGE, MIN_CONTINUITY = 0.2, 0.5, 0.9
+"""Of a line: in how many columns of pixels it is seen, as a fraction of the picture's side and of its length (in others
+something crosses it), and in how many there is any ink: the bars of neighbouring digits have gaps between them."""
 EDGE, MARGIN = 0.05, 0.03
 """As fractions of the picture's side: a line that ends within the former reaches the edge, and it reaches beyond the
 ink by the latter at both ends. The bar of a tightly cropped 7 does not."""
@@ -90,8 +90,8 @@ def find_lines(mask: Mask) -> tuple[Mask, bool]:
 
     thickness = MAX_THICKNESS * stroke + 1
     rows, columns = (
-        _find_horizontal(runs[1], (height, width), thickness),
-        _find_horizontal(runs[0], (width, height), thickness),
+        _find_horizontal(mask, runs[1], thickness),
+        _find_horizontal(mask.T, runs[0], thickness),
     )
     table = _table(rows, columns, mask.shape)
     rows, columns = table or (_through(rows, width), _through(columns, height))
@@ -175,9 +175,9 @@ def _max_runs(lines: Lines, shape: tuple[int, int]) -> Pixels:
     return result
 
 
-def _find_horizontal(runs: Runs, shape: tuple[int, int], max_thickness: float) -> Lines:
+def _find_horizontal(mask: Mask, runs: Runs, max_thickness: float) -> Lines:
     """Return lines, by a Hough transform (Duda and Hart 1972) of the middles of thin vertical runs."""
-    height, width = shape
+    height, width = mask.shape
     thin = runs.length <= max_thickness
     x, y, thickness = runs.line[thin], (runs.start + (runs.length - 1) / 2)[thin], runs.length[thin]
     slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, 2 * round(MAX_SLOPE * width / 2) + 1)
@@ -208,10 +208,19 @@ def _find_horizontal(runs: Runs, shape: tuple[int, int], max_thickness: float) -
         row = float(y[near].mean() - slope * x[near].mean())
         near = abs(y - slope * x - row) <= 1.5 + usual / 2
         start, stop = int(x[near].min()), int(x[near].max()) + 1
-        if near.sum() >= MIN_COVERAGE * (stop - start) and stop - start >= MIN_ASPECT * usual:
-            lines.append(Line(start, stop, row, slope, usual))
+        line, length = Line(start, stop, row, slope, usual), stop - start
+        if near.sum() >= MIN_COVERAGE * length and length >= MIN_ASPECT * usual and _is_continuous(line, mask):
+            lines.append(line)
         counts -= votes(x[near], y[near])
         x, y, thickness = x[~near], y[~near], thickness[~near]
+
+
+def _is_continuous(line: Line, mask: Mask) -> bool:
+    """Return whether there is ink along a line, be it of the line or of what crosses it."""
+    columns = np.arange(line.start, line.stop)
+    rows = np.rint(line.row + line.slope * columns).astype(int) + np.array([[-1], [0], [1]])  # (3, length)
+    found = mask[rows.clip(0, len(mask) - 1), columns].any(axis=0)
+    return bool(found.mean() >= MIN_CONTINUITY)
 
 
 def _count(values: Numbers, size: int) -> Numbers:

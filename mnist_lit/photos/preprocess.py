@@ -52,7 +52,7 @@ def as_sheet(picture: NDArray[np.float32]) -> Sheet:
         picture: as for `as_mnist`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or if there are too many.
     """
     digits = find_digits(find_ink(picture))
     return Sheet(

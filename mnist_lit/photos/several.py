@@ -30,6 +30,10 @@ MIN_TOUCHING, MAX_SINGLE = 1.2, 1.5
 MAX_BRIDGE, MIN_PART = 1.7, 0.6
 """Where digits that touch are split: the ink in that column of pixels, in units of the stroke width, and the height of
 both parts in units of their height together."""
+MAX_DIGITS = 3_000
+"""In a picture: all pairs of them are compared. There are more in a photograph of a carpet."""
+MAX_PAIRS = 2_000_000
+"""Of components that are compared at once."""
 MAX_SHIFT = 0.6
 """Of a digit, up or down from the one before in the same line, in units of the usual height."""
 
@@ -80,7 +84,7 @@ def find_digits(ink: Ink) -> list[FoundDigit]:
     """Return all digits, in lines of writing from top to bottom, and from left to right.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or if there are too many.
     """
     labels, _ = ndimage.label(ndimage.maximum_filter(ink.mask, 3), EIGHT_CONNECTED)  # closes small gaps in a stroke
     labels *= ink.mask
@@ -97,8 +101,10 @@ def find_digits(ink: Ink) -> list[FoundDigit]:
     sides = [(part.start, part.stop) for i in numbers for part in slices[i - 1]]
     boxes = Boxes(*np.array(sides, dtype=np.int64).reshape(-1, 4).T)
     amounts = np.bincount(labels.ravel(), ink.strength.ravel())[numbers]
+    edge = ink.mask & ~ndimage.minimum_filter(ink.mask, 3, mode="constant")
+    outlines = np.bincount(labels[edge], minlength=len(slices) + 1)[numbers]
     parts: list[tuple[int, int, Mask]] = []
-    for members in _group(boxes, amounts):
+    for members in _group(boxes, amounts, outlines):
         of = boxes.take(members)
         top, left = of.top.min(), of.left.min()
         digit = np.isin(labels[top : of.bottom.max(), left : of.right.max()], [numbers[i] for i in members])
@@ -117,12 +123,18 @@ def _found(ink: Ink, top: int, left: int, mask: Mask) -> FoundDigit:
     return FoundDigit(digit, top, left, 0, width > MAX_SINGLE * height)
 
 
-def _group(boxes: Boxes, amounts: NDArray[Any]) -> Iterator[Numbers]:
-    """Yield the components of each digit."""
+def _group(boxes: Boxes, amounts: NDArray[Any], outlines: NDArray[Any]) -> Iterator[Numbers]:
+    """Yield the components of each digit, given the boxes, the ink and the pixels of the outline of all components.
+
+    Raises:
+        ValueError: if there are too many.
+    """
     order = boxes.height.argsort()
-    half = np.searchsorted(amounts[order].cumsum(), amounts.sum() / 2)
-    usual = boxes.height[order][half]  # half of the ink is in taller components
+    half = np.searchsorted(outlines[order].cumsum(), outlines.sum() / 2)
+    usual = boxes.height[order][half]  # half of all outlines are those of taller components; a blot has a short one
     tall = np.flatnonzero(boxes.height >= max(MIN_HEIGHT * usual, MIN_DIGIT_SIZE))
+    if len(tall) > MAX_DIGITS:
+        raise ValueError(f"more than {MAX_DIGITS:,} digits in it: crop it")
     digits = boxes.take(tall)
     vertical, horizontal = digits.gaps(digits)
     same = (-horizontal >= MIN_OVERLAP * np.minimum(digits.width[:, None], digits.width)) & (
@@ -131,14 +143,19 @@ def _group(boxes: Boxes, amounts: NDArray[Any]) -> Iterator[Numbers]:
     together = np.maximum(digits.bottom[:, None], digits.bottom) - np.minimum(digits.top[:, None], digits.top)
     _, digit_of = connected_components(same & (together <= MAX_HEIGHT * usual), directed=False)
     small = np.setdiff1d(np.arange(len(amounts)), tall)
-    if len(tall) and len(small):
-        distances = np.maximum(*boxes.take(small).gaps(digits))
-        nearest = distances.argmin(axis=1)
-        near = distances.min(axis=1) < MAX_DISTANCE * usual
-        near &= amounts[small] >= MIN_COMPONENT_INK * amounts[tall[nearest]]
-        tall, digit_of = np.append(tall, small[near]), np.append(digit_of, digit_of[nearest[near]])
+    small = small[amounts[small] >= MIN_COMPONENT_INK * amounts[tall].min(initial=np.inf)]  # without dust
+    members, of = [tall], [digit_of]
+    for part in np.array_split(small, 1 + len(small) * len(tall) // MAX_PAIRS):
+        if len(part) and len(tall):
+            distances = np.maximum(*boxes.take(part).gaps(digits))
+            nearest = distances.argmin(axis=1)
+            near = distances.min(axis=1) < MAX_DISTANCE * usual
+            near &= amounts[part] >= MIN_COMPONENT_INK * amounts[tall[nearest]]
+            members.append(part[near])
+            of.append(digit_of[nearest[near]])
+    all_members, digit_of = np.concatenate(members), np.concatenate(of)
     for number in np.unique(digit_of):
-        yield tall[digit_of == number]
+        yield all_members[digit_of == number]
 
 
 def _split(digit: Mask) -> list[tuple[int, int]]:
@@ -155,7 +172,12 @@ def _split(digit: Mask) -> list[tuple[int, int]]:
     heights = [np.ptp(np.flatnonzero(part.any(axis=1))) + 1 for part in (digit[:, :cut], digit[:, cut:])]
     if bridge[best] > MAX_BRIDGE * stroke or min(heights) < MIN_PART * height:
         return [(0, width)]
-    return _split(digit[:, :cut]) + [(start + cut, stop + cut) for start, stop in _split(digit[:, cut:])]
+    parts = []
+    for side in (slice(cut), slice(cut, width)):
+        columns = np.flatnonzero(digit[:, side].any(axis=0)) + (side.start or 0)  # without a gap between components
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        parts += [(left + start, left + stop) for start, stop in _split(digit[:, left:right])]
+    return parts
 
 
 def _in_reading_order(digits: list[FoundDigit]) -> list[FoundDigit]:

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 from mnist_lit.augment import Augmentation
-from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
+from mnist_lit.commands.novelty import MAX_NOVELTY, WEIGHTS, NoveltyNetwork
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import split
 from mnist_lit.photos.images import find_images, open_image
@@ -208,7 +208,10 @@ def train_and_save(digits: Image28, labels: NDArray[np.int64]) -> None:
     kinds = [*digit_drawings(digits, labels), blotches, blotches, *[strokes] * 6, *[letter] * 5]
     others = drawings(NUMBER, kinds, np.random.default_rng(0))
     targets = np.concatenate([labels, labels, np.full(len(others), len(MNIST.classes))])
-    train(np.concatenate([digits, digits, others]), targets).save()
+    network = train(np.concatenate([digits, digits, others]), targets)
+    # In half precision, which is enough to decide.
+    arrays = {name: value.numpy() for name, value in network.half().state_dict().items()}
+    np.savez_compressed(WEIGHTS, **arrays)
 
 
 def main(arguments: list[str]) -> None:

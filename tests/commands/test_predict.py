@@ -191,11 +191,13 @@ def test_several_digits_are_read_in_lines(trained: Command, numbers: list[str], 
 
 def test_what_is_no_digit_is_doubted(trained: Command, tmp_path: Path) -> None:
     picture = Image.new("L", (200, 200), 225)
-    ImageDraw.Draw(picture).text((100, 100), "K", fill=30, font_size=150, anchor="mm")
-    picture.save(tmp_path / "k.png")
-    assert trained("predict", "--images", "k.png")[1].splitlines()[1].endswith(" (perhaps no digit)")
-    out = trained("predict", "--images", "k.png", "--several")[1].splitlines()
-    assert out[1].startswith("k.png: ")
+    ImageDraw.Draw(picture).line(
+        [(30, 100), (170, 100), (130, 60), (170, 100), (130, 140)], fill=30, width=9
+    )  # an arrow
+    picture.save(tmp_path / "arrow.png")
+    assert trained("predict", "--images", "arrow.png")[1].splitlines()[1].endswith(" (perhaps no digit)")
+    out = trained("predict", "--images", "arrow.png", "--several")[1].splitlines()
+    assert out[1].startswith("arrow.png: ")
     assert out[1].endswith("?")
 
 
@@ -214,11 +216,11 @@ def test_boxes_of_several_digits_are_in_pixels_of_the_file(trained: Command, tmp
 
 
 def test_pictures_without_digits_are_reported_beside_those_with_several(trained: Command, numbers: list[str]) -> None:
-    Image.new("L", (50, 50), 200).save("blank.png")
-    code, out, err = trained("predict", "--several", "--images", "blank.png", numbers[1])
+    Image.new("L", (50, 50), 200).save("blanarrow.png")
+    code, out, err = trained("predict", "--several", "--images", "blanarrow.png", numbers[1])
     assert code == 1
     assert err.splitlines() == [
-        "error: blank.png: no digit in it: it looks blank",
+        "error: blanarrow.png: no digit in it: it looks blank",
         "error: 1 of 2 could not be read",
     ]
     assert out.splitlines()[1].startswith("one.jpg: ")
@@ -230,7 +232,29 @@ def test_several_is_for_pictures_of_digits(trained: Command) -> None:
     content["datamodule_hyper_parameters"]["dataset"] = "CIFAR10"
     torch.save(content, "cifar.ckpt")
     code, _, err = trained("predict", "--several", "--images", "a.png", "--ckpt_path=cifar.ckpt")
-    assert (code, err) == (2, "error: --several: the checkpoint classifies CIFAR10, not digits\n")
+    kind = "10 classes of images (1, 28, 28)"
+    assert err == f"error: --several: the checkpoint classifies CIFAR10, {kind}, not ten digits of (1, 28, 28)\n"
+    assert code == 2
+    code, _, err = trained("predict", "--several", "--images", "a.png", "--data.dataset=FashionMNIST")
+    assert (code, err) == (2, "error: --data.dataset: pictures are prepared as in the training of the checkpoint\n")
+
+
+def test_saved_pictures_need_pictures_and_those_of_sheets_a_new_folder(trained: Command, numbers: list[str]) -> None:
+    """A digit that is read otherwise would leave its old answer in a data set."""
+    assert trained("predict", "--save_seen=seen")[::2] == (2, "error: --save_seen: give pictures with --images\n")
+    Path("seen").mkdir()
+    assert trained("predict", "--several", "--images", *numbers, "--save_seen=seen")[0] == 0
+    code, _, err = trained("predict", "--several", "--images", *numbers, "--save_seen=seen")
+    assert (code, err) == (2, "error: --save_seen: seen is not empty: its digits would be mixed with these\n")
+
+
+def test_sheets_that_were_not_classified_are_not_reported(trained: Command, numbers: list[str]) -> None:
+    limits = ("--trainer.limit_predict_batches=1", "--data.batch_size=4")
+    code, out, _ = trained("predict", "--several", "--images", *numbers, "--save_seen=seen", *limits)
+    assert code == 0
+    assert out.splitlines()[2].startswith("4 digits")
+    assert "one.jpg" not in out
+    assert len(list(Path("seen").glob("*_read.png"))) == 1
 
 
 @posix

@@ -114,6 +114,16 @@ def test_a_wide_digit_is_not_split() -> None:
     assert zero.touching, "it is wider than digits are"
 
 
+def test_a_picture_with_too_many_components_is_refused() -> None:
+    """Which would take much memory."""
+    picture = np.full((1_000, 1_000), 230, dtype=np.uint8)
+    for row in range(10, 990, 16):
+        for column in range(10, 990, 16):
+            picture[row : row + 10, column : column + 4] = 20
+    with pytest.raises(ValueError, match=r"more than 3,000 digits in it: crop it"):
+        read(Image.fromarray(picture))
+
+
 def test_no_digits_in_a_blank_picture() -> None:
     with pytest.raises(ValueError, match=BLANK):
         read(Image.new("L", (300, 200), 230))
@@ -121,3 +131,33 @@ def test_no_digits_in_a_blank_picture() -> None:
     ImageDraw.Draw(speck).rectangle((100, 100, 104, 104), fill=20)
     with pytest.raises(ValueError, match=BLANK):
         read(speck)
+
+
+@pytest.mark.parametrize("margin", [0, 2, 20])
+def test_a_line_of_digits_that_is_cropped_tightly_is_read(margin: int, digits: Digits) -> None:
+    """A digit is as tall as the picture then, and thin compared with its width."""
+    ink, _ = written([list(digits[0][:12])], np.random.default_rng(0))
+    rows, columns = (np.flatnonzero((ink > 0.3).any(axis)) for axis in (1, 0))
+    cropped = np.pad(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], margin)
+    assert len(read(Image.fromarray((230 - 200 * cropped).astype(np.uint8)))) == 12
+
+
+def test_a_blot_does_not_hide_the_digits(digits: Digits) -> None:
+    ink, _ = written([list(digits[0][:10]), list(digits[0][10:20])], np.random.default_rng(0))
+    picture = Image.fromarray((230 - 200 * ink).astype(np.uint8))
+    large = Image.new("L", (picture.width, picture.height + 300), 230)
+    large.paste(picture)
+    ImageDraw.Draw(large).ellipse((300, 400, 500, 600), fill=20)
+    assert len(read(large)) >= 20
+
+
+@pytest.mark.parametrize("text", ["00", "88", "2580", "000"])
+@pytest.mark.parametrize("width", [3, 6])
+def test_digits_of_straight_strokes_are_no_table(text: str, width: int) -> None:
+    picture = Image.new("L", (100 * len(text) + 40, 200), 230)
+    for place, name in enumerate(text):
+        left, right, rows = 40 + 100 * place, 100 + 100 * place, (40, 100, 160)
+        a, b, c, d, e, f = ((x, y) for y in rows for x in (left, right))
+        strokes = {"0": [a, b, f, e, a], "2": [a, b, d, c, e, f], "5": [b, a, c, d, f, e], "8": [a, b, f, e, a, c, d]}
+        ImageDraw.Draw(picture).line(strokes[name], fill=20, width=width)
+    assert len(read(picture)) == len(text)
