@@ -31,7 +31,7 @@ __all__ = ["ExportedClassifier", "export"]
 
 MAX_BATCH = 10_000  # images
 TOLERANCE = 1e-4  # of a probability
-DYNAMIC_SHAPES = {"pixels": {0: Dim("N", min=1, max=MAX_BATCH)}}
+DYNAMIC_SHAPES = ({0: Dim("N", min=1, max=MAX_BATCH)},)  # of the pixels
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -116,7 +116,7 @@ def _metadata(restored: Restored) -> dict[str, str]:
     }
 
 
-def _trace(model: ExportedClassifier, example: Tensor) -> ExportedProgram:
+def _trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
 
 
@@ -193,8 +193,7 @@ def describe_page(
 
 def _describe_novelty(example: Tensor) -> dict[str, Any]:
     network = nn.Sequential(NoveltyNetwork.load(), nn.Softmax(dim=1)).eval()
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("N", min=1, max=MAX_BATCH)},))
-    return {"shape": list(example.shape[1:]), "least": MAX_NOVELTY, **describe_network(program)}
+    return {"shape": list(example.shape[1:]), "least": MAX_NOVELTY, **describe_network(_trace(network, example))}
 
 
 FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html}

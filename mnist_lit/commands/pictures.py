@@ -3,10 +3,11 @@
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ __all__ = [
     "save_seen",
     "save_sheets",
 ]
+
+Result = TypeVar("Result")
 
 MAX_PRINTED = 0.9995  # probability
 MAX_DRAWN = 100  # pictures drawn on a terminal
@@ -66,26 +69,16 @@ def read_pictures(paths: Sequence[str], prepare: Prepare, shape: Sequence[int]) 
     names: list[str] = []
     # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
-    read, hidden = partial(read_picture, prepare=prepare), not sys.stdout.isatty()
-    for name, result in zip(files, read_images(files, read, processes=True, disable=hidden), strict=True):
-        if isinstance(result, ValueError):
-            errors.report(name, str(result))
-        else:
-            pixels[len(names)] = torch.from_numpy(result)
-            names.append(name)
+    for name, picture in _readable(files, partial(read_picture, prepare=prepare), errors, processes=True):
+        pixels[len(names)] = torch.from_numpy(picture)
+        names.append(name)
     return Pictures(names, pixels[: len(names)], errors.number, [])
 
 
 def read_sheets(paths: Sequence[str]) -> Pictures:
     """Read pictures of any number of digits each."""
     errors = _Errors()
-    files = list(find_images(paths, errors.report))
-    sheets: list[tuple[str, Sheet]] = []
-    for name, result in zip(files, read_images(files, read_sheet, disable=not sys.stdout.isatty()), strict=True):
-        if isinstance(result, ValueError):
-            errors.report(name, str(result))
-        else:
-            sheets.append((name, result))
+    sheets = list(_readable(list(find_images(paths, errors.report)), read_sheet, errors, processes=False))
     names = [name for name, sheet in sheets for _ in sheet.pixels]
     pixels = np.concatenate([sheet.pixels for _, sheet in sheets] or [np.empty((0, 28, 28), np.uint8)])
     return Pictures(names, torch.from_numpy(pixels)[:, None], errors.number, sheets)
@@ -97,6 +90,18 @@ class _Errors:
     def report(self, name: str, reason: str) -> None:
         self.number += 1
         tqdm.write(f"error: {printable(name)}: {reason}", file=sys.stderr)
+
+
+def _readable(
+    files: Sequence[str], read: Callable[[str], Result], errors: _Errors, *, processes: bool
+) -> Iterator[tuple[str, Result]]:
+    """Yield the files that can be read, with what is read of them; report the others."""
+    results = read_images(files, read, processes=processes, disable=not sys.stdout.isatty())
+    for name, result in zip(files, results, strict=True):
+        if isinstance(result, ValueError):
+            errors.report(name, str(result))
+        else:
+            yield name, result
 
 
 def report(

@@ -23,27 +23,21 @@ function findLines(mask) {
   const table = tableOf(found, [width, height]);
   let lines = table ?? [through(found[0], width), through(found[1], height)];
   if (!lines.flat().length) return { lines: null };
-  const drawn = pixels(lines).data;
-  const box = largestBox(
-    mapped(mask, (m, i) => m * (1 - drawn[i])),
+  const drawn = pixels(lines);
+  const box = largest(
+    mapped(mask, (m, i) => m * (1 - drawn.data[i])),
     3 * stroke,
   );
-  if (!box) return { lines: table && pixels(lines), certain: lines.flat().length > 5 };
-  if (!table) {
-    const [rows, columns] = [box.rows, box.columns];
-    const free = [
-      [rows, height],
-      [columns, width],
-    ].every(([[start, stop], side]) => start >= 0.03 * side && stop <= 0.97 * side);
-    const beyond = (several, [start, stop], side) =>
-      several.filter((line) => line.start + 0.03 * side <= start && stop <= line.stop - 0.03 * side);
-    lines = [
-      free || lines[0].length > 1 ? beyond(lines[0], columns, width) : [],
-      free || lines[1].length > 1 ? beyond(lines[1], rows, height) : [],
-    ];
-    const place = lines[1].length === 1 ? middle(lines[1][0]) : Number.NaN;
-    if (columns[0] - 0.03 * width <= place && place <= columns[1] + 0.03 * width) lines[1] = [];
-  }
+  if (table) return { lines: drawn, certain: Boolean(box) || lines.flat().length > 5 };
+  if (!box) return { lines: null };
+  const { top, bottom, left, right } = box;
+  const [tall, wide] = [0.03 * height, 0.03 * width];
+  const free = top >= tall && bottom <= 0.97 * height && left >= wide && right <= 0.97 * width;
+  const beyond = (some, start, stop, margin) =>
+    free || some.length > 1 ? some.filter((line) => line.start + margin <= start && stop <= line.stop - margin) : [];
+  lines = [beyond(lines[0], left, right, wide), beyond(lines[1], top, bottom, tall)];
+  const place = lines[1].length === 1 ? middle(lines[1][0]) : Number.NaN;
+  if (left - wide <= place && place <= right + wide) lines[1] = [];
   return { lines: lines.flat().length ? pixels(lines) : null, certain: true };
 }
 
@@ -67,23 +61,10 @@ function tableOf(found, sides) {
   return null;
 }
 
-function largestBox(ink, minSize) {
-  const { labels, count } = labelled(ink);
-  const boxes = Array.from({ length: count }, () => ({ size: 0, rows: [ink.height, 0], columns: [ink.width, 0] }));
-  for (let i = 0; i < labels.length; i++) {
-    if (!labels[i]) continue;
-    const box = boxes[labels[i] - 1];
-    box.size++;
-    for (const [range, place] of [
-      [box.rows, Math.floor(i / ink.width)],
-      [box.columns, i % ink.width],
-    ]) {
-      range[0] = Math.min(range[0], place);
-      range[1] = Math.max(range[1], place + 1);
-    }
-  }
-  const box = boxes.reduce((best, other) => (best && best.size >= other.size ? best : other), null);
-  return box && Math.max(box.rows[1] - box.rows[0], box.columns[1] - box.columns[0]) >= minSize ? box : null;
+/** The largest component of ink, or null if it is too small for a digit. */
+function largest(ink, minSize) {
+  const box = componentsOf(labelled(ink), ink).reduce((best, other) => (best?.ink >= other.ink ? best : other), null);
+  return box && Math.max(box.bottom - box.top, box.right - box.left) >= minSize ? box : null;
 }
 
 /** Of each pixel of a line of pixels, the length of the run that it is in. */

@@ -14,7 +14,7 @@ const pen = paper.getContext("2d", { willReadFrequently: true });
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const STROKE = paper.width / 16; // as wide as MNIST's strokes if a digit fills two thirds of the paper
 const REDUCED = 512; // pixels of a picture's longer side, or of the shorter one where a square is cropped: at least
-const MAX_PIXELS = 40_000_000; // as `predict` has it
+const MAX_PIXELS = 40_000_000; // 160 MB
 
 let strokes = []; // each a list of points, in pixels of the paper
 let picture = null; // {name, view, channels}: an opened one instead of the strokes
@@ -196,8 +196,7 @@ function update() {
     const pixels = drawable ? asMNIST(channels) : croppedSquare(channels, HEIGHT, CHANNELS);
     if (!hasNetwork) return show("", "", null, pixels);
     const values = run(model, pixels);
-    const novelties = model.novelty ? run(model.novelty, pixels).probabilities.data : [0];
-    const novel = model.novelty && novelties[novelties.length - 1] >= model.novelty.least;
+    const novel = model.novelty && run(model.novelty, pixels).probabilities.data.at(-1) >= model.novelty.least;
     const [name, text] = answerOf(values.probabilities.data);
     show(name, text + (novel ? " (perhaps no digit)" : ""), values, pixels);
   } catch (error) {

@@ -137,10 +137,8 @@ function labelled({ height, width, data }) {
   return { labels, count };
 }
 
-function digitComponents({ mask, strength, ruled }) {
-  const { height, width } = mask;
-  const gap = Math.max(1, round(Math.min(height, width) / 100));
-  const { labels, count } = labelled(alongBoth(mask, dilation(2 * gap + 1)));
+/** The boxes of labelled components, and the sums of their values in a picture. */
+function componentsOf({ labels, count }, { height, width, data }) {
   const all = Array.from({ length: count }, (_, i) => ({
     label: i + 1,
     ink: 0,
@@ -150,16 +148,24 @@ function digitComponents({ mask, strength, ruled }) {
     right: 0,
   }));
   for (let i = 0; i < labels.length; i++) {
-    labels[i] *= mask.data[i];
     if (!labels[i]) continue;
     const part = all[labels[i] - 1];
     const [x, y] = [i % width, Math.floor(i / width)];
-    part.ink += strength.data[i];
+    part.ink += data[i];
     part.top = Math.min(part.top, y);
     part.bottom = Math.max(part.bottom, y + 1);
     part.left = Math.min(part.left, x);
     part.right = Math.max(part.right, x + 1);
   }
+  return all;
+}
+
+function digitComponents({ mask, strength, ruled }) {
+  const { height, width } = mask;
+  const gap = Math.max(1, round(Math.min(height, width) / 100));
+  const { labels, count } = labelled(alongBoth(mask, dilation(2 * gap + 1)));
+  for (let i = 0; i < labels.length; i++) labels[i] *= mask.data[i];
+  const all = componentsOf({ labels, count }, strength);
   const noLines = all.filter((part) => !isLine(part, labels, height, width));
   const candidates = noLines.length ? noLines : all;
   const main = candidates.reduce((best, part) => (part.ink > best.ink ? part : best));

@@ -95,22 +95,26 @@ def find_lines(mask: Mask) -> tuple[Mask, bool]:
     )
     table = _table(rows, columns, mask.shape)
     rows, columns = table or (_through(rows, width), _through(columns, height))
-    box = _largest(mask & ~pixels(rows, columns), MIN_INK_SIZE * stroke) if rows or columns else None
-    if not box:  # an empty form, or a digit of straight strokes
-        number = len(rows) + len(columns)
-        return (pixels(rows, columns) if table else np.zeros_like(mask)), number > MAX_STROKES
-    if not table:
-        # Strokes of a tightly cropped digit may reach both edges too: it does not keep off them then.
-        free = all(
-            MARGIN * side <= start and stop <= (1 - MARGIN) * side
-            for (start, stop), side in zip(box, mask.shape, strict=True)
-        )
-        (top, bottom), (left, right) = box
-        rows = _beyond(rows, (left, right), width) if free or len(rows) > 1 else []
-        columns = _beyond(columns, (top, bottom), height) if free or len(columns) > 1 else []
-        if len(columns) == 1 and left - MARGIN * width <= columns[0].middle <= right + MARGIN * width:
-            columns = []  # a stem: paper has no single vertical line where one writes
-    return (pixels(rows, columns) if rows or columns else np.zeros_like(mask)), True
+    nothing = np.zeros_like(mask)
+    if not rows and not columns:
+        return nothing, False
+    found = pixels(rows, columns)
+    box = _largest(mask & ~found, MIN_INK_SIZE * stroke)
+    if table:  # without ink, an empty form, or a digit of straight strokes
+        return found, bool(box) or len(rows) + len(columns) > MAX_STROKES
+    if not box:
+        return nothing, False
+    # Strokes of a tightly cropped digit may reach both edges too: it does not keep off them then.
+    free = all(
+        MARGIN * side <= start and stop <= (1 - MARGIN) * side
+        for (start, stop), side in zip(box, mask.shape, strict=True)
+    )
+    (top, bottom), (left, right) = box
+    rows = _beyond(rows, (left, right), width) if free or len(rows) > 1 else []
+    columns = _beyond(columns, (top, bottom), height) if free or len(columns) > 1 else []
+    if len(columns) == 1 and left - MARGIN * width <= columns[0].middle <= right + MARGIN * width:
+        columns = []  # a stem: paper has no single vertical line where one writes
+    return (pixels(rows, columns) if rows or columns else nothing), True
 
 
 def _table(rows: Lines, columns: Lines, shape: tuple[int, ...]) -> tuple[Lines, Lines] | None:
