@@ -148,7 +148,8 @@ def _build(run: Run, start: Start, settings: Namespace, callbacks: Sequence[Call
     if data.val_size == 0:
         settings.trainer.limit_val_batches = 0  # Lightning would warn of an empty loader
     limits = _limits(settings.trainer)
-    best = KeepBest(run, validated=settings.trainer.limit_val_batches != 0)
+    validated = settings.trainer.limit_val_batches != 0
+    best = KeepBest(run, validated=validated, last_epoch=config.select == "last_epoch")
     last = KeepLast(run, config.save_every, StopRequest())
     network = {name: value for name, value in classifier.hparams.items() if name not in FROM_DATASET}
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **network, **data.hparams}
@@ -244,7 +245,7 @@ def _summarize(training: Training, best: Checkpoint | None) -> tuple[dict[str, A
         best_epoch=best.content["epoch"] + 1 if best else None,
         best_val_accuracy=None if score is None else float(score),
     )
-    summary = format_fit(results, int(batches % trainer.num_training_batches))
+    summary = format_fit(results, int(batches % trainer.num_training_batches), last_epoch=training.best.last_epoch)
     rank_zero_print(f"\n{summary}")
     return results, summary
 

@@ -7,7 +7,7 @@ from contextlib import chdir, contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import (
@@ -178,13 +178,19 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
     parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
+    parser.add_argument(
+        "--select",
+        type=Literal["best_epoch", "last_epoch"],
+        default="best_epoch",
+        help="best.ckpt is the epoch with the best validation accuracy, or the last one",
+    )
     parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
 
 
 def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
     parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
-    for name in ("seed", "save_every", "init_from"):  # accepted, so that a run's config.yaml can be given
+    for name in ("seed", "select", "save_every", "init_from"):  # accepted, so that a run's config.yaml can be given
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")

@@ -79,12 +79,13 @@ def format_calibration(temperature: float, before: float, after: float) -> str:
     return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 
-def format_fit(results: dict[str, Any], batches: int = 0) -> str:
+def format_fit(results: dict[str, Any], batches: int = 0, *, last_epoch: bool = False) -> str:
     """Return two lines about the results of the training.
 
     Args:
         results: as returned by `fit_results`.
         batches: number of batches of a last, incomplete epoch.
+        last_epoch: whether the best checkpoint is the last epoch, instead of that of the best validation accuracy.
     """
     trained = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']:,} epochs"
     if batches:
@@ -94,4 +95,6 @@ def format_fit(results: dict[str, Any], batches: int = 0) -> str:
         return f"{speed}\nthere is no checkpoint, and nothing to test"
     if (accuracy := results["best_val_accuracy"]) is None:
         return f"{speed}\nno validation: the best checkpoint is the last, epoch {results['best_epoch']}"
+    if last_epoch:
+        return f"{speed}\nvalidation accuracy {accuracy:.2%} after the last epoch, {results['best_epoch']}"
     return f"{speed}\nbest validation accuracy {accuracy:.2%} in epoch {results['best_epoch']}"

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
@@ -23,9 +24,11 @@ class KeepBest(ModelCheckpoint):
     Args:
         run: whose checkpoint it is.
         validated: whether there is a validation.
+        last_epoch: whether to save the last epoch that was validated, instead of the best one.
     """
 
-    def __init__(self, run: Run, *, validated: bool) -> None:
+    def __init__(self, run: Run, *, validated: bool, last_epoch: bool = False) -> None:
+        self.last_epoch = last_epoch
         super().__init__(
             run.checkpoints,
             filename="best",
@@ -39,6 +42,10 @@ class KeepBest(ModelCheckpoint):
     def path(self) -> Path:
         """The file, which all processes know: only the first one has the run."""
         return Path(self.dirpath or "", "best.ckpt")
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Return whether to save an epoch with this validation accuracy: the last epoch replaces any other."""
+        return self.last_epoch or super().check_monitor_top_k(trainer, current)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, unless a limit has ended the epoch before its validation."""

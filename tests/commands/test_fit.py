@@ -117,6 +117,16 @@ def test_without_validation_the_best_checkpoint_is_the_last(command: Command) ->
     assert "there is no validation set" in err
 
 
+def test_the_last_epoch_is_the_result_if_asked_for(command: Command) -> None:
+    assert command("fit", *SHORT, "--select=first_epoch")[0] == 2
+    code, out, err = command("fit", *SHORT, "--select=last_epoch")
+    assert (code, err) == (0, "")
+    results = RUN.results()["fit"]
+    assert f"validation accuracy {results['best_val_accuracy']:.2%} after the last epoch, 2" in out
+    assert results["best_epoch"] == 2
+    assert float(Checkpoint.read(RUN.checkpoints / "best.ckpt").content["state_dict"]["temperature"]) != 1
+
+
 def test_a_training_of_no_epochs_has_no_checkpoint(command: Command) -> None:
     code, out, err = command("fit", *FLAGS, "--trainer.max_epochs=0")
     assert (code, err) == (0, "")

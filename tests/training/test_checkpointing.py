@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fitting import epoch_and_step, fit, keep_last
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
@@ -36,6 +36,15 @@ class Record(Callback):
         self.accuracies.append(float(trainer.callback_metrics["val/accuracy"]))
 
 
+class Forget(Callback):
+    """Set the weights to 0 after each step of the third epoch, which is worse then."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.current_epoch == 2:
+            for parameter in pl_module.parameters():
+                parameter.data.zero_()
+
+
 def test_best_is_the_epoch_of_the_highest_accuracy_and_last_the_last_epoch(run: Run, data_dir: Path) -> None:
     best, record = KeepBest(run, validated=True), Record(run)
     fit(data_dir, run, best, keep_last(run), record, max_epochs=3)
@@ -47,6 +56,14 @@ def test_best_is_the_epoch_of_the_highest_accuracy_and_last_the_last_epoch(run: 
 def test_best_is_the_last_epoch_without_validation(run: Run, data_dir: Path) -> None:
     fit(data_dir, run, best := KeepBest(run, validated=False), keep_last(run), limit_val_batches=0)
     assert epoch_and_step(best.path) == (1, 40)
+
+
+def test_best_is_the_last_validated_epoch_if_asked_for(run: Run, data_dir: Path) -> None:
+    best, record = KeepBest(run, validated=True, last_epoch=True), Record(run)
+    fit(data_dir, run, best, Forget(), record, max_epochs=3)
+    assert record.accuracies[2] < max(record.accuracies)
+    assert epoch_and_step(best.path) == (2, 60)
+    assert float(best.best_model_score or 0) == pytest.approx(record.accuracies[2])
 
 
 def test_best_score_is_restored_in_a_moved_run(run: Run, data_dir: Path, tmp_path: Path) -> None:
