@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.ensemble import is_calibrated
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
 from mnist_lit.commands.restore import Restored, restore
@@ -100,7 +101,7 @@ def _compare(classify: Classify | None, model: ExportedClassifier, data: MNISTDa
 
 def _metadata(restored: Restored) -> dict[str, str]:
     """Return the input, output and origin of the exported model."""
-    dataset, checkpoint = restored.data.dataset, restored.checkpoint
+    dataset, runs = restored.data.dataset, [checkpoint.run for checkpoint in restored.checkpoints]
     settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
     shape = ", ".join(map(str, dataset.shape))
     tone = "" if has_photographs(dataset.name) else ", white on black"
@@ -110,8 +111,8 @@ def _metadata(restored: Restored) -> dict[str, str]:
         "classes": json.dumps(dataset.classes),
         "dataset": dataset.name,
         "mnist_lit": __version__,
-        "run": checkpoint.run.folder.as_posix() if checkpoint.run else "",
-        "checkpoint": checkpoint.path.name,
+        "run": " ".join(run.folder.as_posix() for run in runs if run),
+        "checkpoint": " ".join(checkpoint.path.name for checkpoint in restored.checkpoints),
         "settings": json.dumps(settings),
     }
 
@@ -155,12 +156,13 @@ def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
     prepare, _ = find_preprocessing(restored)
     digits, checkpoint = prepare is as_mnist, restored.checkpoint
     about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
-    page = describe_page(model, example, checkpoint.classes, about, digits=digits)
+    calibrated = is_calibrated(restored.classifier)
+    page = describe_page(model, example, checkpoint.classes, about, digits=digits, calibrated=calibrated)
     return write_page(page).encode(), node_classifier(page)
 
 
 def describe_page(
-    model: ExportedClassifier, example: Tensor, classes: Sequence[str], about: str, *, digits: bool
+    model: ExportedClassifier, example: Tensor, classes: Sequence[str], about: str, *, digits: bool, calibrated: bool
 ) -> dict[str, Any]:
     """Return what `write_page` needs.
 
@@ -170,11 +172,11 @@ def describe_page(
         classes: their names.
         about: a line at the end of the page.
         digits: whether drawings and pictures are prepared as MNIST's digits, otherwise as photographs.
+        calibrated: whether the probabilities are.
 
     Raises:
         ValueError: if the page cannot compute the network.
     """
-    calibrated = bool(model.temperature != 1)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     program = _trace(model, example)
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from warnings import catch_warnings
@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.ensemble import average
 from mnist_lit.commands.settings import (
     build_data,
     build_parser,
@@ -22,7 +23,7 @@ from mnist_lit.commands.settings import (
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.folders import find_checkpoint
+from mnist_lit.runs.folders import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.trainer import build_trainer
 
@@ -41,6 +42,13 @@ class Restored:
     config: Namespace
     may_read: bool
     """Whether the data set is in the catalog, or a folder named by the user: a checkpoint must not choose folders."""
+    members: Sequence["Restored"] = ()
+    """Of an ensemble; its other settings are those of the first."""
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoint, or those of all members."""
+        return [member.checkpoint for member in self.members] or [self.checkpoint]
 
     @cached_property
     def data(self) -> MNISTDataModule:
@@ -79,31 +87,53 @@ class Restored:
             self._check_images("validation", hashes[0][train], hashes[0][val])
 
     def _check_images(self, name: str, training: Tensor, images: Tensor) -> None:
-        if number := self.checkpoint.count_trained_on(images, training):
-            raise ValueError(
-                f"{self.data.dataset.name} has changed: {self.checkpoint.path} was trained on {number:,} of the "
-                f"{len(images):,} {name} images. Undo the change, or train again"
-            )
+        for checkpoint in self.checkpoints:
+            if number := checkpoint.count_trained_on(images, training):
+                raise ValueError(
+                    f"{self.data.dataset.name} has changed: {checkpoint.path} was trained on {number:,} of the "
+                    f"{len(images):,} {name} images. Undo the change, or train again"
+                )
 
     def output(self, name: str) -> Path:
-        """Return the file to write: `--output`, or `name` in the run folder, or here if the checkpoint is in no run."""
-        run = self.checkpoint.run
+        """Return the file to write: `--output`, or `name` in the run folder; without a run, or for several, here."""
+        run = None if self.members else self.checkpoint.run
         return Path(self.config.output or (run.folder if run else Path()) / name)
 
 
 def restore(command: str, argv: Sequence[str]) -> Restored:
-    """Return the checkpoint that a command's flags ask for, ready for use.
+    """Return the checkpoint that a command's flags ask for, ready for use; of several, their ensemble.
 
     Raises:
-        UsageError: if a flag is wrong.
+        UsageError: if a flag is wrong, or several checkpoints classify different images.
         OSError, ValueError: if there is no such checkpoint, or it cannot be used.
     """
-    parser = build_parser(command)
-    config = parse(parser, argv)
+    config = parse(build_parser(command), argv)
     limit = f"limit_{'val' if command == 'validate' else command}_batches"
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
-    checkpoint = Checkpoint.read_newest(find_checkpoint(config.ckpt_path or "best", config.experiment))
+    paths = find_checkpoints(config.ckpt_path or ["best"], config.experiment)
+    first, *others = members = [_restore_one(command, argv, path) for path in paths]
+    if not others:
+        return first
+    for other in others:
+        _check_same_images(first.checkpoint, other.checkpoint)
+    return replace(first, classifier=average([member.classifier for member in members]), members=members)
+
+
+def _check_same_images(first: Checkpoint, other: Checkpoint) -> None:
+    """Raise UsageError if two checkpoints classify other images, or into other classes."""
+    datasets = [checkpoint.settings["data"]["dataset"] for checkpoint in (first, other)]
+    if (first.shape, first.classes) != (other.shape, other.classes) or not is_same(*datasets):
+        raise UsageError(
+            f"{first.path} classifies {datasets[0]} {first.shape} and {other.path} {datasets[1]} {other.shape}: "
+            "an ensemble needs the same data set and image size"
+        )
+
+
+def _restore_one(command: str, argv: Sequence[str], path: Path) -> Restored:
+    parser = build_parser(command)
+    config = parse(parser, argv)
+    checkpoint = Checkpoint.read_newest(path)
     defaults = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
     given = config.data.dataset
     if given != parser.get_default("data.dataset") and not is_same(given, defaults["data"]["dataset"]):

@@ -62,7 +62,8 @@ COMMON = """\
   --trainer.accelerator A  cpu, gpu, mps … (auto)
 """
 CHECKPOINT = """\
-  --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
+  --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, or
+                           of a folder of runs, the probabilities are averaged: an ensemble
   --experiment NAME        look for the newest run in runs/NAME only
 """
 SHORT_HELP = {
@@ -189,7 +190,7 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
 
 def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
-    parser.add_argument("--ckpt_path", type=str, default="best", help="best, last or a checkpoint file")
+    parser.add_argument("--ckpt_path", type=str, nargs="+", default=["best"], help="best, last or a checkpoint file")
     for name in ("seed", "select", "save_every", "init_from"):  # accepted, so that a run's config.yaml can be given
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":

@@ -1,5 +1,6 @@
 """The results of a run: as dictionaries for `results.json`, and formatted for people."""
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
@@ -10,6 +11,7 @@ __all__ = [
     "evaluation_results",
     "fit_results",
     "format_calibration",
+    "format_confused",
     "format_evaluation",
     "format_fit",
     "wilson_interval",
@@ -72,8 +74,34 @@ def format_evaluation(name: str, results: dict[str, Any]) -> str:
     )
 
 
-def format_calibration(temperature: float, before: float, after: float) -> str:
-    """Return a line about the expected calibration errors before and after temperature scaling."""
+def format_confused(confusion: Tensor, classes: Sequence[str], number: int = 3) -> list[str]:
+    """Return a line about the classes that are most often taken for others, or none if there are no errors.
+
+    Args:
+        confusion: int64 (K, K), rows are true classes.
+        classes: K names.
+        number: of pairs.
+
+    >>> import torch
+    >>> format_confused(torch.tensor([[9, 1, 0], [0, 8, 2], [0, 0, 9]]), ["a", "b", "c"])
+    ['most confused: b as c (2×), a as b (1×)']
+    """
+    errors = confusion.clone().fill_diagonal_(0)
+    order = errors.flatten().argsort(descending=True, stable=True)[:number].tolist()
+    pairs = [(place // len(classes), place % len(classes)) for place in order]
+    counted = [(classes[i], classes[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
+    if not counted:
+        return []
+    return ["most confused: " + ", ".join(f"{true} as {other} ({count:,}×)" for true, other, count in counted)]
+
+
+def format_calibration(temperature: float | None, before: float, after: float) -> str:
+    """Return a line about the expected calibration errors before and after temperature scaling.
+
+    An ensemble has no temperature of its own (None).
+    """
+    if temperature is None:
+        return f"calibration error {after:.2%}"
     if temperature == 1:
         return f"calibration error {after:.2%}: no temperature, which needs 100 validation images"
     return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"

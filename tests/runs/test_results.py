@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.results import (
     evaluation_results,
     fit_results,
     format_calibration,
+    format_confused,
     format_evaluation,
     format_fit,
     wilson_interval,
@@ -43,10 +45,19 @@ def test_evaluation_results_of_a_confusion_matrix() -> None:
     [
         (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
         (1.0, "calibration error 0.20%: no temperature, which needs 100 validation images"),
+        (None, "calibration error 0.20%"),
     ],
 )
-def test_format_calibration(temperature: float, line: str) -> None:
+def test_format_calibration(temperature: float | None, line: str) -> None:
     assert format_calibration(temperature, 0.005, 0.002) == line
+
+
+def test_the_most_confused_pairs_are_at_most_three_and_none_without_errors() -> None:
+    confusion = torch.eye(10, dtype=torch.int64) * 100
+    assert format_confused(confusion, MNIST.classes) == []
+    for (true, predicted), count in {(4, 9): 7, (2, 7): 1_000, (7, 2): 3, (0, 6): 4}.items():
+        confusion[true, predicted] = count
+    assert format_confused(confusion, MNIST.classes) == ["most confused: 2 as 7 (1,000×), 4 as 9 (7×), 0 as 6 (4×)"]
 
 
 def test_format_fit() -> None:
@@ -55,6 +66,7 @@ def test_format_fit() -> None:
     assert format_fit(results) == (
         "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
     )
+    assert format_fit(results, last_epoch=True).endswith("\nvalidation accuracy 99.10% after the last epoch, 2")
     assert "no validation: the best checkpoint is the last, epoch 2" in format_fit(
         results | {"best_val_accuracy": None}
     )
