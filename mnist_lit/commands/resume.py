@@ -16,7 +16,7 @@ from mnist_lit.runs.folders import Run, find_resumable
 from mnist_lit.system.distributed import rank_zero_print
 from mnist_lit.system.errors import UsageError
 
-__all__ = ["Start", "find_start"]
+__all__ = ["LIMITS", "Start", "changed_settings", "find_run", "find_start", "new_start", "resume_run"]
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 LIMITS = (*LENGTH, "trainer.max_time", "trainer.min_epochs", "trainer.min_steps")
@@ -58,16 +58,40 @@ def find_start(argv: Sequence[str]) -> Start | None:
             schedule has.
         OSError, ValueError: if there is nothing to resume (see `find_resumable`, `Checkpoint.read_newest`).
     """
+    if found := find_run(argv):
+        return resume_run(*found, argv)
+    parser = build_parser("fit")
+    return new_start(parser, parse(parser, argv), argv)
+
+
+def find_run(argv: Sequence[str]) -> tuple[Run, Path | None] | None:
+    """Return the run that `--ckpt_path` resumes and its checkpoint (see `find_resumable`), or None without this flag.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        OSError, ValueError: if there is nothing to resume.
+    """
     parser = build_parser("fit")
     config = parse(parser, argv)
     if config.ckpt_path is None:
-        return _new_start(parser, config, argv)
+        return None
     if config.init_from is not None:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
     parser.set_defaults({"experiment": None})  # a run of any experiment, unless one is named
-    run, path = find_resumable(config.ckpt_path, parse(parser, argv).experiment)
+    return find_resumable(config.ckpt_path, parse(parser, argv).experiment)
+
+
+def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None:
+    """Return where to resume a run, or None, with a message, if it is finished.
+
+    Args:
+        run: to resume.
+        path: its checkpoint, None if it was interrupted before the first one.
+        argv: flags that win over the run's settings.
+    """
+    parser = build_parser("fit")
     saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))
-    changed = _changed_settings(run, saved, config)
+    changed = changed_settings(run, saved, config)
     if changed & set(LENGTH) and config.model.schedule != "constant":
         raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
     longer = bool(changed & set(LIMITS))
@@ -84,7 +108,7 @@ def find_start(argv: Sequence[str]) -> Start | None:
     return Start(parser, config, run, resumed)
 
 
-def _new_start(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -> Start:
+def new_start(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -> Start:
     """Return the start of a new run; with `--init_from`, the network is the checkpoint's, and flags win over it."""
     if initial := _initial(config):
         others = signature(DigitClassifier).parameters
@@ -98,7 +122,7 @@ def _initial(config: Namespace) -> Checkpoint | None:
     return None if config.init_from is None else Checkpoint.read(Path(config.init_from))
 
 
-def _changed_settings(run: Run, saved: Namespace, config: Namespace) -> set[str]:
+def changed_settings(run: Run, saved: Namespace, config: Namespace) -> set[str]:
     """Return the names of the settings that are not the run's.
 
     Raises:

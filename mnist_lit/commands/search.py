@@ -10,9 +10,9 @@ from warnings import catch_warnings
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lit.commands.fit import train
 from mnist_lit.commands.resume import Start
 from mnist_lit.commands.settings import build_data, build_parser, parse, replace_values
+from mnist_lit.commands.train import train
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.errors import UsageError, suggest

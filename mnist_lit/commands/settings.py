@@ -74,6 +74,7 @@ The flags that people change:
   --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
+  --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
   --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
@@ -176,6 +177,7 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
     else:
+        parser.add_argument("--seeds", type=PositiveInt | None, default=None, help="runs, with seeds seed, seed + 1, …")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
     parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
@@ -191,7 +193,13 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
 def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
     parser.add_argument("--ckpt_path", type=str, nargs="+", default=["best"], help="best, last or a checkpoint file")
-    for name in ("seed", "select", "save_every", "init_from"):  # accepted, so that a run's config.yaml can be given
+    for name in (
+        "seed",
+        "seeds",
+        "select",
+        "save_every",
+        "init_from",
+    ):  # accepted, so that a run's config.yaml can be given
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")

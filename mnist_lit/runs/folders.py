@@ -35,6 +35,11 @@ class Run:
         """The folder of `best.ckpt` and `last.ckpt`."""
         return self.folder / "checkpoints"
 
+    @property
+    def last(self) -> Path | None:
+        """`last.ckpt`, or None if the run has not saved it yet."""
+        return path if (path := self.checkpoints / "last.ckpt").is_file() else None
+
     def results(self) -> dict[str, Any]:
         """Return the contents of `results.json`, by stage (`fit`, `test`), or {} if there is none.
 
@@ -93,6 +98,11 @@ class Run:
     def failed(self) -> bool:
         """Whether `fail` was called: then `--ckpt_path last` skips the run."""
         return (self.folder / FAILURE).exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its training is finished, or has failed."""
+        return self.failed or "fit" in self.results()
 
 
 def new_run(experiment: str) -> Run:
@@ -172,7 +182,7 @@ def find_resumable(which: str, experiment: str | None = None) -> tuple[Run, Path
         if not (resumable := [run for run in runs if not run.failed]):
             raise FileNotFoundError(f"no run to resume: {runs[0].folder} failed, see {runs[0].folder / FAILURE}")
         run = next((run for run in resumable if "fit" not in run.results()), resumable[0])
-        return run, path if (path := run.checkpoints / "last.ckpt").is_file() else None
+        return run, run.last
     path = find_checkpoint(which, experiment)
     if (found := run_of(path)) is None:
         raise ValueError(f"{path} is not in a run folder: fit resumes a run in its own folder")

@@ -1,11 +1,13 @@
 """The results of a run: as dictionaries for `results.json`, and formatted for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from torch import Tensor
+
+from mnist_lit.runs.comparison import mean_interval
 
 __all__ = [
     "evaluation_results",
@@ -14,6 +16,7 @@ __all__ = [
     "format_confused",
     "format_evaluation",
     "format_fit",
+    "format_seeds",
     "wilson_interval",
 ]
 
@@ -126,3 +129,42 @@ def format_fit(results: dict[str, Any], batches: int = 0, *, last_epoch: bool = 
     if last_epoch:
         return f"{speed}\nvalidation accuracy {accuracy:.2%} after the last epoch, {results['best_epoch']}"
     return f"{speed}\nbest validation accuracy {accuracy:.2%} in epoch {results['best_epoch']}"
+
+
+def format_seeds(results: Mapping[int, tuple[str, dict[str, Any]]]) -> str:
+    """Return a table of runs that differ in their seeds only: each run, then the mean, its interval, and the spread.
+
+    The best and the worst run are those by validation accuracy or, without validation, by test accuracy.
+
+    Args:
+        results: name and results of each run by its seed.
+    """
+    runs = [found for _, found in results.values()]
+    columns = {
+        "validation": ("{:.2%}", [found["fit"]["best_val_accuracy"] for found in runs]),
+        "test": ("{:.2%}", [found.get("test", {}).get("accuracy") for found in runs]),
+        "seconds": ("{:.1f}", [found["fit"]["seconds"] for found in runs]),
+    }
+    notes = [""] * len(runs)
+    for _, accuracies in columns.values():
+        if len(runs) > 1 and None not in accuracies:
+            notes[accuracies.index(min(accuracies))] = "   worst"
+            notes[accuracies.index(max(accuracies))] = "   best"
+            break
+    rows = [("seed", "run", [*columns], "")]
+    for i, (seed, (name, _)) in enumerate(results.items()):
+        cells = ["" if values[i] is None else form.format(values[i]) for form, values in columns.values()]
+        rows.append((str(seed), name, cells, notes[i]))
+    summaries: dict[str, Callable[[Sequence[float]], float]] = {
+        "mean": fmean,
+        "95 % from": lambda values: mean_interval(values)[0],
+        "     to": lambda values: mean_interval(values)[1],
+        "sd": stdev,
+    }
+    for name, summary in summaries.items():
+        cells = [form.format(summary(v)) if len(v) > 1 and None not in v else "" for form, v in columns.values()]
+        rows.append((name, "", cells, ""))
+    return "\n".join(
+        f"{seed:<10} {name:<12}{''.join(f'{cell:>12}' for cell in cells)}{note}".rstrip()
+        for seed, name, cells, note in rows
+    )

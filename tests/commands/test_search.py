@@ -14,10 +14,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.fit import train
 from mnist_lit.commands.resume import Start
 from mnist_lit.commands.search import build_sampler
 from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.commands.train import train
 from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.system.signals import Stopped

@@ -1,0 +1,163 @@
+"""`fit --seeds` trains ordinary runs, resumes what was interrupted, and shares the seeds among processes."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RUN, SHORT, TRAIN, Command
+from outcomes import differences, outcome
+
+from mnist_lit import DigitClassifier
+from mnist_lit.commands import fit as module
+from mnist_lit.runs.folders import Run
+from mnist_lit.runs.results import format_seeds
+from mnist_lit.system.signals import Stopped
+
+FOLDER = Path("runs/baseline")
+FLAGS = [*SHORT, "--model.dropout=0.5"]
+
+
+def run(number: int) -> Run:
+    return Run(FOLDER / f"version_{number}")
+
+
+def weights(run: Run) -> dict[str, Any]:
+    state: dict[str, Any] = outcome(run)["checkpoints"]["last.ckpt"]["state_dict"]
+    return state
+
+
+def stop_once(monkeypatch: pytest.MonkeyPatch, run: Run, step: int) -> None:
+    """End the program, as a signal would, before a step of a run; only the first time."""
+    training_step = DigitClassifier.training_step
+    stopped: list[int] = []
+
+    def stop(classifier: DigitClassifier, batch: Any) -> Any:
+        here = Path(classifier.trainer.default_root_dir).name == run.folder.name
+        if here and classifier.global_step == step and not stopped:
+            stopped.append(step)
+            raise Stopped(2)
+        return training_step(classifier, batch)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", stop)
+
+
+def test_each_seed_is_an_ordinary_run(command: Command) -> None:
+    code, out, err = command("fit", "--seeds=3", "--seed=5", *FLAGS)
+    assert (code, err) == (0, "")
+    names = {seed: f"version_{seed - 5}" for seed in (5, 6, 7)}
+    results = {seed: (name, Run(FOLDER / name).results()) for seed, name in names.items()}
+    assert format_seeds(results) in out
+    assert f"python {sys.argv[0]} compare {FOLDER}" in out
+    assert out.count("next:") == 1
+    assert json.loads((FOLDER / "seeds_0.json").read_text(encoding="utf-8"))["seeds"] == [5, 6, 7]
+    assert sorted(path.name for path in FOLDER.iterdir() if path.name[0] != ".") == ["seeds_0.json", *names.values()]
+    assert sorted(path.name for path in FOLDER.glob(".*")) == [".seeds.lock"]
+
+    text = run(1).config.read_text(encoding="utf-8")
+    assert "seed: 6\n" in text
+    assert "seeds: null\n" in text
+    assert command("fit", "--config", run(1).config, "--experiment=single")[0] == 0
+    assert not differences(weights(run(1)), weights(Run(Path("runs/single/version_0"))))
+
+
+@pytest.mark.parametrize("step", [0, 33])
+def test_interrupted_seeds_end_as_if_never_interrupted(
+    command: Command, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    flags = [*FLAGS, "--save_every=6"]
+    assert command("fit", "--seeds=3", *flags)[0] == 0
+    expected = [outcome(run(number)) for number in range(3)]
+    shutil.rmtree("runs")
+    stop_once(monkeypatch, run(1), step)
+    assert command("fit", "--seeds=3", *flags)[0] == 130
+    assert "fit" not in run(1).results()
+    code, out, err = command("fit", "--ckpt_path=last")
+    assert (code, err) == (0, "")
+    assert "seed     777" not in out
+    assert "version_2" in out
+    assert [differences(outcome(run(number)), expected[number]) for number in range(3)] == [[]] * 3
+    assert not run(3).folder.exists()
+    assert "is finished" in command("fit", "--ckpt_path=last")[1]
+
+
+def test_seeds_that_were_killed_between_two_runs_go_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = module.train  # type: ignore[attr-defined]  # as fit calls it
+
+    def train_one(*args: Any, **kwargs: Any) -> Run:
+        if run(0).folder.exists():
+            raise Stopped(15)
+        return train(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train", train_one)
+        assert command("fit", "--seeds=2", *FLAGS)[0] == 143
+    assert "fit" in run(0).results()
+    code, _, err = command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--trainer.max_epochs cannot change" in err
+    code, out, err = command("fit", "--ckpt_path=last", "--trainer.logger=false")
+    assert (code, err) == (0, "")
+    assert "fit" in run(1).results()
+    assert not list(run(1).folder.glob("events*")), "flags are those of the seeds that are left, too"
+    assert format_seeds({777: ("version_0", run(0).results()), 778: ("version_1", run(1).results())}) in out
+
+
+def test_a_run_that_diverges_does_not_end_the_others(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = DigitClassifier.training_step
+
+    def diverge(classifier: DigitClassifier, batch: Any) -> Any:
+        return step(classifier, batch) * (math.nan if classifier.trainer.default_root_dir.endswith("_0") else 1)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", diverge)
+    code, out, err = command("fit", "--seeds=2", *FLAGS)
+    assert (code, err) == (1, f"error: 1 of 2 runs failed, the first with seed 777: {run(0).folder}\n")
+    assert "seed 777 failed: " in out
+    assert format_seeds({778: ("version_1", run(1).results())}) in out
+
+
+def test_processes_that_are_started_alike_share_the_seeds(command: Command) -> None:
+    assert command is not None  # changes into the folder
+    argv = [sys.executable, str(TRAIN), "fit", "--seeds=4", *FLAGS]
+    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate() for process in processes]
+    assert [(process.returncode, err) for process, (_, err) in zip(processes, outputs, strict=True)] == [(0, "")] * 2
+    seeds = sorted(line.split()[1] for out, _ in outputs for line in out.splitlines() if line.startswith("seed  "))
+    assert [seed for seed in seeds if seed.isdecimal()] == ["777", "778", "779", "780"]
+    assert sorted(path.name for path in FOLDER.glob("seeds_*")) == ["seeds_0.json"]
+    assert all("fit" in run(number).results() for number in range(4))
+    assert sum("95 % from" in out for out, _ in outputs) >= 1
+
+
+def test_a_finished_series_is_not_joined(command: Command) -> None:
+    for _ in range(2):
+        assert command("fit", "--seeds=1", *FLAGS)[0] == 0
+    assert sorted(path.name for path in FOLDER.glob("seeds_*")) == ["seeds_0.json", "seeds_1.json"]
+    assert not differences(weights(run(0)), weights(run(1)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds=0"], "--seeds"),
+        (["--seeds=2", "--trainer.fast_dev_run=1"], "records nothing to compare"),
+        (["--seeds=2", "--trainer.devices=2"], "a run has one process then"),
+        (["--seeds=2", "--seed=4294967295"], "4,294,967,296 is no seed"),
+    ],
+)
+def test_what_seeds_cannot_do_is_refused(command: Command, flags: list[str], message: str) -> None:
+    code, _, err = command("fit", *FLAGS, *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not Path("runs").exists()
+
+
+def test_seeds_cannot_be_added_to_a_run(trained: Command) -> None:
+    code, _, err = trained("fit", "--ckpt_path=last", "--seeds=3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: --seeds cannot change when a run is resumed")
+    assert RUN.results().keys() == {"fit", "test"}
