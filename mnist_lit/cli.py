@@ -33,6 +33,7 @@ COMMANDS = {
     "test": "evaluate",
     "predict": "predict",
     "export": "export",
+    "compare": "compare",
     "search": "search",
 }
 """Module of each command."""
@@ -56,6 +57,7 @@ commands:
   test       the accuracy of a checkpoint on its test images
   predict    classify your own pictures, or all test images
   export     write a checkpoint as ONNX, torch.export program or page to draw on
+  compare    experiments or runs side by side, and whether one is better
   search     search hyperparameters, each trial an ordinary run
 
 examples:

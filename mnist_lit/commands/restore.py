@@ -27,7 +27,7 @@ from mnist_lit.runs.folders import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.trainer import build_trainer
 
-__all__ = ["Restored", "restore"]
+__all__ = ["Restored", "restore", "restore_checkpoint"]
 
 FULL_PRECISION = "32-true"
 
@@ -112,7 +112,9 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     paths = find_checkpoints(config.ckpt_path or ["best"], config.experiment)
-    first, *others = members = [_restore_one(command, argv, path) for path in paths]
+    first, *others = members = [restore_checkpoint(command, argv, path) for path in paths]
+    for member in members:
+        print(f"checkpoint {member.checkpoint.path}")
     if not others:
         return first
     for other in others:
@@ -130,7 +132,13 @@ def _check_same_images(first: Checkpoint, other: Checkpoint) -> None:
         )
 
 
-def _restore_one(command: str, argv: Sequence[str], path: Path) -> Restored:
+def restore_checkpoint(command: str, argv: Sequence[str], path: Path) -> Restored:
+    """Return a checkpoint, ready for use; the flags win over its settings.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        OSError, ValueError: if it cannot be used.
+    """
     parser = build_parser(command)
     config = parse(parser, argv)
     checkpoint = Checkpoint.read_newest(path)
@@ -145,7 +153,6 @@ def _restore_one(command: str, argv: Sequence[str], path: Path) -> Restored:
     trainer = _build_trainer(settings.trainer, None if config.trainer.precision else checkpoint.precision)
     if trainer.world_size > 1:
         raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
-    print(f"checkpoint {checkpoint.path}")
     may_read = settings.data.dataset in DATASETS or bool(checkpoint.run) or config.data.dataset == settings.data.dataset
     return Restored(checkpoint, settings.model, trainer, settings, may_read)
 

@@ -5,16 +5,24 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["Difference", "difference", "holm_levels", "mcnemar", "mean_interval", "seeds_needed"]
+__all__ = [
+    "Difference",
+    "describe_difference",
+    "describe_mcnemar",
+    "difference",
+    "holm_levels",
+    "mcnemar",
+    "mean_interval",
+    "seeds_needed",
+]
 
 LEVEL = 0.05
 """Probability that a verdict is wrong where there is no difference."""
 POWER = 0.8
 """Probability with which `seeds_needed` show a difference."""
 MAX_SEEDS = 1_000
+RELEVANT = 0.001
+"""The smallest difference of accuracies for which a verdict tells how many seeds would show it."""
 MIN_SPREAD = 1e-9
 """Below it, a standard deviation is one of rounding."""
 
@@ -43,8 +51,8 @@ class Difference:
     """Of no difference, by a t-test; 1 if the differences have no spread, which makes them no evidence."""
     interval: Callable[[float], tuple[float, float]]
     """Its confidence interval, given the confidence."""
-    seeds: int
-    """Of each recipe; of unequal numbers, the smaller."""
+    seeds: tuple[int, int]
+    """Their number, of each recipe."""
     sd: float
     """Of the difference of two runs."""
     paired: bool
@@ -57,7 +65,7 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
 
     paired = first.keys() == second.keys()
     ours, theirs = ([values[seed] for seed in sorted(values)] for values in (first, second))
-    mean, seeds = fmean(theirs) - fmean(ours), min(len(ours), len(theirs))
+    mean, seeds = fmean(theirs) - fmean(ours), (len(ours), len(theirs))
     if paired:
         sd = stdev(b - a for a, b in zip(ours, theirs, strict=True))
     else:
@@ -73,16 +81,15 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
     return Difference(mean, float(result.pvalue), interval, seeds, sd, paired)
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the p-value that two classifiers err equally often on the same images (McNemar's exact test).
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the p-value of no difference between two classifiers of the same images, by McNemar's exact test.
 
     Args:
-        first: whether the first classified each image correctly, (N,).
-        second: whether the second did, (N,).
+        only_first: number of images that only the first classifies correctly.
+        only_second: number of those that only the second does.
     """
     from scipy.stats import binomtest
 
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     total = only_first + only_second
     return float(binomtest(only_first, total).pvalue) if total else 1.0
 
@@ -124,3 +131,54 @@ def seeds_needed(sd: float, least: float, *, paired: bool, level: float = LEVEL,
         if nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift) >= power:
             return seeds
     return None
+
+
+def describe_difference(first: str, second: str, found: Difference, level: float = LEVEL) -> str:
+    """Return a sentence about which of two recipes is better.
+
+    Args:
+        first: its name.
+        second: its name.
+        found: their difference.
+        level: of the test, see `holm_levels`.
+    """
+    confidence = f"{100 * (1 - level):.3g} %"
+    low, high = found.interval(1 - level)
+    if found.p <= level:
+        better, worse = (second, first) if found.mean > 0 else (first, second)
+        nearer, farther = sorted((abs(low), abs(high)))  # both have the sign of the mean
+        return (
+            f"{better} is better than {worse} by {100 * abs(found.mean):.2f} points "
+            f"({confidence}: {100 * nearer:.2f} to {100 * farther:.2f})"
+        )
+    fewer, more = sorted(found.seeds)
+    seeds = f"{fewer} seeds each" if fewer == more else f"{fewer} and {more} seeds"
+    told = f"{first} and {second} cannot be told apart with {seeds}"
+    if not found.sd:  # of two or three seeds, by chance; or of one experiment and itself
+        return f"{told}: the difference is {100 * found.mean:+.2f} points for each"
+    between = f"{second} is {100 * found.mean:+.2f} points, {confidence}: {100 * low:+.2f} to {100 * high:+.2f}"
+    least = max(RELEVANT, abs(found.mean))
+    number = seeds_needed(found.sd, least, paired=found.paired, level=level)
+    if number and number <= fewer:
+        shown = f"a difference of {100 * least:.1f} would probably have been seen"
+    else:
+        shown = f"{f'about {number}' if number else 'more than 1,000'} would show a difference of {100 * least:.1f}"
+    return f"{told} ({between}); {shown}"
+
+
+def describe_mcnemar(first: str, second: str, only_first: int, only_second: int, level: float = LEVEL) -> str:
+    """Return a sentence about which of two networks, one run each, is better.
+
+    Args:
+        first: its name.
+        second: its name.
+        only_first: number of images that only the first classifies correctly.
+        only_second: number of those that only the second does.
+        level: of the test, see `holm_levels`.
+    """
+    p = mcnemar(only_first, only_second)
+    counts = f"only {first} is right on {only_first:,} images, only {second} on {only_second:,}; McNemar's p = {p:.2g}"
+    if p > level:
+        return f"{first} and {second} cannot be told apart by one run each ({counts})"
+    better, worse = (second, first) if only_second > only_first else (first, second)
+    return f"this run of {better} is better than this run of {worse} ({counts}); whether the recipe is, more seeds tell"

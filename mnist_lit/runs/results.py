@@ -146,7 +146,7 @@ def format_seeds(results: Mapping[int, tuple[str, dict[str, Any]]]) -> str:
         "seconds": ("{:.1f}", [found["fit"]["seconds"] for found in runs]),
     }
     notes = [""] * len(runs)
-    for _, accuracies in columns.values():
+    for _, accuracies in (columns["validation"], columns["test"]):
         if len(runs) > 1 and None not in accuracies:
             notes[accuracies.index(min(accuracies))] = "   worst"
             notes[accuracies.index(max(accuracies))] = "   best"

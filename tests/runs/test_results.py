@@ -1,5 +1,7 @@
 """Results with confidence intervals, and the lines about them."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from mnist_lit.runs.results import (
     format_confused,
     format_evaluation,
     format_fit,
+    format_seeds,
     wilson_interval,
 )
 
@@ -76,3 +79,39 @@ def test_format_fit() -> None:
         "trained 1 epoch in 1.0 s, 100 images a second",
         "there is no checkpoint, and nothing to test",
     ]
+
+
+def test_table_of_seeds() -> None:
+    runs = {
+        seed: (
+            f"version_{seed - 777}",
+            {"fit": {"best_val_accuracy": validation, "seconds": 100.0 + seed - 777}, "test": {"accuracy": test}},
+        )
+        for seed, validation, test in [(777, 0.990, 0.991), (778, 0.992, 0.990), (779, 0.988, 0.989)]
+    }
+    assert format_seeds(runs).splitlines() == [
+        "seed       run           validation        test     seconds",
+        "777        version_0         99.00%      99.10%       100.0",
+        "778        version_1         99.20%      99.00%       101.0   best",
+        "779        version_2         98.80%      98.90%       102.0   worst",
+        "mean                         99.00%      99.00%       101.0",
+        "95 % from                    98.50%      98.75%        98.5",
+        "     to                      99.50%      99.25%       103.5",
+        "sd                            0.20%       0.10%         1.0",
+    ]
+
+
+def test_table_of_seeds_without_validation_or_test() -> None:
+    runs: dict[int, tuple[str, dict[str, Any]]] = {
+        seed: (f"version_{seed}", {"fit": {"best_val_accuracy": None, "seconds": 1.0}, "test": {"accuracy": accuracy}})
+        for seed, accuracy in enumerate((0.99, 0.98))
+    }
+    lines = format_seeds(runs).splitlines()
+    assert lines[1].endswith("best")
+    assert lines[3].split() == ["mean", "98.50%", "1.0"]
+    for _, results in runs.values():
+        del results["test"]
+    lines = format_seeds(runs).splitlines()
+    assert lines[1].split() == ["0", "version_0", "1.0"]
+    assert lines[3].split() == ["mean", "1.0"]
+    assert len(format_seeds({0: runs[0]}).splitlines()) == 6

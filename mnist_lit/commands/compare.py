@@ -1,0 +1,266 @@
+"""Compare experiments, or single runs: their settings, their results, and whether one is better."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, Namespace
+from PIL import Image
+
+from mnist_lit.commands.recipe import Answers, Recipe, differing_settings, read_recipe
+from mnist_lit.commands.settings import Parser
+from mnist_lit.runs.comparison import (
+    Difference,
+    describe_difference,
+    describe_mcnemar,
+    difference,
+    holm_levels,
+    mcnemar,
+    mean_interval,
+)
+from mnist_lit.system.errors import UsageError, explain_parser_error
+from mnist_lit.system.files import write_atomically
+from mnist_lit.training.drawings import draw_accuracies, draw_images
+
+__all__ = ["compare"]
+
+HELP = """\
+usage: python train.py compare A B [C …] [flags]
+
+A, B, … are folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs.
+
+  --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
+  --data.data_dir DIR      folder of the data files (data)
+  --trainer.accelerator A  cpu, gpu, mps … (auto)
+"""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MAX_IMAGES = 32
+OF_IMAGES = ("data.dataset", "data.image_size", "data.split_seed", "data.val_size", "trainer.limit_val_batches")
+"""Settings that choose the validation images."""
+Row = dict[str, Any]
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Print in which settings recipes differ, a table of their results, and a verdict from their validation images.
+
+    Raises:
+        UsageError: if a flag is wrong, or there are fewer than two recipes.
+        OSError, ValueError: if a folder has no finished run, or its runs are not of one recipe.
+    """
+    config = _parse(argv)
+    flags = [f"--data.data_dir={config.data.data_dir}", f"--trainer.accelerator={config.trainer.accelerator}"]
+    pairs = zip(LETTERS, config.recipes, strict=False)
+    recipes = {letter: read_recipe(Path(folder), flags) for letter, folder in pairs}
+    rows = [_row(letter, recipe) for letter, recipe in recipes.items()]
+    print("\n".join([*_format_settings(recipes), "", *_format_table(rows), "", *_verdicts(recipes)]))
+    if config.output:
+        _write(Path(config.output), rows, recipes)
+
+
+def _parse(argv: Sequence[str]) -> Namespace:
+    if {"-h", "--help"} & {*argv}:
+        print(HELP, end="")
+        raise SystemExit(0)
+    parser = Parser(prog="python train.py compare", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("recipes", type=str, nargs="+")
+    parser.add_argument("--output", type=str | None, default=None)
+    parser.add_argument("--data.data_dir", type=str, default="data")
+    parser.add_argument("--trainer.accelerator", type=str, default="auto")
+    try:
+        config: Namespace = parser.parse_args([*argv])
+    except ArgumentError as error:
+        raise UsageError(explain_parser_error(str(error), [], known=parser.get_defaults().keys())) from error
+    if not 2 <= len(config.recipes) <= len(LETTERS):
+        raise UsageError(f"compare: give from two to {len(LETTERS)} folders of experiments or runs")
+    if config.output and Path(config.output).suffix != ".csv":
+        raise UsageError(f"--output: {config.output} must end in .csv")
+    return config
+
+
+def _format_settings(recipes: Mapping[str, Recipe]) -> list[str]:
+    """Return lines with the settings in which recipes differ."""
+    if not (names := differing_settings([recipe.config for recipe in recipes.values()])):
+        return ["the settings are the same"]
+    columns = [["", *names]]
+    columns += [[letter, *(str(recipe.config.get(name)) for name in names)] for letter, recipe in recipes.items()]
+    return _align(columns, right=False)
+
+
+def _row(letter: str, recipe: Recipe) -> Row:
+    """Return the results of a recipe, by the columns of the table."""
+    row: Row = {
+        "letter": letter,
+        "name": recipe.name,
+        "runs": len(recipe.results),
+        "seeds": " ".join(map(str, recipe.results)),
+        "parameters": recipe.parameters,
+        "epochs": recipe.mean("epochs"),
+        "images_per_epoch": recipe.images_per_epoch,
+        "seconds": recipe.mean("seconds"),
+    }
+    for name, values in (("validation", [*recipe.validation.values()]), ("test", recipe.test)):
+        several = len(values) > 1
+        low, high = mean_interval(values) if several else (None, None)
+        row[f"{name}_accuracy"] = fmean(values) if values else None
+        row |= {f"{name}_sd": stdev(values) if several else None, f"{name}_low": low, f"{name}_high": high}
+    return row | {"calibration_error": recipe.answers.calibration_error if recipe.answers else None}
+
+
+def _format_table(rows: Sequence[Row]) -> list[str]:
+    """Return lines with the results of all recipes."""
+
+    def accuracy(row: Row, name: str) -> str:
+        mean, sd = row[f"{name}_accuracy"], row[f"{name}_sd"]
+        return "" if mean is None else f"{mean:.2%}" if sd is None else f"{mean:.2%} ± {sd:.2%}"
+
+    columns = [
+        ["", *(row["letter"] for row in rows)],
+        ["", *(row["name"] for row in rows)],
+        ["runs", *(str(row["runs"]) for row in rows)],
+        ["parameters", *(f"{row['parameters']:,}" for row in rows)],
+        ["epochs", *(f"{row['epochs']:.3g}" for row in rows)],
+        ["seconds", *(f"{row['seconds']:.1f}" for row in rows)],
+        ["validation", *(accuracy(row, "validation") for row in rows)],
+        ["test", *(accuracy(row, "test") for row in rows)],
+        ["calibration error", *(_percent(row["calibration_error"]) for row in rows)],
+    ]
+    note = "accuracies: mean ± standard deviation over runs; calibration error: of validation images"
+    return [*_align(columns), note]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _align(columns: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+    """Return the lines of a table; columns are aligned on the left, or all but the first two on the right."""
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for cells in zip(*columns, strict=True):
+        padded = [
+            f"{cell:>{width}}" if right and number > 1 else f"{cell:<{width}}"
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
+    """Return a sentence about each pair of recipes, from their validation images only."""
+    lines: list[str] = []
+    over_seeds: dict[tuple[str, str], Difference] = {}
+    single: dict[tuple[str, str], tuple[int, int]] = {}
+    for pair in combinations(recipes, 2):
+        first, second = (recipes[letter] for letter in pair)
+        if reason := _no_verdict(*pair, first, second):
+            lines.append(f"{pair[0]} and {pair[1]}: no verdict, {reason}")
+        elif len(first.results) == 1:
+            single[pair] = _count_only(first.answers, second.answers)
+        else:
+            over_seeds[pair] = difference(first.validation, second.validation)
+    p_values = [found.p for found in over_seeds.values()] + [mcnemar(*counts) for counts in single.values()]
+    levels = iter(holm_levels(p_values))
+    lines += [describe_difference(*pair, found, next(levels)) for pair, found in over_seeds.items()]
+    lines += [describe_mcnemar(*pair, *counts, next(levels)) for pair, counts in single.items()]
+    if len(p_values) > 1:
+        lines.append("with Holm's correction: all verdicts together are wrong with a probability of at most 5 %")
+    judged = {letter for pair in (*over_seeds, *single) for letter in pair}
+    return lines + _caution([recipes[letter] for letter in judged])
+
+
+def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | None:
+    """Return why two recipes cannot be compared on validation images, or None if they can."""
+    without = [letter for letter, recipe in ((one, first), (other, second)) if not recipe.answers]
+    if without:
+        return f"since {' and '.join(without)} had no validation"
+    assert first.answers and second.answers  # noqa: PT018, S101  # as checked
+    if not first.answers.has_same_images(second.answers):
+        differing = ", ".join(name for name in differing_settings([first.config, second.config]) if name in OF_IMAGES)
+        return f"since their validation images are not the same ({differing or 'the data have changed'})"
+    runs = len(first.results), len(second.results)
+    if min(runs) == 1 < max(runs):
+        return f"since {one if runs[0] == 1 else other} is a single run: train more with fit --seeds"
+    return None
+
+
+def _caution(recipes: Sequence[Recipe]) -> list[str]:
+    """Return a line if some recipes, but not all, select an epoch on the validation images."""
+    selecting = {recipe.config.select == "best_epoch" and recipe.mean("epochs") > 1 for recipe in recipes}
+    if len(selecting) < 2:
+        return []
+    note = "note: for some, the best of several epochs was selected on these images, which raises its accuracy a little"
+    return [note]
+
+
+def _count_only(first: Answers | None, second: Answers | None) -> tuple[int, int]:
+    """Return how many images only the first, and only the second, classifies correctly."""
+    assert first and second  # noqa: PT018, S101  # as checked by _no_verdict
+    return int((first.correct & ~second.correct).sum()), int((second.correct & ~first.correct).sum())
+
+
+def _write(target: Path, rows: Sequence[Row], recipes: Mapping[str, Recipe]) -> None:
+    """Write the table, and pictures of the accuracies and of the images that are not classified alike."""
+    table = io.StringIO()
+    fields = [name for name in rows[0] if name != "letter"]
+    writer = csv.DictWriter(table, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(target, table.getvalue().encode())
+    print(f"\ntable: {target}")
+    names = [f"{letter}  {recipe.name}" for letter, recipe in recipes.items()]
+    found = {
+        "validation accuracy": [[*recipe.validation.values()] for recipe in recipes.values()],
+        "test accuracy": [recipe.test for recipe in recipes.values()],
+    }
+    panels = {
+        f"{title}: a dot for each run, a bar for the 95 % interval of the mean": [
+            (values, mean_interval(values) if len(values) > 1 else None) for values in rows
+        ]
+        for title, rows in found.items()
+    }
+    _save(draw_accuracies(names, panels), target.with_suffix(".png"), "accuracies")
+    if (picture := _draw_differences(recipes)) is None:
+        print("no image that one classifies correctly and another does not, on the same validation images")
+    else:
+        _save(picture, target.with_name(f"{target.stem}_images.png"), "classified differently")
+
+
+def _save(picture: Image.Image, path: Path, what: str) -> None:
+    content = io.BytesIO()
+    picture.save(content, "png")
+    write_atomically(path, content.getvalue())
+    print(f"{what}: {path}")
+
+
+def _draw_differences(recipes: Mapping[str, Recipe]) -> Image.Image | None:
+    """Draw the validation images that some recipes classify correctly and others do not, the worst first.
+
+    Those come first whose label's probability differs most. Recipes with other validation images than the first one
+    that has any are left out. Several runs of a recipe answer together, by their mean probability.
+    """
+    validated = {letter: recipe.answers for letter, recipe in recipes.items() if recipe.answers}
+    if not validated:
+        return None
+    first = next(iter(validated.values()))
+    alike = {letter: answers for letter, answers in validated.items() if first.has_same_images(answers)}
+    correct = torch.stack([answers.correct for answers in alike.values()])  # (recipes, N)
+    chosen = (correct.any(dim=0) & ~correct.all(dim=0)).nonzero()[:, 0]
+    if not len(chosen):
+        return None
+    labels = first.labels[chosen]
+    found = torch.stack([answers.joint[chosen] for answers in alike.values()])  # (recipes, images, K)
+    of_label = found.gather(2, labels.expand(len(alike), -1)[..., None])[..., 0]  # (recipes, images)
+    order = (of_label.amax(dim=0) - of_label.amin(dim=0)).argsort(descending=True, stable=True)[:MAX_IMAGES]
+    classes = next(iter(recipes.values())).classes
+    captions = []
+    for i in order.tolist():
+        probabilities, predictions = found[:, i].max(dim=1)
+        answers = zip(alike, predictions.tolist(), probabilities.tolist(), strict=True)
+        lines = (f"{letter}: {classes[answer]}, {probability:.0%}" for letter, answer, probability in answers)
+        captions.append("\n".join([f"label {classes[int(labels[i])]}", *lines]))
+    return draw_images(first.pixels[chosen[order]], captions)

@@ -1,0 +1,193 @@
+"""`compare` shows settings, results and a verdict from the validation images, of real runs."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SHORT, Command
+from PIL import Image
+
+from mnist_lit.datasets.idx import IDXDataset
+from mnist_lit.runs.comparison import difference
+from mnist_lit.runs.folders import Run
+
+A, B = Path("runs/a"), Path("runs/b")
+
+
+@pytest.fixture(scope="session")
+def two(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `runs` of two experiments with three seeds each."""
+    from conftest import make_once, train
+
+    def train_both(folder: Path) -> None:
+        train(folder, data_dir, *SHORT, "--experiment=a", "--seeds=3")
+        shutil.rmtree(folder / "data")
+        train(folder, data_dir, *SHORT, "--experiment=b", "--seeds=3", "--model.learning_rate=0.01")
+
+    return make_once(tmp_path_factory, "compared", train_both) / "runs"
+
+
+@pytest.fixture
+def compared(command: Command, two: Path) -> Command:
+    """`command` in a folder with the runs of both experiments."""
+    shutil.copytree(two, "runs")
+    return command
+
+
+def accuracies(experiment: Path) -> dict[int, float]:
+    runs = [Run(experiment / f"version_{number}") for number in range(3)]
+    return {777 + i: run.results()["fit"]["best_val_accuracy"] for i, run in enumerate(runs)}
+
+
+def change(run: Run, stage: str, **values: Any) -> None:
+    results = run.results()
+    run.record(**{stage: results[stage] | values})
+
+
+def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = IDXDataset.read
+
+    def read_training_set(*args: Any, train: bool) -> Any:
+        assert train, "the test set is not read"
+        return read(*args, train=train)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IDXDataset, "read", read_training_set)
+        code, out, err = compared("compare", A, B, "--output=table.csv")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:2] == ["                     A      B", "model.learning_rate  0.001  0.01"]
+    found = difference(accuracies(A), accuracies(B))
+    assert found.p < 0.05
+    low, high = found.interval(0.95)
+    assert f"B is better than A by {100 * found.mean:.2f} points (95 %: {100 * low:.2f} to {100 * high:.2f})" in lines
+
+    with Path("table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["runs/a", "runs/b"]
+    for row, experiment in zip(rows, (A, B), strict=True):
+        values = [*accuracies(experiment).values()]
+        assert float(row["validation_accuracy"]) == pytest.approx(sum(values) / 3)
+        assert float(row["validation_low"]) < min(values) < max(values) < float(row["validation_high"])
+        assert (row["runs"], row["seeds"], row["parameters"]) == ("3", "777 778 779", "4266")
+        assert (row["epochs"], row["images_per_epoch"]) == ("2.0", "2000")
+        assert f"{float(row['validation_accuracy']):.2%} ± {float(row['validation_sd']):.2%}" in out
+        assert f"{float(row['calibration_error']):.2%}" in out
+    for name in ("table.png", "table_images.png"):
+        assert f": {name}" in out
+        with Image.open(name) as picture:
+            assert picture.size > (200, 100)
+
+
+def test_recorded_and_recomputed_validation_are_the_same_images(compared: Command) -> None:
+    """McNemar's test counts images: their difference is that of the recorded accuracies of 500 images."""
+    first, second = A / "version_0", B / "version_0"
+    code, out, err = compared("compare", first, second)
+    assert (code, err) == (0, "")
+    (verdict,) = (line for line in out.splitlines() if "McNemar" in line)
+    only = [int(word) for word in verdict.replace(";", "").split() if word.isdecimal()]
+    recorded = [Run(run).results()["fit"]["best_val_accuracy"] for run in (first, second)]
+    assert only[1] - only[0] == round(500 * (recorded[1] - recorded[0]))
+    assert "more seeds tell" in verdict
+
+
+def test_a_single_run_and_several_have_no_verdict(compared: Command) -> None:
+    out = compared("compare", A, B / "version_1")[1]
+    assert "A and B: no verdict, since B is a single run: train more with fit --seeds" in out
+
+
+def test_three_recipes_are_corrected_for(compared: Command) -> None:
+    out = compared("compare", A, B, A)[1]
+    assert "A and C cannot be told apart with 3 seeds each: the difference is +0.00 points for each" in out
+    assert "with Holm's correction" in out
+    assert "98.3 %: " in out, "5 % divided by three"
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--data.val_size=0", "no verdict, since B had no validation"),
+        ("--data.split_seed=1", "no verdict, since their validation images are not the same (data.split_seed)"),
+        ("--data.val_size=2000", "no verdict, since their validation images are not the same (data.val_size)"),
+    ],
+)
+def test_other_validation_images_have_no_verdict(compared: Command, flag: str, reason: str) -> None:
+    assert compared("fit", *SHORT, "--experiment=c", flag, "--trainer.limit_val_batches=1.0")[0] == 0
+    assert compared("fit", *SHORT, "--experiment=d", "--trainer.limit_val_batches=1.0")[0] == 0
+    code, out, err = compared("compare", "runs/d", "runs/c", "--output=table.csv")
+    assert (code, err) == (0, "")
+    assert reason in out
+    assert "better" not in out
+    assert Path("table.csv").is_file()
+
+
+def test_runs_of_one_experiment_must_be_of_one_recipe(compared: Command) -> None:
+    assert compared("fit", *SHORT, "--experiment=a", "--model.learning_rate=0.02")[0] == 0
+    code, _, err = compared("compare", A, B)
+    assert code == 1
+    assert err == (
+        f"error: {A} has runs of more than one recipe: model.learning_rate is 0.001 in version_0 and 0.02 in "
+        "version_3. Give single runs\n"
+    )
+
+
+def test_a_repeated_seed_counts_once(compared: Command) -> None:
+    shutil.copytree(A / "version_1", A / "version_3")
+    before, after = (compared("compare", A, B)[1] for _ in range(2))
+    assert before == after
+    line, _, rest = after.partition("\n")
+    assert line == f"{A / 'version_3'} repeats the seed of {A / 'version_1'}, and does not count"
+    shutil.rmtree(A / "version_3")
+    assert compared("compare", A, B)[1] == rest
+
+
+def test_unfinished_runs_do_not_count(compared: Command) -> None:
+    (A / "version_2" / "results.json").unlink()
+    code, out, _ = compared("compare", A, B)
+    assert code == 0
+    assert "2 and 3 seeds" in out or "better" in out
+    for number in (0, 1):
+        (A / f"version_{number}" / "results.json").unlink()
+    code, _, err = compared("compare", A, B)
+    assert (code, err) == (1, f"error: no finished run in {A}: give the folder of an experiment or of a run\n")
+
+
+def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
+    note = "note: for some, the best of several epochs was selected on these images"
+    assert note not in compared("compare", A, B)[1]
+    for number in range(3):
+        config = Run(B / f"version_{number}").config
+        text = config.read_text(encoding="utf-8").replace("select: best_epoch", "select: last_epoch")
+        config.write_text(text, encoding="utf-8")
+    assert note in compared("compare", A, B)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs/a"], "compare: give from two to 26 folders"),
+        ([], "recipes"),
+        (["runs/a", "runs/b", "--output=table.txt"], "--output: table.txt must end in .csv"),
+        (["runs/a", "runs/b", "--outptu=x.csv"], "no flag --outptu: did you mean --output?"),
+        (["runs/a", "runs/b", "--model.dropout=0.1"], "no flag --model.dropout"),
+    ],
+)
+def test_wrong_usage(command: Command, arguments: list[str], message: str) -> None:
+    code, _, err = command("compare", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_damaged_run_is_named(compared: Command) -> None:
+    (A / "version_1" / "checkpoints" / "best.ckpt").write_bytes(b"?")
+    code, _, err = compared("compare", A, B)
+    assert (code, err.count("\n")) == (1, 1)
+    assert str(A / "version_1" / "checkpoints" / "best.ckpt") in err
+
+
+def test_help(command: Command) -> None:
+    code, out, err = command("compare", "--help")
+    assert (code, err) == (0, "")
+    assert "compare A B" in out

@@ -1,0 +1,160 @@
+"""Verdicts about recipes: as statsmodels computes them, wrong as rarely and right as often as they say."""
+
+from math import sqrt
+
+import pytest
+from numpy.random import Generator, default_rng
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower, TTestPower
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+from mnist_lit.runs.comparison import (
+    describe_difference,
+    describe_mcnemar,
+    difference,
+    holm_levels,
+    mcnemar,
+    mean_interval,
+    seeds_needed,
+)
+
+FIRST = {777: 0.9882, 1: 0.9890, 2: 0.9880}
+SECOND = {2: 0.9905, 777: 0.9903, 1: 0.9912}
+
+
+@pytest.fixture
+def random() -> Generator:
+    return default_rng(0)
+
+
+def test_interval_of_a_mean(random: Generator) -> None:
+    values = random.normal(0.99, 0.001, 5).tolist()
+    for confidence in (0.95, 0.99):
+        expected = DescrStatsW(values).tconfint_mean(1 - confidence)
+        assert mean_interval(values, confidence) == pytest.approx(expected, abs=1e-12)
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_the_same_seeds_are_paired() -> None:
+    found = difference(FIRST, SECOND)
+    differences = DescrStatsW([SECOND[seed] - FIRST[seed] for seed in FIRST])
+    assert found.paired
+    assert found.seeds == (3, 3)
+    assert found.mean == pytest.approx(differences.mean)
+    assert found.sd == pytest.approx(differences.std * sqrt(3 / 2))
+    assert found.p == pytest.approx(differences.ttest_mean(0)[1])
+    assert found.interval(0.99) == pytest.approx(differences.tconfint_mean(0.01))
+
+
+def test_other_seeds_are_compared_by_welch() -> None:
+    others = {seed + 10: accuracy for seed, accuracy in SECOND.items()} | {5: 0.99}
+    found = difference(FIRST, others)
+    means = CompareMeans(DescrStatsW([*others.values()]), DescrStatsW([*FIRST.values()]))
+    assert not found.paired
+    assert found.seeds == (3, 4)
+    assert found.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
+    assert found.interval(0.95) == pytest.approx(means.tconfint_diff(usevar="unequal"))
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (12, 15), (3, 20), (40, 9)])
+def test_mcnemar(counts: tuple[int, int]) -> None:
+    expected = reference_mcnemar([[900, counts[0]], [counts[1], 50]], exact=True).pvalue if any(counts) else 1
+    assert mcnemar(*counts) == pytest.approx(expected)
+
+
+def test_holm_rejects_what_statsmodels_rejects(random: Generator) -> None:
+    for size in (1, 2, 3, 10):
+        for _ in range(50):
+            p_values = random.uniform(0, 1, size) ** 3
+            rejected = [bool(p <= level) for p, level in zip(p_values, holm_levels(p_values.tolist()), strict=True)]
+            assert rejected == multipletests(p_values, 0.05, method="holm")[0].tolist()
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 4.0])
+def test_seeds_needed_for_a_difference(ratio: float, paired: bool) -> None:  # noqa: FBT001
+    sd = 0.002
+    found = seeds_needed(sd, ratio * sd, paired=paired)
+    assert found is not None
+    test, effect = (TTestPower(), ratio) if paired else (TTestIndPower(), ratio * sqrt(2))  # sd of a run: sd / √2
+    assert test.power(effect, found, 0.05) >= 0.8
+    assert found == 2 or test.power(effect, found - 1, 0.05) < 0.8
+    assert seeds_needed(sd, sd / 100, paired=paired) is None
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_equal_recipes_are_told_apart_in_at_most_5_percent(random: Generator, seeds: int, paired: bool) -> None:  # noqa: FBT001
+    assert share_told_apart(random, 0, seeds, paired=paired) <= 0.05 + 3 * sqrt(0.05 * 0.95 / 2_000)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_difference_of_one_sd_is_found_as_often_as_promised(random: Generator, paired: bool) -> None:  # noqa: FBT001
+    seeds = seeds_needed(sqrt(2), 1, paired=paired)
+    assert seeds is not None
+    assert share_told_apart(random, 1, seeds, paired=paired) == pytest.approx(0.8, abs=0.04)
+
+
+def share_told_apart(random: Generator, shift: float, seeds: int, *, paired: bool) -> float:
+    """Return the share of 2,000 comparisons of recipes that are told apart; in standard deviations of a run."""
+    found = []
+    for _ in range(2_000):
+        first, second = (random.normal(mean, 1, seeds) for mean in (0.0, shift))
+        start = 0 if paired else seeds
+        result = difference(dict(enumerate(first.tolist())), dict(enumerate(second.tolist(), start)))
+        low, high = result.interval(0.95)
+        assert (result.p <= 0.05) == (not low <= 0 <= high), "a verdict and its interval agree"
+        found.append(result.p <= 0.05)
+    return sum(found) / len(found)
+
+
+def test_of_many_equal_recipes_holm_tells_any_apart_in_at_most_5_percent(random: Generator) -> None:
+    wrong = 0
+    for _ in range(500):
+        runs = [dict(enumerate(values)) for values in random.normal(0, 1, (4, 5)).tolist()]
+        p_values = [difference(runs[i], runs[j]).p for i in range(4) for j in range(i)]
+        wrong += any(p <= level for p, level in zip(p_values, holm_levels(p_values), strict=True))
+    assert wrong / 500 <= 0.05 + 3 * sqrt(0.05 * 0.95 / 500)
+
+
+def test_verdicts() -> None:
+    found = difference(FIRST, SECOND)
+    low, high = found.interval(0.95)
+    expected = f"B is better than A by 0.23 points (95 %: {100 * low:.2f} to {100 * high:.2f})"
+    assert describe_difference("A", "B", found) == expected
+    assert describe_difference("B", "A", difference(SECOND, FIRST)) == expected
+    assert "(98.3 %: " in describe_difference("A", "B", found, 0.05 / 3)
+
+
+def test_verdict_without_a_difference_says_how_many_seeds_would_show_one() -> None:
+    first, second = {0: 0.990, 1: 0.991, 2: 0.992}, {0: 0.991, 1: 0.990, 2: 0.9925}
+    found = difference(first, second)
+    needed = seeds_needed(found.sd, 0.001, paired=True)
+    assert describe_difference("A", "B", found) == (
+        "A and B cannot be told apart with 3 seeds each (B is +0.02 points, 95 %: -0.24 to +0.28); "
+        f"about {needed} would show a difference of 0.1"
+    )
+    scattered = difference({0: 0.5, 1: 0.9, 2: 0.1}, {0: 0.9, 1: 0.1, 2: 0.5003})
+    assert "more than 1,000 would show a difference of 0.1" in describe_difference("A", "B", scattered)
+    close = difference({seed: 0.99 + seed % 3 * 1e-5 for seed in range(9)}, dict.fromkeys(range(9), 0.99001))
+    assert describe_difference("A", "B", close).endswith("a difference of 0.1 would probably have been seen")
+    unequal = describe_difference("A", "B", difference(first, {5: 0.991, 6: 0.99}))
+    assert "cannot be told apart with 2 and 3 seeds (" in unequal
+
+
+def test_equal_differences_are_no_evidence() -> None:
+    """Of two seeds, both differences may be the same number of images by chance."""
+    found = difference({0: 0.990, 1: 0.991}, {0: 0.992, 1: 0.993})
+    assert found.p == 1
+    assert describe_difference("A", "B", found) == (
+        "A and B cannot be told apart with 2 seeds each: the difference is +0.20 points for each"
+    )
+
+
+def test_verdicts_about_single_runs() -> None:
+    assert describe_mcnemar("A", "B", 12, 15) == (
+        "A and B cannot be told apart by one run each (only A is right on 12 images, only B on 15; McNemar's p = 0.7)"
+    )
+    assert describe_mcnemar("A", "B", 1_040, 9).startswith("this run of A is better than this run of B (only A is ")
+    assert describe_mcnemar("A", "B", 9, 40).startswith("this run of B is better than this run of A (only A is ")
