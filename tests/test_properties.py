@@ -38,6 +38,8 @@ from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.images import open_image
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run, new_run
+from mnist_lit.runs.results import fit_results
 from mnist_lit.training.trainer import build_trainer
 
 pytestmark = posix  # for SIGALRM
@@ -318,10 +320,16 @@ def test_damaged_picture_is_valid_or_rejected(tmp_path: Path, content: bytes) ->
 def untrained(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`fit` that builds the Trainer and verifies the data, but does not train."""
 
-    def train(start: Start) -> None:
+    def train(start: Start, opened: Callable[[Run], None] | None = None) -> Run:
         settings = instantiate(start.parser, start.config)
         build_trainer(settings.trainer)
         MNIST.fetch(settings.data.data_dir, ["none"])
+        run = new_run(start.config.experiment)
+        if opened:
+            opened(run)
+            run.config.touch()
+            run.record(fit=fit_results(epochs=0, seconds=0, images=0, best_epoch=None, best_val_accuracy=None))
+        return run
 
     monkeypatch.setattr(fitting, "train", train)
     return command

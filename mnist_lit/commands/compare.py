@@ -101,7 +101,9 @@ def _row(letter: str, recipe: Recipe) -> Row:
         "parameters": recipe.parameters,
         "epochs": recipe.mean("epochs"),
         "images_per_epoch": recipe.images_per_epoch,
+        "selects": recipe.selects,
         "seconds": recipe.mean("seconds"),
+        "least_seconds": min(results["fit"]["seconds"] for results in recipe.results.values()),
     }
     for name, values in (("validation", [*recipe.validation.values()]), ("test", recipe.test)):
         several = len(values) > 1
@@ -190,8 +192,7 @@ def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | No
 
 def _caution(recipes: Sequence[Recipe]) -> list[str]:
     """Return a line if some recipes, but not all, select an epoch on the validation images."""
-    selecting = {recipe.config.select == "best_epoch" and recipe.mean("epochs") > 1 for recipe in recipes}
-    if len(selecting) < 2:
+    if len({recipe.selects for recipe in recipes}) < 2:
         return []
     note = "note: for some, the best of several epochs was selected on these images, which raises its accuracy a little"
     return [note]

@@ -50,7 +50,7 @@ def fit(argv: Sequence[str]) -> None:
         try_out(start)
         return
     run, dataset = train(start), start.config.data.dataset
-    if process_rank() == 0 and "test" in run.results():
+    if process_rank() == 0 and (run.checkpoints / "best.ckpt").is_file():
         images = " --images PHOTO.jpg" if dataset == MNIST.name or has_photographs(dataset) else ""
         print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
 

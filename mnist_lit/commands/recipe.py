@@ -85,6 +85,11 @@ class Recipe:
         """The test accuracies, as recorded, of the runs that were tested."""
         return [results["test"]["accuracy"] for results in self.results.values() if "test" in results]
 
+    @property
+    def selects(self) -> bool:
+        """Whether the best of several epochs was selected on the validation images, which raises its accuracy there."""
+        return bool(self.validation) and self.config.select == "best_epoch" and self.mean("epochs") > 1
+
     def mean(self, name: str) -> float:
         """Return the mean of a result of the training, such as `epochs` or `seconds`."""
         return fmean(results["fit"][name] for results in self.results.values())

@@ -47,6 +47,7 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represen
 
 FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
+Seeds = restricted_number_type("Seeds", int, [(">=", 1), ("<=", 1_000)])
 GROUPS = ("model", "data", "trainer")
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
@@ -177,7 +178,7 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
     else:
-        parser.add_argument("--seeds", type=PositiveInt | None, default=None, help="runs, with seeds seed, seed + 1, …")
+        parser.add_argument("--seeds", type=Seeds | None, default=None, help="runs, with seeds seed, seed + 1, …")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
     parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")

@@ -3,19 +3,19 @@
 Run `python tests/benchmarks/tables.py` after a benchmark. A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
+import csv
 import re
 from collections.abc import Callable, Iterator
 from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
 
-from mnist_lit.runs.results import wilson_interval
+from mnist_lit.runs.comparison import mean_interval
 
 __all__ = ["FILES", "filled"]
 
 DOCS = TRAIN.parent / "docs"
 FILES = (TRAIN.parent / "README.md", DOCS / "images.md", DOCS / "scaling.md", HERE / "README.md")
-TEST_IMAGES = 10_000
 Rows = Iterator[tuple[str, ...]]
 
 
@@ -35,8 +35,17 @@ def recipes() -> Rows:
     yield HEAD
     yield from _recipes("recipes")
     peer = load("seconds")
-    name, accuracy, took = "one-epoch recipe", *(peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    yield _recipe(name, peer["peer"]["parameters"], "1 × 60,000", "the last step", median(took), accuracy)
+    accuracy, took = (peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
+    low, high = mean_interval(accuracy)
+    yield (
+        "one-epoch recipe",
+        f"{peer['peer']['parameters']:,}",
+        "1 × 60,000",
+        "the last step",
+        _time(min(took)),
+        f"{mean(accuracy):.2%} ± {stdev(accuracy):.2%} ({len(accuracy)} seeds)",
+        f"{low:.2%} to {high:.2%}",
+    )
 
 
 def cifar10() -> Rows:
@@ -45,22 +54,25 @@ def cifar10() -> Rows:
     yield from _recipes("cifar10")
 
 
-def _recipes(benchmark: str) -> Rows:
-    for name, recipe in load(benchmark)["recipes"].items():
-        epochs, correct = recipe["epochs"], [count / TEST_IMAGES for count in recipe["correct"]]
-        result = f"best of {epochs} epochs" if recipe["selects"] else "the last step"
-        images = f"{recipe['images_seen'] / recipe['images']:.2g} × {recipe['images']:,}"
-        yield _recipe(f"`{name}`", recipe["parameters"], images, result, median(recipe["seconds"]), correct)
+def _recipes(name: str) -> Rows:
+    """Yield the rows of a table that `compare` has written."""
+    with (DOCS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            epochs = round(float(row["epochs"]))
+            test, sd, low, high = (float(row[f"test_{key}"]) for key in ("accuracy", "sd", "low", "high"))
+            yield (
+                f"`{row['name'].rpartition('/')[2]}`",
+                f"{int(row['parameters']):,}",
+                f"{epochs} × {int(row['images_per_epoch']):,}",
+                f"best of {epochs} epochs" if row["selects"] == "True" else "the last step",
+                _time(float(row["least_seconds"])),
+                f"{test:.2%} ± {sd:.2%} ({row['runs']} seeds)",
+                f"{low:.2%} to {high:.2%}",
+            )
 
 
-def _recipe(
-    name: str, parameters: int, images: str, result: str, seconds: float, found: list[float]
-) -> tuple[str, ...]:
-    time = f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
-    spread = f" ± {stdev(found):.2%} ({len(found)} seeds)" if len(found) > 1 else " (1 seed)"
-    low, high = wilson_interval(round(mean(found) * TEST_IMAGES), TEST_IMAGES)
-    accuracy = f"{mean(found):.2%}{spread}"
-    return name, f"{parameters:,}", images, result, time, accuracy, f"{low:.2%} to {high:.2%}"
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def choices() -> Rows:

@@ -40,6 +40,8 @@ def test_short_help_has_the_defaults_of_the_parser(command: str) -> None:
     found = dict(re.findall(r"^  --(\S+).*?\((.*?)\)", SHORT_HELP[command], re.MULTILINE))
     documented = {flag: yaml.safe_load(text) for flag, text in found.items() if flag not in NO_DEFAULTS}
     defaults = {flag: parser.get_default(flag) for flag in documented}
+    if defaults.get("ckpt_path") == ["best"]:  # one of several
+        defaults["ckpt_path"] = "best"
     assert documented == {flag: list(value) if isinstance(value, tuple) else value for flag, value in defaults.items()}
     assert documented.keys() >= {"data.batch_size", "data.data_dir", "trainer.accelerator"}
 
