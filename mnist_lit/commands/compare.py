@@ -39,7 +39,7 @@ A, B, … are folders of experiments (runs/NAME, with a run for each of several 
   --trainer.accelerator A  cpu, gpu, mps … (auto)
 """
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MAX_IMAGES = 32
+MAX_IMAGES, COLUMNS = 32, 8  # of the picture of images
 OF_IMAGES = ("data.dataset", "data.image_size", "data.split_seed", "data.val_size", "trainer.limit_val_batches")
 """Settings that choose the validation images."""
 Row = dict[str, Any]
@@ -264,4 +264,4 @@ def _draw_differences(recipes: Mapping[str, Recipe]) -> Image.Image | None:
         answers = zip(alike, predictions.tolist(), probabilities.tolist(), strict=True)
         lines = (f"{letter}: {classes[answer]}, {probability:.0%}" for letter, answer, probability in answers)
         captions.append("\n".join([f"label {classes[int(labels[i])]}", *lines]))
-    return draw_images(first.pixels[chosen[order]], captions)
+    return draw_images(first.pixels[chosen[order]], captions, columns=COLUMNS)

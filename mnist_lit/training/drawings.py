@@ -126,13 +126,16 @@ def _ticks(low: float, high: float) -> list[float]:
     return [step * number for number in range(first, max(last, first + 1) + 1)]
 
 
-def draw_images(pixels: Tensor, captions: Sequence[str], *, inverted: bool = True) -> Image.Image:
-    """Draw images in a grid of four columns, each with a caption below it.
+def draw_images(
+    pixels: Tensor, captions: Sequence[str], *, inverted: bool = True, columns: int = COLUMNS
+) -> Image.Image:
+    """Draw images in a grid, each with a caption below it.
 
     Args:
         pixels: 0-255 of any dtype, (N, C, H, W).
         captions: N strings.
         inverted: whether to draw light on dark as dark on light.
+        columns: of the grid.
     """
     pixels = pixels.float()
     if (side := max(pixels.shape[2:])) > MAX_SIDE:
@@ -142,12 +145,12 @@ def draw_images(pixels: Tensor, captions: Sequence[str], *, inverted: bool = Tru
     font = ImageFont.load_default(14)
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     cell_width, cell_height = zoom * width + 16, zoom * height + 12 + 18 * lines
-    rows = -(-len(captions) // COLUMNS)
-    image = Image.new("RGB", (COLUMNS * cell_width, max(rows, 1) * cell_height), WHITE)
+    rows = -(-len(captions) // columns)
+    image = Image.new("RGB", (columns * cell_width, max(rows, 1) * cell_height), WHITE)
     draw = ImageDraw.Draw(image)
     levels = pixels.round().clamp(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
     for i, (picture, caption) in enumerate(zip(levels, captions, strict=True)):
-        x, y = i % COLUMNS * cell_width, i // COLUMNS * cell_height
+        x, y = i % columns * cell_width, i // columns * cell_height
         shown = picture if picture.shape[2] == len(WHITE) else picture[..., 0]
         image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + 8, y + 4))
         draw.text((x + cell_width / 2, y + zoom * height + 6), caption, BLACK, font, anchor="ma", align="center")
