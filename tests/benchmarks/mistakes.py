@@ -33,7 +33,9 @@ def main() -> None:
     for run in find_runs(given.experiment):
         classifier = DigitClassifier.load_from_checkpoint(run.checkpoints / "best.ckpt").eval()
         with torch.inference_mode():
-            batches = [calibrated_softmax(classifier(part), classifier.temperature) for part in torch.split(pixels, 500)]
+            batches = [
+                calibrated_softmax(classifier(part), classifier.temperature) for part in torch.split(pixels, 500)
+            ]
         found.append(torch.cat(batches))
     probabilities = torch.stack(found)  # (runs, N, K)
     wrong = (probabilities.argmax(dim=2) != labels).sum(dim=0)  # (N,)

@@ -13,6 +13,7 @@ from test_networks import MLP, ResidualNetwork
 from torch import nn
 
 from mnist_lit import DigitClassifier
+from mnist_lit.commands.ensemble import Ensemble
 from mnist_lit.page import html
 
 TEXT = "</script><script>alert(1)</script><!-- &amp; \N{SNOWMAN}"
@@ -89,7 +90,11 @@ def test_network_in_node_has_the_same_probabilities(settings: dict[str, Any], sh
     torch.testing.assert_close(node_probabilities(classifier, pixels), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [MLP(), ResidualNetwork()], ids=["MLP", "residual"])
+@pytest.mark.parametrize(
+    "network",
+    [MLP(), ResidualNetwork(), Ensemble([DigitClassifier(channels=[2]), DigitClassifier(channels=[3])])],
+    ids=["MLP", "residual", "ensemble"],
+)
 def test_other_networks_in_node_have_the_same_probabilities(network: nn.Module) -> None:
     classifier = DigitClassifier()
     classifier.network = network  # type: ignore[assignment]  # any module from pixels to logits
