@@ -45,7 +45,7 @@ class Limits(Callback):
         self.max_time = Timer(max_time).time_remaining()
         self.max_steps = -1
         self.start: float | None = None
-        self.before = 0.0
+        self.before, self.batches_before = 0.0, 0
 
     @property
     def seconds(self) -> float:
@@ -58,8 +58,24 @@ class Limits(Callback):
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the clock. A run may be resumed at its limit."""
-        self.start = monotonic()
+        self.start, self.batches_before = monotonic(), trainer.fit_loop.total_batch_idx + 1
         self._check(trainer)
+
+    def seconds_left(self, trainer: Trainer) -> float | None:
+        """Return how long the training will take from now on, or None if it has no limit, or has just begun."""
+        batches = trainer.fit_loop.total_batch_idx + 1
+        left: list[float] = []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            left.append(trainer.max_epochs * trainer.num_training_batches - batches)
+        if self.max_steps >= 0:
+            left.append(self.max_steps * trainer.accumulate_grad_batches - batches)
+        if self.start is None or batches <= self.batches_before:
+            return None
+        mean = (monotonic() - self.start) / (batches - self.batches_before)
+        limits = [number * mean for number in left]
+        if self.max_time is not None:
+            limits.append(self.max_time - self.seconds)
+        return max(0.0, min(limits)) if limits else None
 
     def on_train_batch_end(
         self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int

@@ -1,15 +1,18 @@
 """Progress of the training: one line per epoch, and a progress bar."""
 
+from math import ceil
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from mnist_lit.training.callbacks import Limits
+
 if TYPE_CHECKING:
     from mnist_lit.classifier import DigitClassifier
 
-__all__ = ["EpochLines", "ProgressBar"]
+__all__ = ["EpochLines", "ProgressBar", "format_duration"]
 
 
 class EpochLines(Callback):
@@ -36,6 +39,8 @@ class EpochLines(Callback):
         stages = ("train/", "val/") if self.validated else ("train/",)
         logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(stages)}
         values = [f"{name} {value:.4f}" for name, value in (metrics | logged | metrics).items()]
+        if left := _format_time_left(trainer):
+            values.append(f"{left} left")
         pl_module.print(f"{_format_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
 
 
@@ -56,11 +61,13 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_description(_format_epoch(trainer))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the loss and the validation accuracy, without the version number of the run."""
+        """Return the loss, the validation accuracy and the time left of the run, without the run's version number."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if trainer.training and hasattr(pl_module, "latest_loss"):  # not if resumed at the end of an epoch
             metrics = {"loss": f"{cast('DigitClassifier', pl_module).latest_loss:.3f}"} | metrics
+        if trainer.training and (left := _format_time_left(trainer)):
+            metrics["left"] = left
         return dict(metrics)
 
 
@@ -68,3 +75,22 @@ def _format_epoch(trainer: Trainer) -> str:
     """Return the current epoch and the last one if there is one: `epoch  3/15`."""
     total = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
     return f"epoch {trainer.current_epoch + 1:>2}{total}"
+
+
+def _format_time_left(trainer: Trainer) -> str:
+    """Return the time that the training will still take, or nothing if that is unknown, or if it is at its end."""
+    limits = (callback for callback in trainer.callbacks if isinstance(callback, Limits))  # type: ignore[attr-defined]
+    seconds = next((callback.seconds_left(trainer) for callback in limits), None)
+    return format_duration(seconds) if seconds else ""
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in the largest units.
+
+    >>> [format_duration(seconds) for seconds in (0.4, 59, 61, 7_140, 7_300)]
+    ['1 s', '59 s', '2 min', '1 h 59 min', '2 h 2 min']
+    """
+    if seconds <= 59:
+        return f"{max(1, ceil(seconds))} s"
+    minutes = ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -86,3 +86,44 @@ def test_seeding_queues_no_calls_for_devices_not_in_use(run: Run, data_dir: Path
     before = len(torch.cuda._queued_calls)  # noqa: SLF001  # torch.manual_seed adds to it
     fit(data_dir, run, SeedSteps(1), keep_last(run))
     assert len(torch.cuda._queued_calls) == before  # noqa: SLF001
+
+
+class Clock(Callback):
+    """A clock on which a batch takes two seconds; records the time left after each batch."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.now = limits, 0.0
+        self.left: list[float | None] = []
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        assert self.limits.seconds_left(trainer) is None, "nothing is known yet"
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.now += 2
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.left.append(self.limits.seconds_left(trainer))
+
+
+@pytest.mark.parametrize(
+    ("max_time", "settings", "total"),
+    [
+        (None, {}, 80),
+        (None, {"max_steps": 33}, 66),
+        (None, {"max_epochs": -1, "max_steps": 10, "accumulate_grad_batches": 2}, 40),
+        (timedelta(seconds=50), {}, 50),
+        (timedelta(seconds=50), {"max_epochs": -1}, 50),
+    ],
+)
+def test_time_left_is_that_of_the_remaining_batches_or_of_the_limit(
+    run: Run,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_time: timedelta | None,
+    settings: dict[str, Any],
+    total: int,
+) -> None:
+    clock = Clock(limits := Limits(max_time))
+    monkeypatch.setattr(callbacks, "monotonic", lambda: clock.now)
+    fit(data_dir, run, limits, clock, limit_val_batches=0, **settings)
+    assert clock.left == pytest.approx(list(range(total - 2, -1, -2)))

@@ -66,6 +66,16 @@ def test_progress_bar_has_epoch_steps_speed_loss_and_validation_accuracy(fit: Fi
     assert "v_num" not in output
 
 
+def test_time_left_of_the_run_is_in_the_lines_and_the_bar(command: Command) -> None:
+    code, out, err = command("fit", *SHORT)
+    assert (code, err) == (0, "")
+    first, last = re.findall(r"^epoch .*", out, re.MULTILINE)
+    assert re.search(r"val/accuracy \S+  \d+ s left$", first)
+    assert "left" not in last
+    _, out, err = command("fit", *SHORT, "--trainer.enable_progress_bar=true")
+    assert re.search(r"epoch  1/2: .*10/20 .*, left=\d+ s\]", out + err)
+
+
 def test_progress_bar_of_a_run_that_is_resumed_at_the_end_of_an_epoch(command: Command) -> None:
     """There is no loss yet. `best.ckpt` of a second validation is saved at the end of its epoch."""
     flags = ["--trainer.enable_progress_bar=true", "--trainer.val_check_interval=0.5", "--trainer.max_epochs=1"]
