@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -106,10 +107,9 @@ def _row(letter: str, recipe: Recipe) -> Row:
         "least_seconds": min(results["fit"]["seconds"] for results in recipe.results.values()),
     }
     for name, values in (("validation", [*recipe.validation.values()]), ("test", recipe.test)):
-        several = len(values) > 1
-        low, high = mean_interval(values) if several else (None, None)
+        low, high = mean_interval(values) or (None, None)
         row[f"{name}_accuracy"] = fmean(values) if values else None
-        row |= {f"{name}_sd": stdev(values) if several else None, f"{name}_low": low, f"{name}_high": high}
+        row |= {f"{name}_sd": stdev(values) if len(values) > 1 else None, f"{name}_low": low, f"{name}_high": high}
     return row | {"calibration_error": recipe.answers.calibration_error if recipe.answers else None}
 
 
@@ -131,8 +131,9 @@ def _format_table(rows: Sequence[Row]) -> list[str]:
         ["test", *(accuracy(row, "test") for row in rows)],
         ["calibration error", *(_percent(row["calibration_error"]) for row in rows)],
     ]
-    note = "accuracies: mean ± standard deviation over runs; calibration error: of validation images"
-    return [*_align(columns), note]
+    note = "accuracies: mean ± standard deviation over runs"
+    calibration = "calibration error: of the validation images, which have also fitted the temperature"
+    return [*_align(columns), f"{note}; {calibration}"]
 
 
 def _percent(value: float | None) -> str:
@@ -167,22 +168,34 @@ def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
             over_seeds[pair] = difference(first.validation, second.validation)
     p_values = [found.p for found in over_seeds.values()] + [mcnemar(*counts) for counts in single.values()]
     levels = iter(holm_levels(p_values))
-    lines += [describe_difference(*pair, found, next(levels)) for pair, found in over_seeds.items()]
+    for pair, found in over_seeds.items():
+        images = _format_image_error(*(recipes[letter].answers for letter in pair))
+        lines.append(f"{describe_difference(*pair, found, next(levels))}; {images}")
     lines += [describe_mcnemar(*pair, *counts, next(levels)) for pair, counts in single.items()]
     if len(p_values) > 1:
-        lines.append("with Holm's correction: all verdicts together are wrong with a probability of at most 5 %")
+        lines.append("with Holm's correction: the probability that any 'better' is false is at most 5 %")
     judged = {letter for pair in (*over_seeds, *single) for letter in pair}
     return lines + _caution([recipes[letter] for letter in judged])
 
 
+def _format_image_error(first: Answers | None, second: Answers | None) -> str:
+    """Return how much the difference of two recipes depends on the choice of the validation images."""
+    assert first and second  # noqa: PT018, S101  # as checked by _no_verdict
+    differences = second.accuracies - first.accuracies  # (N,)
+    error = float(differences.std()) / sqrt(len(differences))
+    return f"on other images than these {len(differences):,}, it may differ by another ±{100 * error:.2f}"
+
+
 def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | None:
     """Return why two recipes cannot be compared on validation images, or None if they can."""
-    without = [letter for letter, recipe in ((one, first), (other, second)) if not recipe.answers]
-    if without:
-        return f"since {' and '.join(without)} had no validation"
+    for letter, recipe in ((one, first), (other, second)):
+        if not recipe.answers:
+            return f"since {letter} {recipe.reason}"
     assert first.answers and second.answers  # noqa: PT018, S101  # as checked
     if not first.answers.has_same_images(second.answers):
-        differing = ", ".join(name for name in differing_settings([first.config, second.config]) if name in OF_IMAGES)
+        limited = first.config.trainer.limit_val_batches is not None
+        chosen_by = (*OF_IMAGES, "data.batch_size") if limited else OF_IMAGES
+        differing = ", ".join(name for name in differing_settings([first.config, second.config]) if name in chosen_by)
         return f"since their validation images are not the same ({differing or 'the data have changed'})"
     runs = len(first.results), len(second.results)
     if min(runs) == 1 < max(runs):
@@ -220,12 +233,13 @@ def _write(target: Path, rows: Sequence[Row], recipes: Mapping[str, Recipe]) -> 
     }
     panels = {
         f"{title}: a dot for each run, a bar for the 95 % interval of the mean": [
-            (values, mean_interval(values) if len(values) > 1 else None) for values in rows
+            (values, mean_interval(values)) for values in accuracies
         ]
-        for title, rows in found.items()
+        for title, accuracies in found.items()
     }
     _save(draw_accuracies(names, panels), target.with_suffix(".png"), "accuracies")
     if (picture := _draw_differences(recipes)) is None:
+        target.with_name(f"{target.stem}_images.png").unlink(missing_ok=True)  # of an earlier comparison
         print("no image that one classifies correctly and another does not, on the same validation images")
     else:
         _save(picture, target.with_name(f"{target.stem}_images.png"), "classified differently")

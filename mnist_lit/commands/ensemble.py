@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mnist_lit.classifier import DigitClassifier
 
-__all__ = ["Ensemble", "average", "is_calibrated"]
+__all__ = ["Ensemble", "average", "explain_calibration"]
 
 
 class Ensemble(nn.Module):
@@ -43,8 +43,10 @@ def average(classifiers: Sequence[DigitClassifier]) -> DigitClassifier:
     return joint
 
 
-def is_calibrated(classifier: DigitClassifier) -> bool:
-    """Return whether validation images have fitted the temperature, in an ensemble those of all members."""
-    network = classifier.network
-    temperatures = network.temperatures if isinstance(network, Ensemble) else [float(classifier.temperature)]
-    return all(temperature != 1 for temperature in temperatures)
+def explain_calibration(classifier: DigitClassifier) -> str | None:
+    """Return why the probabilities are not calibrated, or None if they are."""
+    if isinstance(classifier.network, Ensemble):
+        return "an ensemble: the probabilities are means of several, and a little too low"
+    if classifier.temperature == 1:
+        return "trained without validation, or with too few images of it: the probabilities are not calibrated"
+    return None

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.ensemble import is_calibrated
+from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
 from mnist_lit.commands.restore import Restored, restore
@@ -156,13 +156,19 @@ def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
     prepare, _ = find_preprocessing(restored)
     digits, checkpoint = prepare is as_mnist, restored.checkpoint
     about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
-    calibrated = is_calibrated(restored.classifier)
-    page = describe_page(model, example, checkpoint.classes, about, digits=digits, calibrated=calibrated)
+    calibration = explain_calibration(restored.classifier)
+    page = describe_page(model, example, checkpoint.classes, about, calibration, digits=digits)
     return write_page(page).encode(), node_classifier(page)
 
 
 def describe_page(
-    model: ExportedClassifier, example: Tensor, classes: Sequence[str], about: str, *, digits: bool, calibrated: bool
+    model: ExportedClassifier,
+    example: Tensor,
+    classes: Sequence[str],
+    about: str,
+    calibration: str | None,
+    *,
+    digits: bool,
 ) -> dict[str, Any]:
     """Return what `write_page` needs.
 
@@ -171,8 +177,8 @@ def describe_page(
         example: two images, uint8 (2, C, H, W).
         classes: their names.
         about: a line at the end of the page.
+        calibration: why the probabilities are not calibrated, None if they are.
         digits: whether drawings and pictures are prepared as MNIST's digits, otherwise as photographs.
-        calibrated: whether the probabilities are.
 
     Raises:
         ValueError: if the page cannot compute the network.
@@ -184,9 +190,7 @@ def describe_page(
         "classes": list(classes),
         "shape": list(example.shape[1:]),
         "unsure": MIN_CONFIDENCE,
-        "calibration": "These probabilities are calibrated on validation images."
-        if calibrated
-        else "Trained without validation, or with too few images of it: these probabilities are not calibrated.",
+        "calibration": f"{calibration or 'these probabilities are calibrated on validation images'}.".capitalize(),
         "about": f"{about}: {parameters:,} parameters",
         **describe_network(program),
         "novelty": _describe_novelty(example) if digits else None,

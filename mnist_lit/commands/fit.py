@@ -1,5 +1,6 @@
 """Train one run, or one for each of several seeds."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
@@ -7,8 +8,8 @@ from hashlib import sha256
 from jsonargparse import Namespace
 
 from mnist_lit.commands.resume import (
+    CHANGEABLE,
     LIMITS,
-    Start,
     changed_settings,
     find_run,
     find_start,
@@ -18,7 +19,7 @@ from mnist_lit.commands.resume import (
 from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.commands.train import PROGRAM, train, try_out
 from mnist_lit.datasets.catalog import MNIST, has_photographs
-from mnist_lit.runs.folders import ROOT, Run
+from mnist_lit.runs.folders import ROOT, Run, find_versions
 from mnist_lit.runs.results import format_seeds
 from mnist_lit.runs.series import Claim, Series, find_series, join_series
 from mnist_lit.system.distributed import process_rank
@@ -38,9 +39,12 @@ def fit(argv: Sequence[str]) -> None:
     config = parse(build_parser("fit"), argv)
     if found := find_run(argv):
         run, path = found
-        if path == run.last and (series := find_series(run)) and not series.ended:
+        is_last = (path and path.resolve()) == (run.last and run.last.resolve())
+        if is_last and (series := find_series(run)) and not series.ended:
             _resume_seeds(series, run, argv)
             return
+        if config.seeds:
+            raise UsageError(f"--seeds: {run.folder} is no run of a series that is unfinished: start new runs instead")
     elif config.seeds:
         _train_seeds(config, argv)
         return
@@ -57,33 +61,47 @@ def fit(argv: Sequence[str]) -> None:
 
 def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
     """Train a run for each seed. Processes that are started alike share the seeds."""
-    if config.trainer.fast_dev_run:
-        raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
-    if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
-        raise UsageError(
-            "--seeds: a run has one process then: start the command several times to train seeds in parallel"
-        )
     seeds = range(config.seed, config.seed + config.seeds)
     if seeds[-1] >= 2**32:
         raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
+    _check_trainer(config)
     series, claim = join_series(config.experiment, seeds, _digest(config))
-    _train_claims(series, claim, argv, [])
+    _train_claims(series, claim, argv, argv)
+
+
+def _check_trainer(config: Namespace) -> None:
+    """Raise UsageError if the runs of several seeds cannot be trained so."""
+    if config.trainer.fast_dev_run:
+        raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
+    devices = config.trainer.devices
+    if str(len(devices) if isinstance(devices, list) else devices) != "1" or config.trainer.num_nodes > 1:
+        raise UsageError(
+            "--seeds: a run has one process then: start the command several times to train seeds in parallel"
+        )
 
 
 def _digest(config: Namespace) -> str:
-    """Return a digest of all settings."""
-    text = build_parser("fit").dump(config, skip_unset=False)
-    return sha256(text.encode()).hexdigest()
+    """Return a digest of the settings of the experiment, which processes that share seeds have in common."""
+    settings = config.clone()
+    for name in {*CHANGEABLE} - {*LIMITS}:
+        settings.pop(name, None)
+    return sha256(json.dumps(settings.as_dict(), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _resume_seeds(series: Series, run: Run, argv: Sequence[str]) -> None:
-    """Resume the runs of a series that were interrupted, and train the seeds that are left, as `run` was trained."""
-    saved = [f"--config={run.config}"]
+    """Resume the runs of a series that were interrupted, and train the seeds that are left, as `run` was trained.
+
+    Raises:
+        UsageError: if a flag would change the experiment, or how long it is.
+    """
     parser = build_parser("fit")
-    changed = changed_settings(run, parse(parser, saved), parse(parser, [*saved, *argv]))
-    for name in sorted(changed & set(LIMITS)):
+    saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))
+    if config.seeds in {None, len(series.seeds)} and config.seed in {saved.seed, series.seeds[0]}:
+        config.seeds, config.seed = None, saved.seed  # the command that has started the series
+    for name in sorted(changed_settings(run, saved, config) & {*LIMITS}):
         raise UsageError(f"--{name} cannot change: {series.path} has seeds that are not trained yet")
-    _train_claims(series, series.claim(), [*saved, *argv], argv)
+    _check_trainer(config)
+    _train_claims(series, series.claim(), [f"--config={run.config}", *argv], argv)
 
 
 def _train_claims(series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str]) -> None:
@@ -92,45 +110,60 @@ def _train_claims(series: Series, claim: Claim | None, settings: Sequence[str], 
     Args:
         series: of all seeds.
         claim: the first seed, None if none is left.
-        settings: flags of new runs, but their seed.
+        settings: flags of new runs.
         changes: flags that win over the settings of runs that are resumed.
 
     Raises:
         ValueError: at the end, if the runs of some seeds failed.
     """
     seeds = series.seeds
-    while claim:
-        print(f"seed     {claim.seed} ({seeds.index(claim.seed) + 1} of {len(seeds)})")
-        try:
-            if start := _start(series, claim, settings, changes):
-                train(start, opened=partial(series.add, claim.seed))
-        except DivergedError as error:  # the others may do better
-            print(f"seed {claim.seed} failed: {error}")
-        finally:
-            claim.release()
-        print()
-        claim = series.claim()
-    runs = series.runs()
-    if others := [seed for seed in seeds if not (seed in runs and runs[seed].ended)]:
-        print(f"another process trains {', '.join(map(str, others))}: it prints the table at its end")
+    try:
+        while claim:
+            print(f"seed     {claim.seed} ({seeds.index(claim.seed) + 1} of {len(seeds)})")
+            following = None
+            try:
+                _train_claim(series, claim, settings, changes)
+                following = series.claim()  # before the release: others see that the series is being trained
+            finally:
+                claim.release()
+            claim = following
+    finally:
+        series.clean()
+    _report(series)
+
+
+def _train_claim(series: Series, claim: Claim, settings: Sequence[str], changes: Sequence[str]) -> None:
+    """Train the run of a seed, or resume it. If it diverges, the other seeds may do better."""
+    own = ["--seeds=null", f"--seed={claim.seed}"]  # of flags that are given twice, the last wins
+    if claim.run:
+        start = resume_run(claim.run, claim.run.last, [*changes, *own])
+    else:
+        flags = [*settings, *own, f"--experiment={series.path.parent.name}"]  # which may have been renamed
+        parser = build_parser("fit")
+        start = new_start(parser, parse(parser, flags), flags)
+    try:
+        if start:
+            train(start, opened=partial(series.add, claim.seed))
+    except DivergedError as error:
+        print(f"seed {claim.seed} failed: {error}")
+    print()
+
+
+def _report(series: Series) -> None:
+    """Print the table of all seeds, unless another process still trains some.
+
+    Raises:
+        ValueError: if runs failed.
+    """
+    runs, folder = series.runs(), series.path.parent
+    if others := [seed for seed in series.seeds if not (seed in runs and runs[seed].ended)]:
+        print(f"another process trains {', '.join(map(str, others))}, and prints the table at its end")
         return
     finished = {seed: (run.folder.name, run.results()) for seed, run in sorted(runs.items()) if not run.failed}
     if finished:
-        folder = series.path.parent
-        print(f"{folder}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {folder} {ROOT / 'OTHER'}")
+        recipe = folder if len(find_versions(folder)) == len(runs) else series.path
+        print(f"{folder}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {recipe} {ROOT / 'OTHER'}")
     for seed, run in runs.items():
         if run.failed:
-            raise ValueError(
-                f"{len(runs) - len(finished)} of {len(runs)} runs failed, the first with seed {seed}: {run.folder}"
-            )
-
-
-def _start(series: Series, claim: Claim, settings: Sequence[str], changes: Sequence[str]) -> Start | None:
-    """Return where to start with a seed: a new run, or the one that was interrupted."""
-    if claim.run:
-        return resume_run(claim.run, claim.run.last, changes)
-    parser, flags = build_parser("fit"), [*settings, f"--seed={claim.seed}"]
-    start = new_start(parser, parse(parser, flags), flags)
-    start.config.seeds = None  # its config.yaml repeats this run, not all of them
-    start.config.experiment = series.path.parent.name  # which may have been renamed
-    return start
+            number = len(runs) - len(finished)
+            raise ValueError(f"{number} of {len(runs)} runs failed, the first with seed {seed}: {run.folder}")

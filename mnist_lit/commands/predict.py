@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit.commands.ensemble import is_calibrated
+from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.pictures import (
     Pictures,
@@ -92,8 +92,8 @@ def _classify_pictures(restored: Restored, pictures: Pictures, *, digits: bool) 
         collate_fn=identity_collate,
     )
     probabilities = _classify(restored, loader)
-    if not is_calibrated(restored.classifier):
-        print("trained without validation, or with too few images of it: the probabilities are not calibrated")
+    if reason := explain_calibration(restored.classifier):
+        print(reason)
     doubtful = probabilities.amax(dim=1) < MIN_CONFIDENCE
     novel = torch.zeros_like(doubtful)
     if digits:

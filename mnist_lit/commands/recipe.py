@@ -1,6 +1,7 @@
 """The runs of an experiment, or a single run, with their results and their answers to the validation images."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,9 @@ from mnist_lit.commands.restore import Restored, restore_checkpoint
 from mnist_lit.commands.resume import CHANGEABLE, LIMITS
 from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.runs.folders import Run, find_runs
+from mnist_lit.runs.folders import RESULTS, Run
+from mnist_lit.runs.series import find_runs
+from mnist_lit.system.errors import UsageError
 
 __all__ = ["Answers", "Recipe", "differing_settings", "read_recipe"]
 
@@ -47,6 +50,11 @@ class Answers:
         return self.joint.argmax(dim=1) == self.labels
 
     @cached_property
+    def accuracies(self) -> Tensor:
+        """The fraction of the runs that classify each image correctly, (N,)."""
+        return (self.probabilities.argmax(dim=2) == self.labels).double().mean(dim=0)
+
+    @cached_property
     def calibration_error(self) -> float:
         """The mean of the runs' expected calibration errors."""
         classes = self.probabilities.shape[2]
@@ -69,10 +77,12 @@ class Recipe:
     results: Mapping[int, dict[str, Any]]
     """Of each run, by its seed."""
     parameters: int
-    images_per_epoch: int
+    images_per_epoch: int | None
+    """None if they are in a folder that is not there any more."""
     classes: Sequence[str]
     answers: Answers | None
-    """None without validation."""
+    reason: str = ""
+    """Why there are no answers."""
 
     @property
     def validation(self) -> dict[int, float]:
@@ -106,28 +116,29 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
         OSError, ValueError: if there is no finished run, its runs differ in more than their seeds, or one is damaged.
     """
     runs, configs = _runs_by_seed(folder)
-    results = {seed: run.results() for seed, run in runs.items()}
-    validated = all(found["fit"]["best_val_accuracy"] is not None for found in results.values())
-    answers: list[Tensor] = []
-    for seed, run in runs.items():
-        limit = configs[seed].trainer.limit_val_batches
-        limits = [] if limit is None else [f"--trainer.limit_predict_batches={limit}"]
-        restored = restore_checkpoint("predict", [*flags, *limits], run.checkpoints / "best.ckpt")
-        if validated:
-            answers.append(_classify_validation_images(restored))
-    config, data = configs[next(iter(runs))], restored.data
-    number = data.dataset.train_size - data.val_size
-    batches, limit = number // data.batch_size, config.trainer.limit_train_batches
-    if limit is not None:
-        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    results = {seed: _results(run) for seed, run in runs.items()}
+    restored = {
+        seed: restore_checkpoint("predict", [*flags, *_limits(configs[seed])], run.checkpoints / "best.ckpt")
+        for seed, run in runs.items()
+    }
+    first, config = next(iter(restored.values())), next(iter(configs.values()))
+    answers, reason, images = None, "had no validation", None
+    with suppress(OSError, ValueError, UsageError):
+        images = _images_per_epoch(first.data, config)
+    if all(found["fit"]["best_val_accuracy"] is not None for found in results.values()):
+        try:
+            answers = _classify_validation_images([*restored.values()])
+        except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
+            reason = f"cannot classify its validation images now: {error}"
     return Recipe(
         folder.as_posix(),
         config,
         results,
-        sum(parameter.numel() for parameter in restored.classifier.network.parameters()),
-        batches * data.batch_size,
-        restored.checkpoint.classes,
-        _answers(data, answers) if validated else None,
+        sum(parameter.numel() for parameter in first.classifier.network.parameters()),
+        images,
+        first.checkpoint.classes,
+        answers,
+        reason,
     )
 
 
@@ -153,12 +164,13 @@ def _runs_by_seed(folder: Path) -> tuple[dict[int, Run], dict[int, Namespace]]:
     configs: dict[int, Namespace] = {}
     for run in find_runs(folder):
         config = parse(parser, [f"--config={run.config}"])
-        first = next(iter(configs), config.seed)
-        for name in differing_settings([configs.get(first, config), config]):
-            raise ValueError(
-                f"{folder} has runs of more than one recipe: {name} is {configs[first].get(name)} in "
-                f"{runs[first].folder.name} and {config.get(name)} in {run.folder.name}. Give single runs"
-            )
+        for other in [*runs][:1]:
+            for name in differing_settings([configs[other], config]):
+                raise ValueError(
+                    f"{folder} has runs of more than one recipe: {name} is {configs[other].get(name)} in "
+                    f"{runs[other].folder.name} and {config.get(name)} in {run.folder.name}. Give single runs, or the "
+                    "seeds_<n>.json of fit --seeds; and another --experiment to the next recipe"
+                )
         if config.seed in runs:
             print(f"{run.folder} repeats the seed of {runs[config.seed].folder}, and does not count")
         else:
@@ -166,17 +178,47 @@ def _runs_by_seed(folder: Path) -> tuple[dict[int, Run], dict[int, Namespace]]:
     return runs, configs
 
 
-def _answers(data: MNISTDataModule, probabilities: Sequence[Tensor]) -> Answers:
-    """Return the probabilities of all runs, each (N, K), with the images."""
-    indices = torch.as_tensor(data.val_set.indices)[: len(probabilities[0])]
-    pixels, labels = data.val_set.dataset[indices]
-    return Answers(pixels, labels, torch.stack([*probabilities]))
+def _results(run: Run) -> dict[str, Any]:
+    """Return the results of a run.
+
+    Raises:
+        ValueError: naming the file, if a number is missing in it.
+    """
+    results = run.results()
+    numbers = [*(results["fit"].get(name) for name in ("epochs", "seconds", "images_per_second"))]
+    numbers += [results["fit"].get("best_val_accuracy", "") or 0, results.get("test", {"accuracy": 0}).get("accuracy")]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"{run.folder / RESULTS} does not contain the results of a run: repair or remove it")
+    return results
 
 
-def _classify_validation_images(restored: Restored) -> Tensor:
-    """Return the probabilities of the validation images, (N, K)."""
-    restored.data.prepare_data()
-    restored.check_validation_set()
-    restored.data.setup("validate")
-    batches = restored.trainer.predict(restored.classifier, restored.data.val_dataloader())
-    return torch.cat(cast("list[Tensor]", batches))
+def _images_per_epoch(data: MNISTDataModule, config: Namespace) -> int:
+    batches: int = (data.dataset.train_size - data.val_size) // data.batch_size
+    limit = config.trainer.limit_train_batches
+    if limit is not None:
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    return batches * data.batch_size
+
+
+def _limits(config: Namespace) -> list[str]:
+    """Return the flag that limits a prediction to the images of the run's validation."""
+    limit = config.trainer.limit_val_batches
+    return [] if limit is None else [f"--trainer.limit_predict_batches={limit}"]
+
+
+def _classify_validation_images(runs: Sequence[Restored]) -> Answers:
+    """Return the answers of several runs of a recipe, which have the same validation images.
+
+    Raises:
+        OSError, ValueError, UsageError: if the images are not there any more, or were trained on.
+    """
+    probabilities = []
+    for restored in runs:
+        restored.data.prepare_data()
+        restored.check_validation_set()
+        restored.data.setup("validate")
+        batches = restored.trainer.predict(restored.classifier, restored.data.val_dataloader())
+        probabilities.append(torch.cat(cast("list[Tensor]", batches)))
+    images = runs[0].data.val_set
+    pixels, labels = images.dataset[torch.as_tensor(images.indices)[: len(probabilities[0])]]
+    return Answers(pixels, labels, torch.stack(probabilities))

@@ -23,7 +23,7 @@ from mnist_lit.commands.settings import (
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.folders import find_checkpoints
+from mnist_lit.runs.series import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.trainer import build_trainer
 

@@ -186,7 +186,7 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         "--select",
         type=Literal["best_epoch", "last_epoch"],
         default="best_epoch",
-        help="best.ckpt is the epoch with the best validation accuracy, or the last one",
+        help="best.ckpt is the epoch with the best validation accuracy, or the last one that was validated",
     )
     parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
 

@@ -23,23 +23,23 @@ POWER = 0.8
 MAX_SEEDS = 1_000
 RELEVANT = 0.001
 """The smallest difference of accuracies for which a verdict tells how many seeds would show it."""
-MIN_SPREAD = 1e-9
-"""Below it, a standard deviation is one of rounding."""
+MIN_SPREAD = 2e-6
+"""Below it, a standard deviation is one of rounding: recorded accuracies have six decimals."""
 
 
-def mean_interval(values: Sequence[float], confidence: float = 1 - LEVEL) -> tuple[float, float]:
-    """Return the confidence interval of a mean by Student's t, for at least two values.
+def mean_interval(accuracies: Sequence[float], confidence: float = 1 - LEVEL) -> tuple[float, float] | None:
+    """Return the confidence interval of a mean accuracy, 0 to 1, by Student's t; None for one value, or equal ones.
 
-    >>> low, high = mean_interval([0.98, 0.99, 1.0])
+    >>> low, high = mean_interval([0.98, 0.985, 0.99])
     >>> print(f"{low:.3f} {high:.3f}")
-    0.965 1.015
+    0.973 0.997
     """
     from scipy.stats import ttest_1samp
 
-    if stdev(values) < MIN_SPREAD:
-        return values[0], values[0]
-    low, high = ttest_1samp(values, 0).confidence_interval(confidence)
-    return float(low), float(high)
+    if len(accuracies) < 2 or stdev(accuracies) < MIN_SPREAD:
+        return None
+    low, high = ttest_1samp(accuracies, 0).confidence_interval(confidence)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class Difference:
     """Their number, of each recipe."""
     sd: float
     """Of the difference of two runs."""
-    paired: bool
-    """Whether both have the same seeds, so that the differences by seed are tested; otherwise Welch's test is used."""
+    freedom: float
+    """Degrees of freedom for each seed but one: 1 if both have the same seeds, so that the differences by seed are
+    tested; otherwise, of Welch's test, from 1 to 2."""
 
 
 def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
@@ -67,18 +68,20 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> Diffe
     ours, theirs = ([values[seed] for seed in sorted(values)] for values in (first, second))
     mean, seeds = fmean(theirs) - fmean(ours), (len(ours), len(theirs))
     if paired:
-        sd = stdev(b - a for a, b in zip(ours, theirs, strict=True))
+        sd, freedom = stdev(b - a for a, b in zip(ours, theirs, strict=True)), 1.0
     else:
-        sd = sqrt(stdev(ours) ** 2 + stdev(theirs) ** 2)
+        variances = stdev(ours) ** 2, stdev(theirs) ** 2
+        sd = sqrt(sum(variances))
+        freedom = sd**4 / sum(variance**2 for variance in variances) if sd else 1.0
     if sd < MIN_SPREAD:
-        return Difference(mean, 1.0, lambda _: (mean, mean), seeds, 0.0, paired)
+        return Difference(mean, 1.0, lambda _: (mean, mean), seeds, 0.0, freedom)
     result = ttest_rel(theirs, ours) if paired else ttest_ind(theirs, ours, equal_var=False)
 
     def interval(confidence: float) -> tuple[float, float]:
         low, high = result.confidence_interval(confidence)
         return float(low), float(high)
 
-    return Difference(mean, float(result.pvalue), interval, seeds, sd, paired)
+    return Difference(mean, float(result.pvalue), interval, seeds, sd, freedom)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -113,22 +116,21 @@ def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
     return levels
 
 
-def seeds_needed(sd: float, least: float, *, paired: bool, level: float = LEVEL, power: float = POWER) -> int | None:
+def seeds_needed(sd: float, least: float, freedom: float, *, level: float = LEVEL, power: float = POWER) -> int | None:
     """Return how many seeds of each recipe show a difference with a probability, or None for more than 1,000.
 
     Args:
         sd: of the difference of two runs.
         least: the difference to show.
-        paired: whether both have the same seeds.
+        freedom: degrees of freedom for each seed but one, see `Difference`.
         level: of the test.
-        power: the probability.
+        power: the probability. That of a verdict in the wrong direction is neglected.
     """
     from scipy.stats import nct, t
 
     for seeds in range(2, MAX_SEEDS + 1):
-        freedom = seeds - 1 if paired else 2 * seeds - 2
-        critical, shift = t.isf(level / 2, freedom), least / sd * sqrt(seeds)
-        if nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift) >= power:
+        degrees = freedom * (seeds - 1)
+        if nct.sf(t.isf(level / 2, degrees), degrees, least / sd * sqrt(seeds)) >= power:
             return seeds
     return None
 
@@ -158,11 +160,12 @@ def describe_difference(first: str, second: str, found: Difference, level: float
         return f"{told}: the difference is {100 * found.mean:+.2f} points for each"
     between = f"{second} is {100 * found.mean:+.2f} points, {confidence}: {100 * low:+.2f} to {100 * high:+.2f}"
     least = max(RELEVANT, abs(found.mean))
-    number = seeds_needed(found.sd, least, paired=found.paired, level=level)
-    if number and number <= fewer:
-        shown = f"a difference of {100 * least:.1f} would probably have been seen"
+    number = seeds_needed(found.sd, least, found.freedom, level=level)
+    if number and number <= fewer and least > abs(found.mean):
+        shown = f"a difference of {100 * least:.2f} would probably have been seen"
     else:
-        shown = f"{f'about {number}' if number else 'more than 1,000'} would show a difference of {100 * least:.1f}"
+        needed = f"about {max(number, fewer + 1)}" if number else "more than 1,000"
+        shown = f"{needed} would show a difference of {100 * least:.2f}"
     return f"{told} ({between}); {shown}"
 
 

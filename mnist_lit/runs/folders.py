@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["ROOT", "Run", "find_checkpoint", "find_checkpoints", "find_resumable", "find_runs", "new_run", "run_of"]
+__all__ = ["RESULTS", "ROOT", "Run", "find_checkpoint", "find_resumable", "find_versions", "new_run", "run_of"]
 
 ROOT = Path("runs")  # in the current folder
 RESULTS, FAILURE = "results.json", "failed.txt"
@@ -113,7 +113,7 @@ def new_run(experiment: str) -> Run:
     """
     parent = ROOT / experiment
     parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name[8:]) for path in _versions(parent)), default=-1) + 1
+    number = max(map(_version, find_versions(parent)), default=-1) + 1
     while True:
         try:
             (folder := parent / f"version_{number}").mkdir()
@@ -136,34 +136,6 @@ def find_checkpoint(which: str, experiment: str | None = None) -> Path:
         if (path := run.checkpoints / f"{which}.ckpt").is_file():
             return path
     raise FileNotFoundError(f"no run with a {which} checkpoint in {ROOT / (experiment or '')}: train one with fit")
-
-
-def find_checkpoints(which: Sequence[str], experiment: str | None = None) -> list[Path]:
-    """Return the paths of several checkpoints: those of `find_checkpoint`, and of folders the best of each run.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-    """
-    paths: list[Path] = []
-    for name in which:
-        if Path(name).is_dir():
-            paths += [run.checkpoints / "best.ckpt" for run in find_runs(Path(name))]
-        else:
-            paths.append(find_checkpoint(name, experiment))
-    return paths
-
-
-def find_runs(folder: Path) -> list[Run]:
-    """Return the finished runs of an experiment in the order of their versions, or the run whose folder it is.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    runs = [Run(folder)] if Run(folder).config.is_file() else [Run(path) for path in _versions(folder)]
-    finished = [run for run in runs if "fit" in run.results() and (run.checkpoints / "best.ckpt").is_file()]
-    if not finished:
-        raise FileNotFoundError(f"no finished run in {folder}: give the folder of an experiment or of a run")
-    return sorted(finished, key=lambda run: int(run.folder.name[8:]) if len(runs) > 1 else 0)
 
 
 def find_resumable(which: str, experiment: str | None = None) -> tuple[Run, Path | None]:
@@ -200,9 +172,14 @@ def run_of(checkpoint: Path) -> Run | None:
 
 def _newest_first(experiment: str | None) -> list[Run]:
     parents = [ROOT / experiment] if experiment else ROOT.glob("*")
-    runs = [run for parent in parents for run in map(Run, _versions(parent)) if run.config.is_file()]
+    runs = [run for parent in parents for run in map(Run, find_versions(parent)) if run.config.is_file()]
     return sorted(runs, key=lambda run: run.config.stat().st_mtime_ns, reverse=True)
 
 
-def _versions(parent: Path) -> list[Path]:
-    return [path for path in parent.glob("version_*") if path.name[8:].isdecimal()]
+def find_versions(parent: Path) -> list[Path]:
+    """Return the run folders of an experiment in the order of their numbers."""
+    return sorted((path for path in parent.glob("version_*") if path.name[8:].isdecimal()), key=_version)
+
+
+def _version(path: Path) -> int:
+    return int(path.name[8:])

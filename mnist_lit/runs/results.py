@@ -1,6 +1,6 @@
 """The results of a run: as dictionaries for `results.json`, and formatted for people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mnist_lit.runs.comparison import mean_interval
+from mnist_lit.system.errors import printable
 
 __all__ = [
     "evaluation_results",
@@ -95,7 +96,10 @@ def format_confused(confusion: Tensor, classes: Sequence[str], number: int = 3) 
     counted = [(classes[i], classes[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
     if not counted:
         return []
-    return ["most confused: " + ", ".join(f"{true} as {other} ({count:,}×)" for true, other, count in counted)]
+    return [
+        "most confused: "
+        + ", ".join(f"{printable(true)} as {printable(other)} ({count:,}×)" for true, other, count in counted)
+    ]
 
 
 def format_calibration(temperature: float | None, before: float, after: float) -> str:
@@ -116,7 +120,7 @@ def format_fit(results: dict[str, Any], batches: int = 0, *, last_epoch: bool = 
     Args:
         results: as returned by `fit_results`.
         batches: number of batches of a last, incomplete epoch.
-        last_epoch: whether the best checkpoint is the last epoch, instead of that of the best validation accuracy.
+        last_epoch: whether the best checkpoint is the last epoch that was validated, instead of the best one.
     """
     trained = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']:,} epochs"
     if batches:
@@ -127,7 +131,7 @@ def format_fit(results: dict[str, Any], batches: int = 0, *, last_epoch: bool = 
     if (accuracy := results["best_val_accuracy"]) is None:
         return f"{speed}\nno validation: the best checkpoint is the last, epoch {results['best_epoch']}"
     if last_epoch:
-        return f"{speed}\nvalidation accuracy {accuracy:.2%} after the last epoch, {results['best_epoch']}"
+        return f"{speed}\nvalidation accuracy {accuracy:.2%} after epoch {results['best_epoch']}"
     return f"{speed}\nbest validation accuracy {accuracy:.2%} in epoch {results['best_epoch']}"
 
 
@@ -155,15 +159,19 @@ def format_seeds(results: Mapping[int, tuple[str, dict[str, Any]]]) -> str:
     for i, (seed, (name, _)) in enumerate(results.items()):
         cells = ["" if values[i] is None else form.format(values[i]) for form, values in columns.values()]
         rows.append((str(seed), name, cells, notes[i]))
-    summaries: dict[str, Callable[[Sequence[float]], float]] = {
-        "mean": fmean,
-        "95 % from": lambda values: mean_interval(values)[0],
-        "     to": lambda values: mean_interval(values)[1],
-        "sd": stdev,
-    }
-    for name, summary in summaries.items():
-        cells = [form.format(summary(v)) if len(v) > 1 and None not in v else "" for form, v in columns.values()]
-        rows.append((name, "", cells, ""))
+    if len(runs) > 1:
+        known = [[] if None in values else values for _, values in columns.values()]
+        intervals = [mean_interval(accuracies) for accuracies in known[:2]]
+        summaries = {
+            "mean": [fmean(values) if values else None for values in known],
+            "95 % from": [interval and interval[0] for interval in intervals] + [None],
+            "     to": [interval and interval[1] for interval in intervals] + [None],
+            "sd": [stdev(values) if values else None for values in known],
+        }
+        forms = [form for form, _ in columns.values()]
+        for name, found in summaries.items():
+            cells = ["" if value is None else form.format(value) for form, value in zip(forms, found, strict=True)]
+            rows.append((name, "", cells, ""))
     return "\n".join(
         f"{seed:<10} {name:<12}{''.join(f'{cell:>12}' for cell in cells)}{note}".rstrip()
         for seed, name, cells, note in rows

@@ -1,6 +1,7 @@
 """Runs that differ only in their seeds, which several processes may share."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mnist_lit.runs.folders import ROOT, Run
+from mnist_lit.runs.folders import ROOT, Run, find_checkpoint, find_versions
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["Claim", "Series", "find_series", "join_series"]
+__all__ = ["Claim", "Series", "find_checkpoints", "find_runs", "find_series", "join_series"]
+
+LOCK = ".seeds.lock"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Claim:
 
     def release(self) -> None:
         """Leave the seed to others."""
-        _remove_and_release(self.lock)
+        self.lock.release()
 
 
 @dataclass(frozen=True)
@@ -57,32 +60,76 @@ class Series:
 
     def claim(self) -> Claim | None:
         """Return the first seed that is not trained yet, nor claimed by a living process, if there is one."""
+        with _exclusively(self.path.parent):
+            return self.claim_first()
+
+    def add(self, seed: int, run: Run) -> None:
+        """Record the run of a seed."""
+        with _exclusively(self.path.parent):
+            content = self._read()
+            content["runs"][str(seed)] = run.folder.name
+            self.write(content)
+
+    def clean(self) -> None:
+        """Remove the lock files of a series that has ended, and all of it if no run has begun, after an error."""
+        with _exclusively(self.path.parent):
+            begun = self.runs() or self.is_being_trained()
+            if begun and not self.ended:
+                return
+            if not begun:
+                self.path.unlink()
+            for path in self.path.parent.glob(f".{self.path.stem}_*.lock"):
+                with suppress(PermissionError):  # Windows cannot remove open files
+                    path.unlink()
+        if not begun:
+            with suppress(OSError):  # there are other runs
+                (self.path.parent / LOCK).unlink()
+                os.removedirs(self.path.parent)
+
+    def is_being_trained(self) -> bool:
+        """Return whether a living process has claimed a seed."""
         for seed in self.seeds:
-            lock = FileLock(self.path.with_name(f".{self.path.stem}_{seed}.lock"))
             try:
-                lock.acquire(timeout=0)
+                with self._lock(seed):
+                    pass
+            except Timeout:
+                return True
+        return False
+
+    def claim_first(self) -> Claim | None:
+        """Do the same while no other process looks for a seed."""
+        for seed in self.seeds:
+            lock = self._lock(seed)
+            try:
+                lock.acquire()
             except Timeout:
                 continue
             run = self.runs().get(seed)
             if not (run and run.ended):
                 return Claim(seed, run, lock)
-            _remove_and_release(lock)
+            lock.release()
         return None
 
-    def add(self, seed: int, run: Run) -> None:
-        """Record the run of a seed."""
-        with _lock_all(self.path.parent):
-            content = self._read()
-            content["runs"][str(seed)] = run.folder.name
-            write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
+    def _lock(self, seed: int) -> FileLock:
+        return FileLock(self.path.with_name(f".{self.path.stem}_{seed}.lock"), timeout=0)
 
     def _read(self) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
             _ = [int(seed) for seed in (*content["seeds"], *content["runs"])], content["settings"]
+            _ = content["runs"].items()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path} does not contain the seeds of runs: remove it") from error
         return content
+
+    def has(self, seeds: Sequence[int], settings: str) -> bool:
+        """Return whether it has these seeds and settings."""
+        content = self._read()
+        return (content["seeds"], content["settings"]) == ([*seeds], settings)
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Write the file: its seeds, settings and runs."""
+        write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
 
 
 def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[Series, Claim | None]:
@@ -98,16 +145,14 @@ def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[S
     """
     folder = ROOT / experiment
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock_all(folder):
-        numbered = {int(number): path for path in folder.glob("seeds_*.json") if (number := path.stem[6:]).isdecimal()}
-        for _, path in sorted(numbered.items(), reverse=True):
-            content = (series := Series(path))._read()  # noqa: SLF001
-            if (content["seeds"], content["settings"]) == (list(seeds), settings) and _is_being_trained(series):
-                return series, series.claim()
+    with _exclusively(folder):
+        numbered = {int(n): Series(path) for path in folder.glob("seeds_*.json") if (n := path.stem[6:]).isdecimal()}
+        for _, series in sorted(numbered.items(), reverse=True):
+            if series.has(seeds, settings) and series.is_being_trained():
+                return series, series.claim_first()
         series = Series(folder / f"seeds_{max(numbered, default=-1) + 1}.json")
-        content = {"seeds": list(seeds), "settings": settings, "runs": {}}
-        write_atomically(series.path, json.dumps(content, indent=2).encode() + b"\n")
-        return series, series.claim()  # claimed before others look: then they join
+        series.write({"seeds": [*seeds], "settings": settings, "runs": {}})
+        return series, series.claim_first()  # claimed before others look: then they join
 
 
 def find_series(run: Run) -> Series | None:
@@ -119,24 +164,40 @@ def find_series(run: Run) -> Series | None:
     return None
 
 
-def _is_being_trained(series: Series) -> bool:
-    for seed in series.seeds:
-        try:
-            with FileLock(series.path.with_name(f".{series.path.stem}_{seed}.lock"), timeout=0):
-                pass
-        except Timeout:
-            return True
-    return False
+def find_runs(path: Path) -> list[Run]:
+    """Return finished runs: of an experiment's folder, of a file `seeds_<n>.json`, or the run whose folder it is.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is damaged.
+    """
+    if path.suffix == ".json" and path.is_file():
+        runs = list(Series(path).runs().values())
+    else:
+        runs = [Run(path)] if Run(path).config.is_file() else [Run(version) for version in find_versions(path)]
+    if not (finished := [run for run in runs if "fit" in run.results() and (run.checkpoints / "best.ckpt").is_file()]):
+        raise FileNotFoundError(f"no finished run in {path}: give the folder of an experiment or of a run")
+    return finished
 
 
-def _remove_and_release(lock: FileLock) -> None:
-    with suppress(PermissionError):  # Windows cannot remove open files; FileLock removes it there
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+def find_checkpoints(which: Sequence[str], experiment: str | None = None) -> list[Path]:
+    """Return the paths of several checkpoints, each once: those of `find_checkpoint`, and the best of `find_runs`.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+    """
+    paths: dict[Path, Path] = {}
+    for name in which:
+        if name not in {"best", "last"} and (Path(name).is_dir() or name.endswith(".json")):
+            found = [run.checkpoints / "best.ckpt" for run in find_runs(Path(name))]
+        else:
+            found = [find_checkpoint(name, experiment)]
+        paths |= {path.resolve(): path for path in found}
+    return list(paths.values())
 
 
 @contextmanager
-def _lock_all(folder: Path) -> Iterator[None]:
-    """Wait until no other process looks for a series in the folder, or changes one."""
-    with FileLock(folder / ".seeds.lock"):
+def _exclusively(folder: Path) -> Iterator[None]:
+    """Wait until no other process looks for a seed in the folder, or records a run."""
+    with FileLock(folder / LOCK):
         yield

@@ -144,7 +144,8 @@ def draw_images(
     zoom = max(1, min(MAX_ZOOM, MAX_SIDE // side))
     font = ImageFont.load_default(14)
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
-    cell_width, cell_height = zoom * width + 16, zoom * height + 12 + 18 * lines
+    longest = max((font.getlength(line) for caption in captions for line in caption.split("\n")), default=0)
+    cell_width, cell_height = max(zoom * width, round(longest)) + 16, zoom * height + 12 + 18 * lines
     rows = -(-len(captions) // columns)
     image = Image.new("RGB", (columns * cell_width, max(rows, 1) * cell_height), WHITE)
     draw = ImageDraw.Draw(image)
@@ -152,7 +153,7 @@ def draw_images(
     for i, (picture, caption) in enumerate(zip(levels, captions, strict=True)):
         x, y = i % columns * cell_width, i // columns * cell_height
         shown = picture if picture.shape[2] == len(WHITE) else picture[..., 0]
-        image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + 8, y + 4))
+        image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + (cell_width - zoom * width) // 2, y + 4))
         draw.text((x + cell_width / 2, y + zoom * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
 

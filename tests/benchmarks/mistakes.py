@@ -13,7 +13,7 @@ from measure import TRAIN
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.metrics import calibrated_softmax
-from mnist_lit.runs.folders import find_runs
+from mnist_lit.runs.series import find_runs
 from mnist_lit.training.drawings import draw_images
 
 PICTURE = TRAIN.parent / "docs" / "misread.png"

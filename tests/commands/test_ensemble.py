@@ -10,9 +10,11 @@ from conftest import FLAGS, RUN, Command
 from torch import Tensor, nn
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.ensemble import Ensemble, average, is_calibrated
+from mnist_lit.commands.ensemble import Ensemble, average, explain_calibration
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.metrics import calibrated_softmax
+
+BEST = RUN.checkpoints / "best.ckpt"
 
 
 @pytest.fixture
@@ -109,11 +111,24 @@ def test_a_folder_without_a_finished_run_is_an_error(command: Command) -> None:
     assert (code, err) == (1, "error: no finished run in empty: give the folder of an experiment or of a run\n")
 
 
-def test_an_ensemble_is_calibrated_if_all_members_are() -> None:
+def test_an_ensemble_is_not_calibrated() -> None:
+    """A mean of calibrated probabilities is too low where the members disagree."""
     one, other = DigitClassifier(), DigitClassifier()
-    assert not is_calibrated(one)
-    one.temperature.fill_(0.5)
-    assert is_calibrated(one)
-    assert not is_calibrated(average([one, other]))
-    other.temperature.fill_(2)
-    assert is_calibrated(average([one, other]))
+    assert "without validation" in str(explain_calibration(one))
+    for classifier in (one, other):
+        classifier.temperature.fill_(0.5)
+        assert explain_calibration(classifier) is None
+    assert "ensemble" in str(explain_calibration(average([one, other])))
+
+
+def test_a_checkpoint_counts_once(two: Command) -> None:
+    code, out, err = two("validate", "--ckpt_path", "runs/baseline", RUN.folder, BEST.absolute())
+    assert (code, err) == (0, "")
+    assert out.count("checkpoint ") == 2
+
+
+def test_best_is_that_of_the_newest_run_even_beside_a_folder_of_this_name(trained: Command) -> None:
+    Path("best").mkdir()
+    code, out, _ = trained("test", "--trainer.limit_test_batches=1")
+    assert code == 0
+    assert f"checkpoint {BEST}" in out

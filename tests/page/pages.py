@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.ensemble import is_calibrated
+from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.export import ExportedClassifier, describe_page
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.page.html import write_page
@@ -24,8 +24,8 @@ def describe(
         example,
         classes,
         "test",
+        explain_calibration(classifier),
         digits=(shape, classes) == (MNIST.shape, MNIST.classes),
-        calibrated=is_calibrated(classifier),
     )
 
 

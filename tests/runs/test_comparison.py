@@ -33,13 +33,15 @@ def test_interval_of_a_mean(random: Generator) -> None:
     for confidence in (0.95, 0.99):
         expected = DescrStatsW(values).tconfint_mean(1 - confidence)
         assert mean_interval(values, confidence) == pytest.approx(expected, abs=1e-12)
-    assert mean_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert mean_interval([0.5, 0.5]) is None
+    assert mean_interval([0.5]) is None
+    assert mean_interval([0.1, 0.9]) == (0, 1), "no accuracy is outside"
 
 
 def test_the_same_seeds_are_paired() -> None:
     found = difference(FIRST, SECOND)
     differences = DescrStatsW([SECOND[seed] - FIRST[seed] for seed in FIRST])
-    assert found.paired
+    assert found.freedom == 1
     assert found.seeds == (3, 3)
     assert found.mean == pytest.approx(differences.mean)
     assert found.sd == pytest.approx(differences.std * sqrt(3 / 2))
@@ -51,9 +53,9 @@ def test_other_seeds_are_compared_by_welch() -> None:
     others = {seed + 10: accuracy for seed, accuracy in SECOND.items()} | {5: 0.99}
     found = difference(FIRST, others)
     means = CompareMeans(DescrStatsW([*others.values()]), DescrStatsW([*FIRST.values()]))
-    assert not found.paired
     assert found.seeds == (3, 4)
     assert found.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
+    assert 1 <= found.freedom <= 2
     assert found.interval(0.95) == pytest.approx(means.tconfint_diff(usevar="unequal"))
 
 
@@ -71,16 +73,20 @@ def test_holm_rejects_what_statsmodels_rejects(random: Generator) -> None:
             assert rejected == multipletests(p_values, 0.05, method="holm")[0].tolist()
 
 
-@pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize("ratio", [0.3, 1.0, 4.0])
-def test_seeds_needed_for_a_difference(ratio: float, paired: bool) -> None:  # noqa: FBT001
-    sd = 0.002
-    found = seeds_needed(sd, ratio * sd, paired=paired)
-    assert found is not None
-    test, effect = (TTestPower(), ratio) if paired else (TTestIndPower(), ratio * sqrt(2))  # sd of a run: sd / √2
-    assert test.power(effect, found, 0.05) >= 0.8
-    assert found == 2 or test.power(effect, found - 1, 0.05) < 0.8
-    assert seeds_needed(sd, sd / 100, paired=paired) is None
+@pytest.mark.parametrize(("freedom", "test", "factor"), [(1.0, TTestPower(), 1), (2.0, TTestIndPower(), sqrt(2))])
+def test_seeds_needed_for_a_difference(freedom: float, test: TTestPower | TTestIndPower, factor: float) -> None:
+    """Of two recipes, statsmodels takes the standard deviation of a run, which is smaller by √2."""
+    for level in (0.05, 0.05 / 3):
+        fewest = 1_000
+        for ratio in (0.2, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0, 12.0, 20.0, 50.0):
+            found = seeds_needed(0.002, ratio * 0.002, freedom, level=level)
+            assert found is not None
+            assert found <= fewest, "a larger difference needs no more"
+            fewest = found
+            if ratio < 4:  # statsmodels' power is NaN for some larger ones
+                assert test.power(ratio * factor, found, level) >= 0.8
+                assert found == 2 or test.power(ratio * factor, found - 1, level) < 0.8
+    assert seeds_needed(0.002, 0.00002, freedom) is None
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -91,7 +97,7 @@ def test_equal_recipes_are_told_apart_in_at_most_5_percent(random: Generator, se
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_difference_of_one_sd_is_found_as_often_as_promised(random: Generator, paired: bool) -> None:  # noqa: FBT001
-    seeds = seeds_needed(sqrt(2), 1, paired=paired)
+    seeds = seeds_needed(sqrt(2), 1, freedom=1 if paired else 2)
     assert seeds is not None
     assert share_told_apart(random, 1, seeds, paired=paired) == pytest.approx(0.8, abs=0.04)
 
@@ -130,15 +136,15 @@ def test_verdicts() -> None:
 def test_verdict_without_a_difference_says_how_many_seeds_would_show_one() -> None:
     first, second = {0: 0.990, 1: 0.991, 2: 0.992}, {0: 0.991, 1: 0.990, 2: 0.9925}
     found = difference(first, second)
-    needed = seeds_needed(found.sd, 0.001, paired=True)
+    needed = seeds_needed(found.sd, 0.001, 1)
     assert describe_difference("A", "B", found) == (
         "A and B cannot be told apart with 3 seeds each (B is +0.02 points, 95 %: -0.24 to +0.28); "
-        f"about {needed} would show a difference of 0.1"
+        f"about {needed} would show a difference of 0.10"
     )
     scattered = difference({0: 0.5, 1: 0.9, 2: 0.1}, {0: 0.9, 1: 0.1, 2: 0.5003})
-    assert "more than 1,000 would show a difference of 0.1" in describe_difference("A", "B", scattered)
+    assert "more than 1,000 would show a difference of 0.10" in describe_difference("A", "B", scattered)
     close = difference({seed: 0.99 + seed % 3 * 1e-5 for seed in range(9)}, dict.fromkeys(range(9), 0.99001))
-    assert describe_difference("A", "B", close).endswith("a difference of 0.1 would probably have been seen")
+    assert describe_difference("A", "B", close).endswith("a difference of 0.10 would probably have been seen")
     unequal = describe_difference("A", "B", difference(first, {5: 0.991, 6: 0.99}))
     assert "cannot be told apart with 2 and 3 seeds (" in unequal
 
@@ -150,6 +156,23 @@ def test_equal_differences_are_no_evidence() -> None:
     assert describe_difference("A", "B", found) == (
         "A and B cannot be told apart with 2 seeds each: the difference is +0.20 points for each"
     )
+
+
+@pytest.mark.parametrize("images", [123, 1_000, 3_000, 5_000])
+def test_equal_differences_in_numbers_of_images_are_no_evidence(images: int) -> None:
+    """Recorded accuracies are rounded to six decimals."""
+    for correct in range(images - 60, images - 30):
+        first, second = ({seed: round((correct + extra + seed) / images, 6) for seed in range(2)} for extra in (0, 1))
+        assert difference(first, second).p == 1
+
+
+def test_a_difference_that_was_seen_is_not_said_to_be_visible() -> None:
+    first = {0: 0.9900, 1: 0.9908}
+    second = dict(enumerate([0.9920, 0.9960, 0.9930, 0.9945, 0.9925, 0.9950, 0.9940, 0.9935], 5))
+    found = difference(first, second)
+    verdict = describe_difference("A", "B", found, level=0.001)
+    assert "cannot be told apart with 2 and 8 seeds" in verdict
+    assert verdict.endswith(f"would show a difference of {100 * found.mean:.2f}")
 
 
 def test_verdicts_about_single_runs() -> None:

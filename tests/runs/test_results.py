@@ -69,7 +69,7 @@ def test_format_fit() -> None:
     assert format_fit(results) == (
         "trained 3 epochs in 10.0 s, 16,500 images a second\nbest validation accuracy 99.10% in epoch 2"
     )
-    assert format_fit(results, last_epoch=True).endswith("\nvalidation accuracy 99.10% after the last epoch, 2")
+    assert format_fit(results, last_epoch=True).endswith("\nvalidation accuracy 99.10% after epoch 2")
     assert "no validation: the best checkpoint is the last, epoch 2" in format_fit(
         results | {"best_val_accuracy": None}
     )
@@ -95,8 +95,8 @@ def test_table_of_seeds() -> None:
         "778        version_1         99.20%      99.00%       101.0   best",
         "779        version_2         98.80%      98.90%       102.0   worst",
         "mean                         99.00%      99.00%       101.0",
-        "95 % from                    98.50%      98.75%        98.5",
-        "     to                      99.50%      99.25%       103.5",
+        "95 % from                    98.50%      98.75%",
+        "     to                      99.50%      99.25%",
         "sd                            0.20%       0.10%         1.0",
     ]
 
@@ -114,4 +114,4 @@ def test_table_of_seeds_without_validation_or_test() -> None:
     lines = format_seeds(runs).splitlines()
     assert lines[1].split() == ["0", "version_0", "1.0"]
     assert lines[3].split() == ["mean", "1.0"]
-    assert len(format_seeds({0: runs[0]}).splitlines()) == 6
+    assert len(format_seeds({0: runs[0]}).splitlines()) == 2, "one run has no mean"

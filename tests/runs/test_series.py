@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mnist_lit.runs.folders import Run, new_run
-from mnist_lit.runs.series import Claim, Series, find_series, join_series
+from mnist_lit.runs.series import Claim, Series, find_checkpoints, find_runs, find_series, join_series
 
 SEEDS = [777, 778, 779]
 
@@ -96,3 +96,45 @@ def test_a_damaged_file_is_named(text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"seeds_0.json does not contain the seeds of runs: remove it"):
         find_series(run)
+
+
+def test_a_series_without_runs_is_removed() -> None:
+    series, claim = join_series("a", SEEDS, "settings")
+    assert claim is not None
+    series.clean()
+    assert series.path.exists(), "it is being trained"
+    claim.release()
+    series.clean()
+    assert not Path("runs").exists()
+
+
+def test_lock_files_are_removed_at_the_end() -> None:
+    series, claim = join_series("a", SEEDS[:1], "settings")
+    begin(series, claim).record(fit={})
+    assert claim is not None
+    claim.release()
+    series.clean()
+    assert sorted(path.name for path in Path("runs/a").iterdir()) == [".seeds.lock", "seeds_0.json", "version_0"]
+
+
+def test_finished_runs_are_those_of_a_folder_a_run_or_a_series() -> None:
+    runs = [new_run("a") for _ in range(12)]
+    for run in runs[:11]:
+        run.config.touch()
+        run.checkpoints.mkdir()
+        (run.checkpoints / "best.ckpt").touch()
+        run.record(fit={})
+    (runs[3].folder / "results.json").unlink()
+    expected = [run for run in runs[:11] if run != runs[3]]
+    assert find_runs(Path("runs/a")) == expected, "in the order of their numbers"
+    assert find_runs(runs[2].folder) == [runs[2]]
+    series, claim = join_series("a", SEEDS, "settings")
+    assert claim is not None
+    series.add(777, runs[5])
+    assert find_runs(series.path) == [runs[5]]
+    first, second = (run.checkpoints / "best.ckpt" for run in (runs[5], runs[2]))
+    assert find_checkpoints([str(series.path), str(runs[2].folder)]) == [first, second]
+    assert find_checkpoints([str(runs[2].folder), str(second.absolute())]) == [second.absolute()], "each once"
+    for path in (Path("runs"), runs[3].folder, Path("nothing")):
+        with pytest.raises(FileNotFoundError, match="no finished run in"):
+            find_runs(path)
