@@ -13,8 +13,10 @@ from io import TextIOWrapper
 from signal import SIG_IGN
 from time import sleep
 
+from mnist_lit import __version__
 from mnist_lit.system.errors import UsageError, printable, suggest
 from mnist_lit.system.memory import keep_freed_memory
+from mnist_lit.system.program import CHECKOUT, PROGRAM
 from mnist_lit.system.signals import (
     Stopped,
     exit_at_once,
@@ -48,8 +50,8 @@ EXPECTED_WARNINGS = (
     r"Total length of `DataLoader` across ranks is zero",  # `fast_dev_run` without validation images
 )
 """Patterns of warnings about which a user can do nothing."""
-HELP = """\
-usage: python train.py COMMAND [flags]
+HELP = f"""\
+usage: {PROGRAM} COMMAND [flags]
 
 commands:
   fit        train, keep the best checkpoint by validation, test it once
@@ -61,13 +63,13 @@ commands:
   search     search hyperparameters, each trial an ordinary run
 
 examples:
-  python train.py fit
-  python train.py fit --config configs/blog.yaml --seed 1
-  python train.py test --ckpt_path runs/baseline/version_0/checkpoints/last.ckpt
-  python train.py predict --images photo.jpg scans/
+  {PROGRAM} fit
+  {PROGRAM} fit --config configs/blog.yaml --seed 1
+  {PROGRAM} test --ckpt_path runs/baseline/version_0/checkpoints/last.ckpt
+  {PROGRAM} predict --images photo.jpg scans/
 
 A run goes to runs/<experiment>/version_<n>/; the other commands take the best checkpoint of the newest run.
-Add --traceback to see where an error comes from. All flags of a command: python train.py COMMAND --help
+Add --traceback to see where an error comes from. All flags of a command: {PROGRAM} COMMAND --help
 """
 
 
@@ -119,6 +121,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
         print(HELP, end="")
         return
     name, *flags = arguments
+    if name == "--version":
+        print(f"mnist-lit {__version__}")
+        return
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
     keep_freed_memory()
@@ -145,7 +150,7 @@ def _describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", 1
     if isinstance(error, ModuleNotFoundError):
-        return f"{error}: install what this program needs with pip install -e .", 1
+        return f"{error}: install what this program needs with pip install {'-e .' if CHECKOUT else 'mnist-lit'}", 1
     return str(error) or type(error).__name__, 1
 
 

@@ -12,7 +12,8 @@ from time import sleep
 import pytest
 from conftest import SHORT, TRAIN, Command, link_data, posix
 
-from mnist_lit import cli
+from mnist_lit import __version__, cli
+from mnist_lit.system.program import PROGRAM
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -34,7 +35,12 @@ def test_help_fits_on_one_screen(argv: list[str], capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert len(out.splitlines()) <= 24
     assert all(name in out for name in cli.COMMANDS)
-    assert out.count("python train.py fit") == 2
+    assert out.count(f"{PROGRAM} fit") == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mnist-lit {__version__}\n"
 
 
 def test_help_does_not_import_torch() -> None:

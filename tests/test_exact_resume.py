@@ -24,6 +24,7 @@ from mnist_lit.runs import checkpoints
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.training import checkpointing
 
 LAST, BEST = RUN.checkpoints / "last.ckpt", RUN.checkpoints / "best.ckpt"
@@ -174,7 +175,7 @@ def test_a_signal_lets_the_step_finish_saves_it_and_prints_how_to_resume(
     with monkeypatch.context() as patch:
         in_step(27, lambda: signal.raise_signal(number), patch)
         ended, _, err = command("fit", *FLAGS)
-    assert (ended, err) == (code, f"error: {word}: to resume, python {sys.argv[0]} fit --ckpt_path {LAST}\n")
+    assert (ended, err) == (code, f"error: {word}: to resume, {PROGRAM} fit --ckpt_path {LAST}\n")
     assert Checkpoint.read(LAST).content["global_step"] == 27
     assert command("fit", "--ckpt_path", LAST)[0] == 0
     assert differences(outcome(), expected) == []

@@ -11,6 +11,7 @@ PACKAGE = TRAIN.parent / "mnist_lit"
 README = (TRAIN.parent / "README.md").read_text(encoding="utf-8")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"commands"},
     {"training"},

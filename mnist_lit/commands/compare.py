@@ -26,12 +26,13 @@ from mnist_lit.runs.comparison import (
 )
 from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.drawings import draw_accuracies, draw_images
 
 __all__ = ["compare"]
 
-HELP = """\
-usage: python train.py compare A B [C …] [flags]
+HELP = f"""\
+usage: {PROGRAM} compare A B [C …] [flags]
 
 A, B, … are folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs.
 
@@ -67,7 +68,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
     if {"-h", "--help"} & {*argv}:
         print(HELP, end="")
         raise SystemExit(0)
-    parser = Parser(prog="python train.py compare", exit_on_error=False, allow_abbrev=False)
+    parser = Parser(prog=f"{PROGRAM} compare", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("recipes", type=str, nargs="+")
     parser.add_argument("--output", type=str | None, default=None)
     parser.add_argument("--data.data_dir", type=str, default="data")

@@ -27,6 +27,7 @@ from mnist_lit.page.operations import describe_network
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import install_hint
 
 __all__ = ["ExportedClassifier", "export"]
 
@@ -127,7 +128,7 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
         import onnxscript  # noqa: F401  # torch.onnx needs it
         from onnx.helper import set_model_props
     except ImportError as error:
-        raise UsageError(f"ONNX needs {error.name}: pip install -e '.[export]', or give --output FILE.pt2") from error
+        raise UsageError(f"ONNX needs {error.name}: {install_hint('export')}, or give --output FILE.pt2") from error
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
     exported = _trace(model, example)  # torch.onnx in 2.9 does otherwise

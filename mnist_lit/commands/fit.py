@@ -17,13 +17,14 @@ from mnist_lit.commands.resume import (
     resume_run,
 )
 from mnist_lit.commands.settings import build_parser, parse
-from mnist_lit.commands.train import PROGRAM, train, try_out
+from mnist_lit.commands.train import train, try_out
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.runs.folders import ROOT, Run, find_versions
 from mnist_lit.runs.results import format_seeds
 from mnist_lit.runs.series import Claim, Series, find_series, join_series
 from mnist_lit.system.distributed import process_rank
 from mnist_lit.system.errors import UsageError
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.callbacks import DivergedError
 
 __all__ = ["fit"]

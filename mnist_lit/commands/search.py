@@ -17,6 +17,7 @@ from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import PROGRAM, install_hint
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -114,7 +115,7 @@ def _open_study(folder: Path) -> "Study":
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
-        raise UsageError(f"a search needs {error.name}: pip install -e '.[search]'") from error
+        raise UsageError(f"a search needs {error.name}: {install_hint('search')}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
@@ -201,7 +202,7 @@ def _report(study: "Study", folder: Path) -> None:
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
     config.experiment = f"{folder.name}_best"
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
-    print(f"\nsettings of the best trial: {target}; to train it, python train.py fit --config {target}")
+    print(f"\nsettings of the best trial: {target}; to train it, {PROGRAM} fit --config {target}")
 
 
 def _accuracy(trial: "FrozenTrial") -> float:

@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import Logger
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error
+from mnist_lit.system.program import PROGRAM, find_config
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
@@ -70,7 +71,7 @@ CHECKPOINT = """\
 SHORT_HELP = {
     "fit": f"""\
 The flags that people change:
-  --config FILE            a config file with any of the flags below; repeatable, later ones win, flags win over all
+  --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
   --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
@@ -146,8 +147,8 @@ class Parser(ArgumentParser):
 def build_parser(command: str) -> ArgumentParser:
     """Return the parser of a command."""
     parser = Parser(
-        prog=f"python train.py {command}",
-        usage=f"python train.py {command} [flags]",
+        prog=f"{PROGRAM} {command}",
+        usage=f"{PROGRAM} {command} [flags]",
         description=SHORT_HELP.get(command, SHORT_HELP["evaluate"]) + "All flags:",
         formatter_class=HelpFormatter,
         exit_on_error=False,
@@ -224,7 +225,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     configs: list[str] = []
     try:
         given, flags = first.parse_known_args(argv)
-        configs = given.config
+        configs = [find_config(path) for path in given.config]
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(_explain(error, configs, parser)) from error

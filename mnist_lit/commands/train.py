@@ -1,6 +1,5 @@
 """Train a network: prepare, build, fit, test the best checkpoint, record the results."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mnist_lit.runs.results import evaluation_results, fit_results, format_evalu
 from mnist_lit.system.distributed import process_rank, rank_zero_only, rank_zero_print, shutdown_process_group
 from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped, StopRequest, handle_signals
 from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps
 from mnist_lit.training.checkpointing import KeepBest, KeepLast
@@ -31,9 +31,8 @@ from mnist_lit.training.inspection import layer_shapes
 from mnist_lit.training.tensorboard import TensorBoardCallback, write_text
 from mnist_lit.training.trainer import build_trainer
 
-__all__ = ["PROGRAM", "train", "try_out"]
+__all__ = ["train", "try_out"]
 
-PROGRAM = f"python {sys.argv[0]}"
 MAX_LISTED = 20  # names of classes
 
 

@@ -17,6 +17,7 @@ from mnist_lit import DigitClassifier
 from mnist_lit.commands import fit as module
 from mnist_lit.runs.folders import Run
 from mnist_lit.runs.results import format_seeds
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped
 
 FOLDER = Path("runs/baseline")
@@ -53,7 +54,7 @@ def test_each_seed_is_an_ordinary_run(command: Command) -> None:
     names = {seed: f"version_{seed - 5}" for seed in (5, 6, 7)}
     results = {seed: (name, Run(FOLDER / name).results()) for seed, name in names.items()}
     assert format_seeds(results) in out
-    assert f"python {sys.argv[0]} compare {FOLDER} {Path('runs/OTHER')}" in out
+    assert f"{PROGRAM} compare {FOLDER} {Path('runs/OTHER')}" in out
     assert out.count("next:") == 1
     assert json.loads((FOLDER / "seeds_0.json").read_text(encoding="utf-8"))["seeds"] == [5, 6, 7]
     assert sorted(path.name for path in FOLDER.iterdir() if path.name[0] != ".") == ["seeds_0.json", *names.values()]
