@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -117,26 +117,26 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     """
     runs, configs = _runs_by_seed(folder)
     results = {seed: _results(run) for seed, run in runs.items()}
-    restored = {
-        seed: restore_checkpoint("predict", [*flags, *_limits(configs[seed])], run.checkpoints / "best.ckpt")
+    members = [
+        restore_checkpoint("predict", [*flags, *_limits(configs[seed])], run.checkpoints / "best.ckpt")
         for seed, run in runs.items()
-    }
-    first, config = next(iter(restored.values())), next(iter(configs.values()))
+    ]
+    recipe, config = replace(members[0], members=members), next(iter(configs.values()))
     answers, reason, images = None, "had no validation", None
     with suppress(OSError, ValueError, UsageError):
-        images = _images_per_epoch(first.data, config)
+        images = _images_per_epoch(recipe.data, config)
     if all(found["fit"]["best_val_accuracy"] is not None for found in results.values()):
         try:
-            answers = _classify_validation_images([*restored.values()])
+            answers = _classify_validation_images(recipe)
         except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
             reason = f"cannot classify its validation images now: {error}"
     return Recipe(
         folder.as_posix(),
         config,
         results,
-        sum(parameter.numel() for parameter in first.classifier.network.parameters()),
+        sum(parameter.numel() for parameter in recipe.classifier.network.parameters()),
         images,
-        first.checkpoint.classes,
+        recipe.checkpoint.classes,
         answers,
         reason,
     )
@@ -185,8 +185,14 @@ def _results(run: Run) -> dict[str, Any]:
         ValueError: naming the file, if a number is missing in it.
     """
     results = run.results()
-    numbers = [*(results["fit"].get(name) for name in ("epochs", "seconds", "images_per_second"))]
-    numbers += [results["fit"].get("best_val_accuracy", "") or 0, results.get("test", {"accuracy": 0}).get("accuracy")]
+    validation = results["fit"].get("best_val_accuracy", "missing")
+    tested = results["test"].get("accuracy") if "test" in results else 0
+    numbers = [
+        results["fit"].get("epochs"),
+        results["fit"].get("seconds"),
+        0 if validation is None else validation,
+        tested,
+    ]
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError(f"{run.folder / RESULTS} does not contain the results of a run: repair or remove it")
     return results
@@ -206,19 +212,19 @@ def _limits(config: Namespace) -> list[str]:
     return [] if limit is None else [f"--trainer.limit_predict_batches={limit}"]
 
 
-def _classify_validation_images(runs: Sequence[Restored]) -> Answers:
-    """Return the answers of several runs of a recipe, which have the same validation images.
+def _classify_validation_images(recipe: Restored) -> Answers:
+    """Return the answers of the members of a recipe, which have the same validation images.
 
     Raises:
-        OSError, ValueError, UsageError: if the images are not there any more, or were trained on.
+        OSError, ValueError, UsageError: if the images are not there any more, or a member was trained on some.
     """
+    data = recipe.data
+    data.prepare_data()
+    recipe.check_validation_set()
+    data.setup("validate")
     probabilities = []
-    for restored in runs:
-        restored.data.prepare_data()
-        restored.check_validation_set()
-        restored.data.setup("validate")
-        batches = restored.trainer.predict(restored.classifier, restored.data.val_dataloader())
+    for member in recipe.members:
+        batches = member.trainer.predict(member.classifier, data.val_dataloader())
         probabilities.append(torch.cat(cast("list[Tensor]", batches)))
-    images = runs[0].data.val_set
-    pixels, labels = images.dataset[torch.as_tensor(images.indices)[: len(probabilities[0])]]
+    pixels, labels = data.val_set.dataset[torch.as_tensor(data.val_set.indices)[: len(probabilities[0])]]
     return Answers(pixels, labels, torch.stack(probabilities))

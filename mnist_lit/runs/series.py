@@ -61,7 +61,7 @@ class Series:
     def claim(self) -> Claim | None:
         """Return the first seed that is not trained yet, nor claimed by a living process, if there is one."""
         with _exclusively(self.path.parent):
-            return self.claim_first()
+            return self.claim_locked()
 
     def add(self, seed: int, run: Run) -> None:
         """Record the run of a seed."""
@@ -96,8 +96,8 @@ class Series:
                 return True
         return False
 
-    def claim_first(self) -> Claim | None:
-        """Do the same while no other process looks for a seed."""
+    def claim_locked(self) -> Claim | None:
+        """Return the same as `claim`, for a caller that has locked the folder."""
         for seed in self.seeds:
             lock = self._lock(seed)
             try:
@@ -110,6 +110,15 @@ class Series:
             lock.release()
         return None
 
+    def has(self, seeds: Sequence[int], settings: str) -> bool:
+        """Return whether it has these seeds and settings."""
+        content = self._read()
+        return (content["seeds"], content["settings"]) == ([*seeds], settings)
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Write the file: its seeds, settings and runs."""
+        write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
+
     def _lock(self, seed: int) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.stem}_{seed}.lock"), timeout=0)
 
@@ -121,15 +130,6 @@ class Series:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path} does not contain the seeds of runs: remove it") from error
         return content
-
-    def has(self, seeds: Sequence[int], settings: str) -> bool:
-        """Return whether it has these seeds and settings."""
-        content = self._read()
-        return (content["seeds"], content["settings"]) == ([*seeds], settings)
-
-    def write(self, content: dict[str, Any]) -> None:
-        """Write the file: its seeds, settings and runs."""
-        write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
 
 
 def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[Series, Claim | None]:
@@ -149,10 +149,10 @@ def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[S
         numbered = {int(n): Series(path) for path in folder.glob("seeds_*.json") if (n := path.stem[6:]).isdecimal()}
         for _, series in sorted(numbered.items(), reverse=True):
             if series.has(seeds, settings) and series.is_being_trained():
-                return series, series.claim_first()
+                return series, series.claim_locked()
         series = Series(folder / f"seeds_{max(numbered, default=-1) + 1}.json")
         series.write({"seeds": [*seeds], "settings": settings, "runs": {}})
-        return series, series.claim_first()  # claimed before others look: then they join
+        return series, series.claim_locked()  # claimed before others look: then they join
 
 
 def find_series(run: Run) -> Series | None:
