@@ -15,7 +15,13 @@ from mnist_lit.runs.comparison import mean_interval
 __all__ = ["FILES", "filled"]
 
 DOCS = TRAIN.parent / "docs"
-FILES = (TRAIN.parent / "README.md", DOCS / "images.md", DOCS / "scaling.md", HERE / "README.md")
+FILES = (
+    TRAIN.parent / "README.md",
+    TRAIN.parent / "README.ko.md",
+    DOCS / "images.md",
+    DOCS / "scaling.md",
+    HERE / "README.md",
+)
 Rows = Iterator[tuple[str, ...]]
 
 
