@@ -1,10 +1,14 @@
 """The documents agree with each other, and their links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN
+
+from mnist_lit.commands import compare
+from mnist_lit.commands.settings import build_parser, parse
 
 PROJECT = TRAIN.parent
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), PROJECT / "tests/benchmarks/README.md"])
@@ -47,3 +51,27 @@ def test_the_korean_readme_has_the_results_of_the_english_one() -> None:
     ]
     assert tables[0] == tables[1]
     assert len(tables[0]) > 5
+
+
+def commands(path: Path) -> list[str]:
+    """Return the command lines of the program in a document, without those that leave something out."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", "")
+    inline = re.findall(r"`(?:python train\.py|mnist-lit) ([a-z][^`]*)`", text)
+    typed = re.findall(r"^(?:python train\.py|mnist-lit) (.*)", text, re.MULTILINE)
+    found = {re.sub(r" +#.*", "", line.replace("\n", " ")).strip() for line in inline + typed}
+    return sorted(line for line in found if "…" not in line and "COMMAND" not in line)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [(path, line) for path in DOCUMENTS for line in commands(path)],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_documented_command_has_flags_that_exist(path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert path in DOCUMENTS
+    monkeypatch.chdir(PROJECT)
+    name, *argv = shlex.split(line)
+    if name == "compare":
+        assert compare.parse_recipes(argv).recipes
+    elif "--help" not in argv:
+        assert parse(build_parser(name), argv)

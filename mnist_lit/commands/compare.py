@@ -29,7 +29,7 @@ from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.drawings import draw_accuracies, draw_images
 
-__all__ = ["compare"]
+__all__ = ["compare", "parse_recipes"]
 
 HELP = f"""\
 usage: {PROGRAM} compare A B [C …] [flags]
@@ -54,7 +54,7 @@ def compare(argv: Sequence[str]) -> None:
         UsageError: if a flag is wrong, or there are fewer than two recipes.
         OSError, ValueError: if a folder has no finished run, or its runs are not of one recipe.
     """
-    config = _parse(argv)
+    config = parse_recipes(argv)
     flags = [f"--data.data_dir={config.data.data_dir}", f"--trainer.accelerator={config.trainer.accelerator}"]
     pairs = zip(LETTERS, config.recipes, strict=False)
     recipes = {letter: read_recipe(Path(folder), flags) for letter, folder in pairs}
@@ -64,7 +64,12 @@ def compare(argv: Sequence[str]) -> None:
         _write(Path(config.output), rows, recipes)
 
 
-def _parse(argv: Sequence[str]) -> Namespace:
+def parse_recipes(argv: Sequence[str]) -> Namespace:
+    """Return the folders to compare, as `recipes`, and the flags.
+
+    Raises:
+        UsageError: if a flag is wrong, or there are fewer than two folders.
+    """
     if {"-h", "--help"} & {*argv}:
         print(HELP, end="")
         raise SystemExit(0)
