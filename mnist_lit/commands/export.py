@@ -1,8 +1,9 @@
-"""Export a checkpoint to ONNX, torch.export or a page: pixels in, calibrated probabilities out."""
+"""Export a checkpoint to ONNX, torch.export, safetensors or a page: pixels in, calibrated probabilities out."""
 
 import json
 import logging
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.card import describe_model
 from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
 from mnist_lit.commands.restore import Restored, restore
-from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.metrics import calibrated_softmax
 from mnist_lit.page.html import node_classifier, write_page
@@ -32,6 +33,7 @@ from mnist_lit.system.program import install_hint
 __all__ = ["ExportedClassifier", "export"]
 
 MAX_BATCH = 10_000  # images
+BATCH_SIZE = 1_000  # of the comparison
 TOLERANCE = 1e-4  # of a probability
 DYNAMIC_SHAPES = ({0: Dim("N", min=1, max=MAX_BATCH)},)  # of the pixels
 
@@ -59,13 +61,13 @@ class ExportedClassifier(nn.Module):
 
 
 def export(argv: Sequence[str]) -> None:
-    """Write a checkpoint as `.onnx`, `.pt2` or `.html`, which must classify all test images as the checkpoint does.
+    """Write a checkpoint in another format, which must classify all test images as the checkpoint does, and its card.
 
     A page is compared only if Node.js is installed.
 
     Raises:
-        UsageError: if the file's name ends otherwise, ONNX is not installed, or a page cannot prepare such images.
-        ValueError: if the exported model classifies an image otherwise.
+        UsageError: if the file's name ends otherwise, a package is not installed, or a page cannot prepare such images.
+        ValueError: if the exported model classifies an image otherwise, or the test set has images trained on.
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
@@ -75,28 +77,42 @@ def export(argv: Sequence[str]) -> None:
     example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
     with catch_warnings(action="ignore"):  # the exporters', about their own code
         content, classify = FORMATS[target.suffix](model, example, restored)
-    compared = _compare(classify, model, data)
+    restored.check_test_set()
+    data.prepare_data()
+    data.setup("predict")
+    pixels, labels = data.test_set.pixels, data.test_set.labels
+    with torch.inference_mode():
+        probabilities = torch.cat([model(batch) for batch in torch.split(pixels, BATCH_SIZE)])  # (N, K)
+        compared = _compare(classify, pixels, probabilities)
+    card = describe_model(target, restored, _metadata(restored), probabilities, labels)
     write_atomically(target, content)
-    print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB")
+    write_atomically(described := target.with_name(f"{target.name}.md"), card.encode())
+    print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
 
 
-def _compare(classify: Classify | None, model: ExportedClassifier, data: MNISTDataModule) -> str:
+def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:
     """Return how the exported file classifies the test images, compared with the checkpoint.
+
+    Args:
+        classify: the exported file's probabilities of some images, None if it cannot be run here.
+        pixels: of the test images, uint8 (N, C, H, W).
+        expected: the checkpoint's probabilities, (N, K).
 
     Raises:
         ValueError: if a probability differs too much, or an image gets another class.
     """
     if not classify:
         return "without Node.js, not compared with the checkpoint"
-    data.prepare_data()
-    data.setup("predict")
-    pixels, largest = data.test_set.pixels, 0.0
-    with torch.inference_mode():
-        for batch in tqdm((pixels[:1], *torch.split(pixels, 1_000)), "comparing", leave=False, disable=None):
-            found, expected = classify(batch), model(batch)
-            largest = max(largest, float((found - expected).abs().max()))
-            if not largest < TOLERANCE or (found.argmax(dim=1) != expected.argmax(dim=1)).any():
-                raise ValueError(f"the exported model classifies test images otherwise (by {largest:.1e}): not written")
+    largest = 0.0
+    batches = [
+        (pixels[:1], expected[:1]),
+        *zip(torch.split(pixels, BATCH_SIZE), torch.split(expected, BATCH_SIZE), strict=True),
+    ]
+    for batch, probabilities in tqdm(batches, "comparing", leave=False, disable=None):
+        found = classify(batch)
+        largest = max(largest, float((found - probabilities).abs().max()))
+        if not largest < TOLERANCE or (found.argmax(dim=1) != probabilities.argmax(dim=1)).any():
+            raise ValueError(f"the exported model classifies test images otherwise (by {largest:.1e}): not written")
     return f"{len(pixels):,} test images classified alike, probabilities differ by {largest:.1e} at most"
 
 
@@ -153,6 +169,22 @@ def _to_pt2(model: ExportedClassifier, example: Tensor, restored: Restored) -> t
     return file.getvalue(), torch.export.load(file).module()
 
 
+def _to_safetensors(model: ExportedClassifier, _example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+    try:
+        from safetensors.torch import load, save
+    except ImportError as error:
+        raise UsageError(f"safetensors are not installed: {install_hint('export')}") from error
+    if restored.members:
+        raise UsageError("--output: .safetensors has the weights of one network: export an ensemble to .onnx or .pt2")
+    tensors = {**model.network.state_dict(), "temperature": model.temperature}
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, _metadata(restored))
+    weights = load(content)
+    loaded = deepcopy(model)
+    loaded.temperature.copy_(weights.pop("temperature"))
+    loaded.network.load_state_dict(weights)
+    return content, loaded
+
+
 def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify | None]:
     prepare, _ = find_preprocessing(restored)
     digits, checkpoint = prepare is as_mnist, restored.checkpoint
@@ -203,4 +235,4 @@ def _describe_novelty(example: Tensor) -> dict[str, Any]:
     return {"shape": list(example.shape[1:]), "least": MAX_NOVELTY, **describe_network(_trace(network, example))}
 
 
-FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html}
+FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html, ".safetensors": _to_safetensors}

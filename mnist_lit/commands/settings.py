@@ -102,7 +102,7 @@ The flags that people change:
 """,
     "export": f"""\
 The flags that people change:
-  --output FILE            FILE.onnx, FILE.pt2 or a page, FILE.html (model.onnx in the run folder)
+  --output FILE            FILE.onnx, .pt2, .safetensors or a page, .html (model.onnx in the run folder)
 {CHECKPOINT}{COMMON}
 """,
     "evaluate": f"""\
@@ -210,7 +210,10 @@ def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--save_seen", type=str | None, default=None, help="folder for the preprocessed pictures")
     if command == "export":
         parser.add_argument(
-            "--output", type=str | None, default=None, help="FILE.onnx, FILE.pt2 or FILE.html (model.onnx in the run)"
+            "--output",
+            type=str | None,
+            default=None,
+            help="FILE.onnx, .pt2, .safetensors, .html (model.onnx in the run)",
         )
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 from conftest import RUN, Command, uninstall
+from safetensors import safe_open
 
 from mnist_lit import DigitClassifier, __version__
 from mnist_lit.commands import export as module
@@ -111,7 +113,7 @@ def test_model_that_classifies_otherwise_is_not_written(trained: Command, monkey
 
 def test_other_format_is_a_usage_error(trained: Command) -> None:
     code, _, err = trained("export", "--output=x.h5")
-    assert (code, err) == (2, "error: --output: x.h5 must end in .onnx, .pt2 or .html\n")
+    assert (code, err) == (2, "error: --output: x.h5 must end in .onnx, .pt2, .html or .safetensors\n")
 
 
 def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +121,55 @@ def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkey
     code, _, err = trained("export")
     assert code == 2
     assert err == "error: ONNX needs onnxruntime: pip install -e '.[export]', or give --output FILE.pt2\n"
+
+
+def test_safetensors_have_the_weights_and_the_settings(
+    trained: Command, expected: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    code, out, err = trained("export", "--output=model.safetensors")
+    assert (code, err) == (0, "")
+    assert "10,000 test images classified alike, probabilities differ by " in out
+    with safe_open("model.safetensors", "pt") as file:
+        check_metadata(file.metadata())
+    variables: dict[str, Any] = {}
+    exec(code_of("model.safetensors.md"), variables)  # the example of the card
+    assert variables["probabilities"].shape == (3, 10)
+    pixels, probabilities = expected
+    found = (variables["network"](pixels[:100]) / variables["temperature"]).softmax(dim=1)
+    torch.testing.assert_close(found, probabilities[:100], rtol=0, atol=1e-6)
+
+
+def code_of(card: str) -> str:
+    return Path(card).read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "html"])
+def test_a_model_card_stands_beside_the_file(trained: Command, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_lit.page.html.shutil.which", lambda _: None)  # the page is compared in another test
+    code, out, err = trained("export", f"--output=mine.{suffix}")
+    assert (code, err) == (0, "")
+    assert f"and its model card mine.{suffix}.md" in out
+    card = Path(f"mine.{suffix}.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(card.split("---")[1])
+    tested = RUN.results()["test"]
+    (metric,) = header["model-index"][0]["results"][0]["metrics"]
+    assert metric == {"type": "accuracy", "value": tested["accuracy"]}
+    assert f"{10_000 - tested['correct']:,} errors in 10,000" in card
+    assert "channels:\n  - 4\n  - 8" in card
+    assert "Expected calibration error" in card
+    assert "must be white on black" in card
+    if suffix == "html":
+        assert "Open it in a browser" in card
+    else:
+        variables: dict[str, Any] = {}
+        exec(code_of(f"mine.{suffix}.md"), variables)
+        assert variables["probabilities"].shape == (3, 10)
+
+
+def test_an_ensemble_has_no_safetensors(trained: Command) -> None:
+    shutil.copytree(RUN.folder, RUN.folder.with_name("version_1"))
+    code, _, err = trained("export", "--ckpt_path=runs/baseline", "--output=x.safetensors")
+    assert code == 2
+    assert err == (
+        "error: --output: .safetensors has the weights of one network: export an ensemble to .onnx or .pt2\n"
+    )
