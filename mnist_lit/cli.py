@@ -58,18 +58,18 @@ commands:
   validate   the accuracy of a checkpoint on its validation images
   test       the accuracy of a checkpoint on its test images
   predict    classify your own pictures, or all test images
-  export     write a checkpoint as ONNX, torch.export program or page to draw on
+  export     write a checkpoint as ONNX, torch.export program, safetensors or page to draw on
   compare    experiments or runs side by side, and whether one is better
   search     search hyperparameters, each trial an ordinary run
 
 examples:
   {PROGRAM} fit
-  {PROGRAM} fit --config configs/blog.yaml --seed 1
+  {PROGRAM} fit --config blog --seed 1
   {PROGRAM} test --ckpt_path runs/baseline/version_0/checkpoints/last.ckpt
   {PROGRAM} predict --images photo.jpg scans/
 
 A run goes to runs/<experiment>/version_<n>/; the other commands take the best checkpoint of the newest run.
-Add --traceback to see where an error comes from. All flags of a command: {PROGRAM} COMMAND --help
+Add --traceback to see where an error comes from. All flags of a command: {PROGRAM} COMMAND --help; {PROGRAM} --version
 """
 
 

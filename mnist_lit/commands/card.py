@@ -1,6 +1,5 @@
 """The model card of an exported file: what it is, how to use it, how good it is, and what it is not for."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from mnist_lit import __version__
 from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.restore import Restored
-from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
 
@@ -50,10 +49,14 @@ probabilities = (network(pixels) / temperature).softmax(dim=1)  # (3, {classes})
 }
 """How to use each kind of file, in Python."""
 LIBRARIES = {".onnx": "onnx", ".pt2": "pytorch", ".safetensors": "pytorch", ".html": "mnist-lit"}
+HUB_IDS = {"MNIST": "ylecun/mnist", "FashionMNIST": "zalando-datasets/fashion_mnist", "CIFAR10": "uoft-cs/cifar10"}
+"""Of data sets on Hugging Face's Hub."""
 DIGITS = """\
 The digits must be white on black and centred as MNIST's are. `predict --images` prepares photographs, and so does the
 page to draw on (`export --output FILE.html`). Digits of other people and pens are read less well."""
 ANYTHING = "It gives one of its classes for any image, also for one of something else, and often with confidence."
+LENGTH = ("seed", "trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.precision")
+"""Settings of a run that the card lists besides those of the model and the data, where they are set."""
 
 
 def describe_model(
@@ -64,7 +67,7 @@ def describe_model(
     Args:
         path: of the file.
         restored: what is exported.
-        metadata: of the file: its input, output and origin.
+        metadata: of the file: its input and output.
         probabilities: of the test images, (N, K).
         labels: of the test images, (N,).
     """
@@ -72,61 +75,79 @@ def describe_model(
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
     results = evaluation_results(confusion, 0.0)
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
-    name = printable(Path(dataset.name).name)
+    calibration = explain_calibration(restored.classifier) or "the temperature was fitted on validation images"
+    page = path.suffix == ".html"
+    sections = [
+        _header(path, _name(dataset.name), results["accuracy"]),
+        f"# {path.name}",
+        _describe_network(restored),
+        *([] if page else [f"- input: {metadata['input']}\n- output: {metadata['output']}"]),
+        "## How to use it",
+        "Open it in a browser." if page else _use(path, dataset.shape, len(classes)),
+        "## How it was trained",
+        *_training(restored),
+        "## Results",
+        f"On the test images of {_name(dataset.name)}: {format_evaluation('test', results)}.",
+        *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
+        f"Expected calibration error on them: {error:.2%} ({calibration}).",
+        "## Limits",
+        f"{DIGITS}\n{ANYTHING}" if dataset.name == MNIST.name and not page else ANYTHING,
+        f"Exported by mnist-lit {__version__}.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(path: Path, dataset: str, accuracy: float) -> str:
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": dataset, "type": HUB_IDS.get(dataset, dataset), "split": "test"},
+        "metrics": [{"type": "accuracy", "value": accuracy}],
+    }
     header = {
-        "license": "mit",
         "library_name": LIBRARIES[path.suffix],
         "pipeline_tag": "image-classification",
-        "datasets": [name.lower()],
-        "model-index": [
-            {
-                "name": path.name,
-                "results": [
-                    {
-                        "task": {"type": "image-classification"},
-                        "dataset": {"name": name, "type": name.lower(), "split": "test"},
-                        "metrics": [{"type": "accuracy", "value": results["accuracy"]}],
-                    }
-                ],
-            }
-        ],
+        **({"datasets": [HUB_IDS[dataset]]} if dataset in HUB_IDS else {}),
+        "model-index": [{"name": path.name, "results": [result]}],
     }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
+
+
+def _describe_network(restored: Restored) -> str:
     parameters = sum(parameter.numel() for parameter in restored.classifier.network.parameters())
-    number = dataset.train_size - restored.data.val_size
-    origin = f" ({metadata['run']}, {metadata['checkpoint']})" if metadata["run"] else ""
-    calibration = explain_calibration(restored.classifier) or "the temperature was fitted on validation images"
-    lines = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        f"# {path.name}",
-        f"Classifies images of {name}: {_list(classes)}. {_describe_network(restored, parameters)}",
-        f"- input: {metadata['input']}\n- output: {metadata['output']}",
-        "## How to use it",
-        _use(path, dataset.shape, len(classes)),
-        "## How it was trained",
-        f"On {number:,} images of {name}, by mnist-lit {__version__}, with these settings{origin}:",
-        f"```yaml\n{yaml.safe_dump(json.loads(metadata['settings']))}```",
-        "## Results",
-        f"{format_evaluation('Test', results)}.",
-        *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
-        f"Expected calibration error on the test images: {error:.2%} ({calibration}).",
-        "## Limits",
-        f"{DIGITS}\n{ANYTHING}" if dataset.name == MNIST.name else ANYTHING,
-    ]
-    return "\n\n".join(lines) + "\n"
+    trained, classes = _name(restored.checkpoint.settings["data"]["dataset"]), ", ".join(restored.checkpoint.classes)
+    networks = f"An ensemble of {len(restored.members)} networks" if restored.members else "A network"
+    return f"{networks} with {parameters:,} parameters, for images like those of {trained}: {printable(classes)}."
 
 
-def _describe_network(restored: Restored, parameters: int) -> str:
-    if restored.members:
-        return f"An ensemble of {len(restored.members)} networks with {parameters:,} parameters in all."
-    return f"A network of {parameters:,} parameters."
+def _training(restored: Restored) -> list[str]:
+    """Return the settings of the training: of an ensemble, those of its members, where they differ."""
+    sources: dict[str, list[str]] = {}
+    for checkpoint in restored.checkpoints:
+        settings = {group: dict(values) for group, values in checkpoint.settings.items()}
+        settings["data"]["dataset"] = _name(settings["data"]["dataset"])
+        run, origin = checkpoint.run, checkpoint.path.name
+        if run:
+            config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+            found = {name: _get(config, name) for name in LENGTH}
+            seed = found.pop("seed")
+            settings["run"] = {name: value for name, value in found.items() if value is not None}
+            folder = run.folder.resolve()
+            origin = f"{folder.parent.name}/{folder.name}/{origin}, seed {seed}"
+        sources.setdefault(yaml.safe_dump(settings), []).append(origin)
+    return [f"{printable('; '.join(origins))}:\n\n```yaml\n{text}```" for text, origins in sources.items()]
 
 
-def _list(classes: Sequence[str]) -> str:
-    return printable(", ".join(classes))
+def _get(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def _name(dataset: str) -> str:
+    """Return the name of a data set, of a folder without its path, which belongs to a machine."""
+    return dataset if dataset in DATASETS else printable(Path(dataset).resolve().name)
 
 
 def _use(path: Path, shape: Sequence[int], classes: int) -> str:
-    if path.suffix not in USE:
-        return "Open it in a browser."
     code: dict[str, Any] = {"name": path.name, "shape": (3, *shape), "classes": classes}
     return f"```python\n{USE[path.suffix].format(**code)}```"

@@ -34,7 +34,8 @@ __all__ = ["compare", "parse_recipes"]
 HELP = f"""\
 usage: {PROGRAM} compare A B [C …] [flags]
 
-A, B, … are folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs.
+A, B, … are folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs, or files
+runs/NAME/seeds_<n>.json of fit --seeds.
 
   --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
   --data.data_dir DIR      folder of the data files (data)
@@ -179,7 +180,9 @@ def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
         lines.append(f"{describe_difference(*pair, found, next(levels))}; {images}")
     lines += [describe_mcnemar(*pair, *counts, next(levels)) for pair, counts in single.items()]
     if len(p_values) > 1:
-        lines.append("with Holm's correction: the probability that any 'better' is false is at most 5 %")
+        lines.append(
+            "with Holm's correction: the probability that any 'better' is false on these images is at most 5 %"
+        )
     judged = {letter for pair in (*over_seeds, *single) for letter in pair}
     return lines + _caution([recipes[letter] for letter in judged])
 
@@ -188,8 +191,8 @@ def _format_image_error(first: Answers | None, second: Answers | None) -> str:
     """Return how much the difference of two recipes depends on the choice of the validation images."""
     assert first and second  # noqa: PT018, S101  # as checked by _no_verdict
     differences = second.accuracies - first.accuracies  # (N,)
-    error = float(differences.std()) / sqrt(len(differences))
-    return f"on other images than these {len(differences):,}, it may differ by another ±{100 * error:.2f}"
+    error = 1.96 * float(differences.std()) / sqrt(len(differences))
+    return f"on others than these {len(differences):,} images, add ±{100 * error:.2f} (95 %)"
 
 
 def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | None:

@@ -27,7 +27,7 @@ from mnist_lit.system.errors import UsageError
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.callbacks import DivergedError
 
-__all__ = ["fit"]
+__all__ = ["digest_settings", "fit"]
 
 
 def fit(argv: Sequence[str]) -> None:
@@ -41,11 +41,11 @@ def fit(argv: Sequence[str]) -> None:
     if found := find_run(argv):
         run, path = found
         is_last = (path and path.resolve()) == (run.last and run.last.resolve())
-        if is_last and (series := find_series(run)) and not series.ended:
+        if (series := find_series(run)) and not series.ended and (is_last or config.seeds):
             _resume_seeds(series, run, argv)
             return
         if config.seeds:
-            raise UsageError(f"--seeds: {run.folder} is no run of a series that is unfinished: start new runs instead")
+            raise UsageError(f"--seeds: {run.folder} is no run of several seeds that is unfinished: start new ones")
     elif config.seeds:
         _train_seeds(config, argv)
         return
@@ -66,7 +66,7 @@ def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
     if seeds[-1] >= 2**32:
         raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
     _check_trainer(config)
-    series, claim = join_series(config.experiment, seeds, _digest(config))
+    series, claim = join_series(config.experiment, seeds, digest_settings(config))
     _train_claims(series, claim, argv, argv)
 
 
@@ -81,7 +81,7 @@ def _check_trainer(config: Namespace) -> None:
         )
 
 
-def _digest(config: Namespace) -> str:
+def digest_settings(config: Namespace) -> str:
     """Return a digest of the settings of the experiment, which processes that share seeds have in common."""
     settings = config.clone()
     for name in {*CHANGEABLE} - {*LIMITS}:
@@ -97,7 +97,11 @@ def _resume_seeds(series: Series, run: Run, argv: Sequence[str]) -> None:
     """
     parser = build_parser("fit")
     saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))
-    if config.seeds in {None, len(series.seeds)} and config.seed in {saved.seed, series.seeds[0]}:
+    if config.seeds not in {None, len(series.seeds)}:
+        raise UsageError(
+            f"--seeds: {series.path} has {len(series.seeds)} seeds; for others, start fit with another --seed"
+        )
+    if config.seed in {saved.seed, series.seeds[0]}:
         config.seeds, config.seed = None, saved.seed  # the command that has started the series
     for name in sorted(changed_settings(run, saved, config) & {*LIMITS}):
         raise UsageError(f"--{name} cannot change: {series.path} has seeds that are not trained yet")

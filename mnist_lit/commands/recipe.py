@@ -109,7 +109,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     """Return an experiment or a run, with the answers of its runs to their validation images.
 
     Args:
-        folder: `runs/NAME` or `runs/NAME/version_<n>`.
+        folder: `runs/NAME`, `runs/NAME/version_<n>` or `runs/NAME/seeds_<n>.json`.
         flags: such as `--data.data_dir`.
 
     Raises:

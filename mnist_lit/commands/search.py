@@ -74,7 +74,7 @@ def search(argv: Sequence[str]) -> None:
 
 def _check_config(config: Namespace, space: dict[str, Any]) -> None:
     if not space:
-        raise UsageError("no --space to search: see configs/search.yaml")
+        raise UsageError("no --space to search: give --config search, or a file like it")
     if config.data.val_size == 0 or config.trainer.limit_val_batches == 0:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if config.trainer.fast_dev_run:

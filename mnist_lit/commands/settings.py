@@ -64,8 +64,8 @@ COMMON = """\
   --trainer.accelerator A  cpu, gpu, mps … (auto)
 """
 CHECKPOINT = """\
-  --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, or
-                           of a folder of runs, the probabilities are averaged: an ensemble
+  --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, of
+                           a folder of runs, or of a seeds_<n>.json, the probabilities are averaged: an ensemble
   --experiment NAME        look for the newest run in runs/NAME only
 """
 SHORT_HELP = {
@@ -86,7 +86,7 @@ The flags that people change:
 """,
     "search": f"""\
 The flags that people change:
-  --config FILE            the search space and what all trials have in common (configs/search.yaml)
+  --config FILE            the search space and what all trials have in common (search)
   --trials N               trials of the study in all (20); a larger number resumes a study
   --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
   --trainer.max_epochs N   epochs of a trial (15)
@@ -177,7 +177,7 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
     if command == "search":
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
-        parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (configs/search.yaml)")
+        parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (see --config search)")
     else:
         parser.add_argument("--seeds", type=Seeds | None, default=None, help="runs, with seeds seed, seed + 1, …")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")

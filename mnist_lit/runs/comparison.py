@@ -150,7 +150,7 @@ def describe_difference(first: str, second: str, found: Difference, level: float
         better, worse = (second, first) if found.mean > 0 else (first, second)
         nearer, farther = sorted((abs(low), abs(high)))  # both have the sign of the mean
         return (
-            f"{better} is better than {worse} by {100 * abs(found.mean):.2f} points "
+            f"{better} is better than {worse} by {100 * abs(found.mean):.2f} points on these images "
             f"({confidence}: {100 * nearer:.2f} to {100 * farther:.2f})"
         )
     fewer, more = sorted(found.seeds)

@@ -73,6 +73,8 @@ class Series:
     def clean(self) -> None:
         """Remove the lock files of a series that has ended, and all of it if no run has begun, after an error."""
         with _exclusively(self.path.parent):
+            if not self.path.exists():  # another process has removed it
+                return
             begun = self.runs() or self.is_being_trained()
             if begun and not self.ended:
                 return
@@ -81,10 +83,10 @@ class Series:
             for path in self.path.parent.glob(f".{self.path.stem}_*.lock"):
                 with suppress(PermissionError):  # Windows cannot remove open files
                     path.unlink()
-        if not begun:
-            with suppress(OSError):  # there are other runs
-                (self.path.parent / LOCK).unlink()
-                os.removedirs(self.path.parent)
+            if not begun:
+                with suppress(OSError):  # there are other runs, or the lock file is open on Windows
+                    (self.path.parent / LOCK).unlink()
+                    os.removedirs(self.path.parent)
 
     def is_being_trained(self) -> bool:
         """Return whether a living process has claimed a seed."""
@@ -128,7 +130,7 @@ class Series:
             _ = [int(seed) for seed in (*content["seeds"], *content["runs"])], content["settings"]
             _ = content["runs"].items()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{self.path} does not contain the seeds of runs: remove it") from error
+            raise ValueError(f"{self.path} is no seeds_<n>.json of fit --seeds, or is damaged") from error
         return content
 
 
@@ -148,7 +150,7 @@ def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[S
     with _exclusively(folder):
         numbered = {int(n): Series(path) for path in folder.glob("seeds_*.json") if (n := path.stem[6:]).isdecimal()}
         for _, series in sorted(numbered.items(), reverse=True):
-            if series.has(seeds, settings) and series.is_being_trained():
+            if series.has(seeds, settings) and not series.ended and series.is_being_trained():
                 return series, series.claim_locked()
         series = Series(folder / f"seeds_{max(numbered, default=-1) + 1}.json")
         series.write({"seeds": [*seeds], "settings": settings, "runs": {}})

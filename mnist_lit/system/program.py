@@ -37,4 +37,4 @@ def find_config(given: str) -> str:
     """Return the path of a config file: of a name such as `fast`, unless there is such a file, the package's own."""
     path = Path(given)
     shipped = CONFIGS / f"{given.removesuffix('.yaml')}.yaml"
-    return str(shipped) if path.name == given and not path.exists() and shipped.is_file() else given
+    return str(shipped) if path.name == given and not path.is_file() and shipped.is_file() else given

@@ -63,9 +63,9 @@ def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.Monke
     assert lines[:2] == ["                     A      B", "model.learning_rate  0.001  0.01"]
     found = difference(accuracies(A), accuracies(B))
     assert found.p < 0.05
-    low, high = found.interval(0.95)
-    assert f"B is better than A by {100 * found.mean:.2f} points (95 %: {100 * low:.2f} to {100 * high:.2f}); on" in out
-    assert "on other images than these 500, it may differ by another ±" in out
+    low, high = (100 * end for end in found.interval(0.95))
+    assert f"B is better than A by {100 * found.mean:.2f} points on these images (95 %: {low:.2f} to {high:.2f})" in out
+    assert "on others than these 500 images, add ±" in out
 
     with Path("table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

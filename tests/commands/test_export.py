@@ -157,9 +157,13 @@ def test_a_model_card_stands_beside_the_file(trained: Command, suffix: str, monk
     assert f"{10_000 - tested['correct']:,} errors in 10,000" in card
     assert "channels:\n  - 4\n  - 8" in card
     assert "Expected calibration error" in card
-    assert "must be white on black" in card
+    assert "seed 777" in card
+    assert "trainer.max_epochs: 2" in card
+    assert str(Path.cwd()) not in card, "no paths of this machine"
+    assert header["datasets"] == ["ylecun/mnist"]
     if suffix == "html":
         assert "Open it in a browser" in card
+        assert "input: " not in card
     else:
         variables: dict[str, Any] = {}
         exec(code_of(f"mine.{suffix}.md"), variables)

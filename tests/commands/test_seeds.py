@@ -15,8 +15,10 @@ from outcomes import differences, outcome
 
 from mnist_lit import DigitClassifier
 from mnist_lit.commands import fit as module
+from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.runs.folders import Run
 from mnist_lit.runs.results import format_seeds
+from mnist_lit.runs.series import join_series
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped
 
@@ -101,7 +103,7 @@ def test_seeds_that_were_killed_between_two_runs_go_on(command: Command, monkeyp
     assert "fit" in run(0).results()
     for flags, message in (
         (["--trainer.max_epochs=3"], "--trainer.max_epochs cannot change"),
-        (["--seeds=3"], "--seeds cannot change"),
+        (["--seeds=3"], "has 2 seeds; for others, start fit with another --seed"),
         (["--trainer.devices=2"], "a run has one process then"),
     ):
         code, _, err = command("fit", "--ckpt_path", (run(0).last or Path()).absolute(), *flags)
@@ -127,21 +129,36 @@ def test_a_run_that_diverges_does_not_end_the_others(command: Command, monkeypat
     assert format_seeds({778: ("version_1", run(1).results())}) in out
 
 
+def test_seeds_are_shared_with_a_process_that_trains_some(command: Command) -> None:
+    """This one claims the first, as another process would, whose machine settings are others."""
+    argv = ["--seeds=3", *FLAGS]
+    config = parse(build_parser("fit"), [*argv, "--save_every=9", "--trainer.logger=false"])
+    series, claim = join_series("baseline", [777, 778, 779], module.digest_settings(config))
+    assert claim is not None
+    code, out, err = command("fit", *argv)
+    assert (code, err) == (0, "")
+    assert re.findall(r"^seed     (\d+) ", out, re.MULTILINE) == ["778", "779"]
+    assert "another process trains 777, and prints the table at its end" in out
+    assert series.runs().keys() == {778, 779}
+    claim.release()
+    code, out, err = command("fit", "--ckpt_path=last")
+    assert (code, err) == (0, "")
+    assert re.findall(r"^seed     (\d+) ", out, re.MULTILINE) == ["777"]
+    assert "95 % from" in out
+    assert [path.name for path in FOLDER.glob("seeds_*")] == ["seeds_0.json"]
+
+
+@pytest.mark.slow
 def test_processes_that_are_started_alike_share_the_seeds(command: Command) -> None:
     assert command is not None  # changes into the folder
-    argv = [sys.executable, str(TRAIN), "fit", "--seeds=3", *FLAGS]
-    flags = ["--trainer.logger=false", "--save_every=9"]  # which do not make another experiment
-    processes = [
-        subprocess.Popen([*argv, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for more in ([], flags)
-    ]
+    argv = [sys.executable, str(TRAIN), "fit", "--seeds=4", *FLAGS, "--trainer.max_epochs=8"]
+    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate() for process in processes]
     assert [(process.returncode, err) for process, (_, err) in zip(processes, outputs, strict=True)] == [(0, "")] * 2
     trained = [[int(seed) for seed in re.findall(r"^seed     (\d+) ", out, re.MULTILINE)] for out, _ in outputs]
-    assert sorted(trained[0] + trained[1]) == [777, 778, 779]
+    assert sorted(trained[0] + trained[1]) == [777, 778, 779, 780]
     assert all(trained), "both took part"
-    assert [path.name for path in FOLDER.glob("seeds_*")] == ["seeds_0.json"]
-    assert all("fit" in run(number).results() for number in range(3))
+    assert all("fit" in run(number).results() for number in range(4))
     assert any("95 % from" in out for out, _ in outputs)
 
 
@@ -176,5 +193,5 @@ def test_what_seeds_cannot_do_is_refused(command: Command, flags: list[str], mes
 def test_seeds_cannot_be_added_to_a_run(trained: Command) -> None:
     code, _, err = trained("fit", "--ckpt_path=last", "--seeds=3")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: --seeds: {RUN.folder} is no run of a series that is unfinished")
+    assert err.startswith(f"error: --seeds: {RUN.folder} is no run of several seeds that is unfinished")
     assert RUN.results().keys() == {"fit", "test"}

@@ -127,7 +127,7 @@ def test_of_many_equal_recipes_holm_tells_any_apart_in_at_most_5_percent(random:
 def test_verdicts() -> None:
     found = difference(FIRST, SECOND)
     low, high = found.interval(0.95)
-    expected = f"B is better than A by 0.23 points (95 %: {100 * low:.2f} to {100 * high:.2f})"
+    expected = f"B is better than A by 0.23 points on these images (95 %: {100 * low:.2f} to {100 * high:.2f})"
     assert describe_difference("A", "B", found) == expected
     assert describe_difference("B", "A", difference(SECOND, FIRST)) == expected
     assert "(98.3 %: " in describe_difference("A", "B", found, 0.05 / 3)

@@ -94,7 +94,7 @@ def test_a_damaged_file_is_named(text: str) -> None:
     (run := new_run("a")).config.touch()
     path = Path("runs/a/seeds_0.json")
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"seeds_0.json does not contain the seeds of runs: remove it"):
+    with pytest.raises(ValueError, match=r"seeds_0.json is no seeds_<n>.json of fit --seeds, or is damaged"):
         find_series(run)
 
 

@@ -25,6 +25,11 @@ def test_a_file_of_the_name_wins(name: str) -> None:
     assert find_config(name) == name
 
 
+def test_a_folder_of_the_name_does_not() -> None:
+    Path("fast").mkdir()
+    assert find_config("fast") == str(TRAIN.parent / "configs" / "fast.yaml")
+
+
 @pytest.mark.parametrize("given", ["mine", "./fast", "elsewhere/fast.yaml", "runs/fast/version_0/config.yaml", ""])
 def test_paths_and_other_names_stay_as_they_are(given: str) -> None:
     assert find_config(given) == given
