@@ -215,7 +215,7 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--space={}", "no --space to search: see configs/search.yaml"),
+        ("--space={}", "no --space to search: give --config search, or a file like it"),
         ('--space={"model.chanels": [[1]]}', "--space: no setting model.chanels: did you mean model.channels?"),
         ('--space={"model": [1]}', "--space: no setting model"),
         ('--space={"model.classes": [10]}', "--space: no setting model.classes"),
