@@ -14,6 +14,7 @@ from mnist_lit.commands.restore import Restored
 from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
+from mnist_lit.system.yaml_loader import load
 
 __all__ = ["describe_model"]
 
@@ -76,11 +77,11 @@ def describe_model(
     results = evaluation_results(confusion, 0.0)
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
     calibration = explain_calibration(restored.classifier) or "the temperature was fitted on validation images"
-    page = path.suffix == ".html"
+    trained, page = _name(restored.checkpoint.settings["data"]["dataset"]), path.suffix == ".html"
     sections = [
-        _header(path, _name(dataset.name), results["accuracy"]),
+        _header(path, trained, _name(dataset.name), results["accuracy"]),
         f"# {path.name}",
-        _describe_network(restored),
+        _describe_network(restored, trained),
         *([] if page else [f"- input: {metadata['input']}\n- output: {metadata['output']}"]),
         "## How to use it",
         "Open it in a browser." if page else _use(path, dataset.shape, len(classes)),
@@ -97,24 +98,25 @@ def describe_model(
     return "\n\n".join(sections) + "\n"
 
 
-def _header(path: Path, dataset: str, accuracy: float) -> str:
+def _header(path: Path, trained: str, tested: str, accuracy: float) -> str:
+    """Return the header: names of the data sets that it was trained and tested on, and its accuracy."""
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": dataset, "type": HUB_IDS.get(dataset, dataset), "split": "test"},
+        "dataset": {"name": tested, "type": HUB_IDS.get(tested, tested), "split": "test"},
         "metrics": [{"type": "accuracy", "value": accuracy}],
     }
     header = {
         "library_name": LIBRARIES[path.suffix],
         "pipeline_tag": "image-classification",
-        **({"datasets": [HUB_IDS[dataset]]} if dataset in HUB_IDS else {}),
+        **({"datasets": [HUB_IDS[trained]]} if trained in HUB_IDS else {}),
         "model-index": [{"name": path.name, "results": [result]}],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
 
 
-def _describe_network(restored: Restored) -> str:
+def _describe_network(restored: Restored, trained: str) -> str:
     parameters = sum(parameter.numel() for parameter in restored.classifier.network.parameters())
-    trained, classes = _name(restored.checkpoint.settings["data"]["dataset"]), ", ".join(restored.checkpoint.classes)
+    classes = ", ".join(restored.checkpoint.classes)
     networks = f"An ensemble of {len(restored.members)} networks" if restored.members else "A network"
     return f"{networks} with {parameters:,} parameters, for images like those of {trained}: {printable(classes)}."
 
@@ -127,7 +129,7 @@ def _training(restored: Restored) -> list[str]:
         settings["data"]["dataset"] = _name(settings["data"]["dataset"])
         run, origin = checkpoint.run, checkpoint.path.name
         if run:
-            config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+            config = load(run.config.read_text(encoding="utf-8"))
             found = {name: _get(config, name) for name in LENGTH}
             seed = found.pop("seed")
             settings["run"] = {name: value for name, value in found.items() if value is not None}

@@ -84,7 +84,7 @@ def _check_trainer(config: Namespace) -> None:
 def digest_settings(config: Namespace) -> str:
     """Return a digest of the settings of the experiment, which processes that share seeds have in common."""
     settings = config.clone()
-    for name in {*CHANGEABLE} - {*LIMITS}:
+    for name in {"config", *CHANGEABLE} - {*LIMITS}:
         settings.pop(name, None)
     return sha256(json.dumps(settings.as_dict(), sort_keys=True, default=str).encode()).hexdigest()
 
