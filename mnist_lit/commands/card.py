@@ -15,6 +15,7 @@ from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
 from mnist_lit.system.yaml_loader import load
+from mnist_lit.training.inspection import count_parameters
 
 __all__ = ["describe_model"]
 
@@ -115,7 +116,7 @@ def _header(path: Path, trained: str, tested: str, accuracy: float) -> str:
 
 
 def _describe_network(restored: Restored, trained: str) -> str:
-    parameters = sum(parameter.numel() for parameter in restored.classifier.network.parameters())
+    parameters = count_parameters(restored.classifier.network)
     classes = ", ".join(restored.checkpoint.classes)
     networks = f"An ensemble of {len(restored.members)} networks" if restored.members else "A network"
     return f"{networks} with {parameters:,} parameters, for images like those of {trained}: {printable(classes)}."

@@ -29,6 +29,7 @@ from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import install_hint
+from mnist_lit.training.inspection import count_parameters
 
 __all__ = ["ExportedClassifier", "export"]
 
@@ -216,7 +217,6 @@ def describe_page(
     Raises:
         ValueError: if the page cannot compute the network.
     """
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
     program = _trace(model, example)
     return {
         "kind": "digits" if digits else "photographs",
@@ -224,7 +224,7 @@ def describe_page(
         "shape": list(example.shape[1:]),
         "unsure": MIN_CONFIDENCE,
         "calibration": f"{calibration or 'these probabilities are calibrated on validation images'}.".capitalize(),
-        "about": f"{about}: {parameters:,} parameters",
+        "about": f"{about}: {count_parameters(model.network):,} parameters",
         **describe_network(program),
         "novelty": _describe_novelty(example) if digits else None,
     }

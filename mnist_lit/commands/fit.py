@@ -8,11 +8,11 @@ from hashlib import sha256
 from jsonargparse import Namespace
 
 from mnist_lit.commands.resume import (
-    CHANGEABLE,
     LIMITS,
+    NOT_OF_THE_EXPERIMENT,
+    Start,
     changed_settings,
     find_run,
-    find_start,
     new_start,
     resume_run,
 )
@@ -37,19 +37,23 @@ def fit(argv: Sequence[str]) -> None:
         UsageError: if a flag is wrong.
         OSError, ValueError: if there is nothing to resume, or the run of a seed failed.
     """
-    config = parse(build_parser("fit"), argv)
-    if found := find_run(argv):
-        run, path = found
+    parser = build_parser("fit")
+    config = parse(parser, argv)
+    if config.ckpt_path is None:
+        if config.seeds:
+            _train_seeds(config, argv)
+            return
+        start: Start | None = new_start(parser, config, argv)
+    else:
+        run, path = find_run(parser, config, argv)
         is_last = (path and path.resolve()) == (run.last and run.last.resolve())
         if (series := find_series(run)) and not series.ended and (is_last or config.seeds):
             _resume_seeds(series, run, argv)
             return
         if config.seeds:
             raise UsageError(f"--seeds: {run.folder} is no run of several seeds that is unfinished: start new ones")
-    elif config.seeds:
-        _train_seeds(config, argv)
-        return
-    if not (start := find_start(argv)):
+        start = resume_run(run, path, argv)
+    if not start:
         return
     if start.config.trainer.fast_dev_run:
         try_out(start)
@@ -84,7 +88,7 @@ def _check_trainer(config: Namespace) -> None:
 def digest_settings(config: Namespace) -> str:
     """Return a digest of the settings of the experiment, which processes that share seeds have in common."""
     settings = config.clone()
-    for name in {"config", *CHANGEABLE} - {*LIMITS}:
+    for name in NOT_OF_THE_EXPERIMENT:
         settings.pop(name, None)
     return sha256(json.dumps(settings.as_dict(), sort_keys=True, default=str).encode()).hexdigest()
 

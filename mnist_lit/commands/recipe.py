@@ -14,18 +14,17 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mnist_lit.commands.restore import Restored, restore_checkpoint
-from mnist_lit.commands.resume import CHANGEABLE, LIMITS
+from mnist_lit.commands.resume import NOT_OF_THE_EXPERIMENT
 from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import RESULTS, Run
 from mnist_lit.runs.series import find_runs
 from mnist_lit.system.errors import UsageError
+from mnist_lit.training.inspection import count_parameters
 
 __all__ = ["Answers", "Recipe", "differing_settings", "read_recipe"]
 
-NOT_OF_A_RECIPE = tuple(
-    f"{name}." for name in {"config", "ckpt_path", "experiment", "seed", "seeds", *CHANGEABLE} - {*LIMITS}
-)
+NOT_OF_A_RECIPE = tuple(f"{name}." for name in {"ckpt_path", "experiment", "seed", "seeds", *NOT_OF_THE_EXPERIMENT})
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
         folder.as_posix(),
         config,
         results,
-        sum(parameter.numel() for parameter in recipe.classifier.network.parameters()),
+        count_parameters(recipe.classifier.network),
         images,
         recipe.checkpoint.classes,
         answers,

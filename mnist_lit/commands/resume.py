@@ -16,7 +16,7 @@ from mnist_lit.runs.folders import Run, find_resumable
 from mnist_lit.system.distributed import rank_zero_print
 from mnist_lit.system.errors import UsageError
 
-__all__ = ["LIMITS", "Start", "changed_settings", "find_run", "find_start", "new_start", "resume_run"]
+__all__ = ["LIMITS", "NOT_OF_THE_EXPERIMENT", "Start", "changed_settings", "find_run", "new_start", "resume_run"]
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 LIMITS = (*LENGTH, "trainer.max_time", "trainer.min_epochs", "trainer.min_steps")
@@ -35,6 +35,8 @@ CHANGEABLE = (
     "trainer.enable_model_summary",
 )
 """Settings that may change when a run is resumed, since they do not change the experiment."""
+NOT_OF_THE_EXPERIMENT = frozenset({"config", *CHANGEABLE} - {*LIMITS})
+"""Settings in which runs of one experiment may differ."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +52,18 @@ class Start:
     """The checkpoint of `--init_from`."""
 
 
-def find_start(argv: Sequence[str]) -> Start | None:
-    """Return where to start, or None, with a message, if the run is finished.
+def find_run(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -> tuple[Run, Path | None]:
+    """Return the run that `--ckpt_path` resumes, and its checkpoint (see `find_resumable`).
 
-    Raises:
-        UsageError: if a flag is wrong, would change the experiment of a resumed run, or asks for more steps than its
-            schedule has.
-        OSError, ValueError: if there is nothing to resume (see `find_resumable`, `Checkpoint.read_newest`).
-    """
-    if found := find_run(argv):
-        return resume_run(*found, argv)
-    parser = build_parser("fit")
-    return new_start(parser, parse(parser, argv), argv)
-
-
-def find_run(argv: Sequence[str]) -> tuple[Run, Path | None] | None:
-    """Return the run that `--ckpt_path` resumes and its checkpoint (see `find_resumable`), or None without this flag.
+    Args:
+        parser: of `fit`.
+        config: what it has parsed, with a `ckpt_path`.
+        argv: the flags.
 
     Raises:
         UsageError: if a flag is wrong.
         OSError, ValueError: if there is nothing to resume.
     """
-    parser = build_parser("fit")
-    config = parse(parser, argv)
-    if config.ckpt_path is None:
-        return None
     if config.init_from is not None:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
     parser.set_defaults({"experiment": None})  # a run of any experiment, unless one is named
@@ -88,6 +77,10 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
         run: to resume.
         path: its checkpoint, None if it was interrupted before the first one.
         argv: flags that win over the run's settings.
+
+    Raises:
+        UsageError: if a flag is wrong, would change the experiment, or asks for more steps than its schedule has.
+        OSError, ValueError: if its checkpoint cannot be read (see `Checkpoint.read_newest`).
     """
     parser = build_parser("fit")
     saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))

@@ -27,7 +27,7 @@ from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped, StopRequest, handle_signals
 from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps
 from mnist_lit.training.checkpointing import KeepBest, KeepLast
-from mnist_lit.training.inspection import layer_shapes
+from mnist_lit.training.inspection import count_parameters, layer_shapes
 from mnist_lit.training.tensorboard import TensorBoardCallback, write_text
 from mnist_lit.training.trainer import build_trainer
 
@@ -204,12 +204,11 @@ def _header(run: str, start: Start, trainer: Trainer, settings: Namespace) -> st
     """Return lines about the run, the data and the network."""
     data, network = settings.data, settings.model.network
     shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, data.dataset.shape))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     return (
         f"run      {run}, seed {start.config.seed}, {trainer.accelerator.name()}\n"
         f"data     {data.dataset.name}: {data.dataset.train_size - data.val_size:,} images to train on, "
         f"{data.val_size:,} to validate, {data.dataset.test_size:,} to test\n"
-        f"{_list_classes(data.dataset)}network  {parameters:,} parameters: {shapes}\n"
+        f"{_list_classes(data.dataset)}network  {count_parameters(network):,} parameters: {shapes}\n"
     )
 
 

@@ -6,9 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["first_filters", "last_features", "layer_shapes"]
+__all__ = ["count_parameters", "first_filters", "last_features", "layer_shapes"]
 
 Shape = tuple[int, ...]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained numbers.
+
+    >>> count_parameters(nn.Linear(4, 3))
+    15
+    """
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[Shape]:
