@@ -29,18 +29,10 @@ from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.drawings import draw_accuracies, draw_images
 
-__all__ = ["compare", "parse_recipes"]
+__all__ = ["FLAGS", "compare", "parse_recipes"]
 
-HELP = f"""\
-usage: {PROGRAM} compare A B [C …] [flags]
-
-A, B, … are folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs, or files
-runs/NAME/seeds_<n>.json of fit --seeds.
-
-  --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
-  --data.data_dir DIR      folder of the data files (data)
-  --trainer.accelerator A  cpu, gpu, mps … (auto)
-"""
+FLAGS = {"output": "", "data.data_dir": "data", "trainer.accelerator": "auto"}
+"""Their defaults."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_IMAGES, COLUMNS = 32, 8  # of the picture of images
 OF_IMAGES = ("data.dataset", "data.image_size", "data.split_seed", "data.val_size", "trainer.limit_val_batches")
@@ -71,14 +63,10 @@ def parse_recipes(argv: Sequence[str]) -> Namespace:
     Raises:
         UsageError: if a flag is wrong, or there are fewer than two folders.
     """
-    if {"-h", "--help"} & {*argv}:
-        print(HELP, end="")
-        raise SystemExit(0)
     parser = Parser(prog=f"{PROGRAM} compare", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("recipes", type=str, nargs="+")
-    parser.add_argument("--output", type=str | None, default=None)
-    parser.add_argument("--data.data_dir", type=str, default="data")
-    parser.add_argument("--trainer.accelerator", type=str, default="auto")
+    for name, default in FLAGS.items():
+        parser.add_argument(f"--{name}", type=str, default=default)
     try:
         config: Namespace = parser.parse_args([*argv])
     except ArgumentError as error:
@@ -163,21 +151,21 @@ def _align(columns: Sequence[Sequence[str]], *, right: bool = True) -> list[str]
 def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
     """Return a sentence about each pair of recipes, from their validation images only."""
     lines: list[str] = []
-    over_seeds: dict[tuple[str, str], Difference] = {}
+    over_seeds: dict[tuple[str, str], tuple[Difference, str]] = {}
     single: dict[tuple[str, str], tuple[int, int]] = {}
     for pair in combinations(recipes, 2):
         first, second = (recipes[letter] for letter in pair)
-        if reason := _no_verdict(*pair, first, second):
-            lines.append(f"{pair[0]} and {pair[1]}: no verdict, {reason}")
+        answers = _comparable_answers(*pair, first, second)
+        if isinstance(answers, str):
+            lines.append(f"{pair[0]} and {pair[1]}: no verdict, {answers}")
         elif len(first.results) == 1:
-            single[pair] = _count_only(first.answers, second.answers)
+            single[pair] = _count_only(*answers)
         else:
-            over_seeds[pair] = difference(first.validation, second.validation)
-    p_values = [found.p for found in over_seeds.values()] + [mcnemar(*counts) for counts in single.values()]
+            over_seeds[pair] = difference(first.validation, second.validation), _format_image_error(*answers)
+    p_values = [found.p for found, _ in over_seeds.values()] + [mcnemar(*counts) for counts in single.values()]
     levels = iter(holm_levels(p_values))
-    for pair, found in over_seeds.items():
-        images = _format_image_error(*(recipes[letter].answers for letter in pair))
-        lines.append(f"{describe_difference(*pair, found, next(levels))}; {images}")
+    for pair, (found, image_error) in over_seeds.items():
+        lines.append(f"{describe_difference(*pair, found, next(levels))}; {image_error}")
     lines += [describe_mcnemar(*pair, *counts, next(levels)) for pair, counts in single.items()]
     if len(p_values) > 1:
         lines.append(
@@ -187,20 +175,19 @@ def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
     return lines + _caution([recipes[letter] for letter in judged])
 
 
-def _format_image_error(first: Answers | None, second: Answers | None) -> str:
+def _format_image_error(first: Answers, second: Answers) -> str:
     """Return how much the difference of two recipes depends on the choice of the validation images."""
-    assert first and second  # noqa: PT018, S101  # as checked by _no_verdict
     differences = second.accuracies - first.accuracies  # (N,)
     error = 1.96 * float(differences.std()) / sqrt(len(differences))
     return f"on others than these {len(differences):,} images, add ±{100 * error:.2f} (95 %)"
 
 
-def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | None:
-    """Return why two recipes cannot be compared on validation images, or None if they can."""
-    for letter, recipe in ((one, first), (other, second)):
-        if not recipe.answers:
-            return f"since {letter} {recipe.reason}"
-    assert first.answers and second.answers  # noqa: PT018, S101  # as checked
+def _comparable_answers(one: str, other: str, first: Recipe, second: Recipe) -> tuple[Answers, Answers] | str:
+    """Return the answers of two recipes to the same validation images, or why they cannot be compared."""
+    if not first.answers:
+        return f"since {one} {first.reason}"
+    if not second.answers:
+        return f"since {other} {second.reason}"
     if not first.answers.has_same_images(second.answers):
         limited = first.config.trainer.limit_val_batches is not None
         chosen_by = (*OF_IMAGES, "data.batch_size") if limited else OF_IMAGES
@@ -209,7 +196,7 @@ def _no_verdict(one: str, other: str, first: Recipe, second: Recipe) -> str | No
     runs = len(first.results), len(second.results)
     if min(runs) == 1 < max(runs):
         return f"since {one if runs[0] == 1 else other} is a single run: train more with fit --seeds"
-    return None
+    return first.answers, second.answers
 
 
 def _caution(recipes: Sequence[Recipe]) -> list[str]:
@@ -220,9 +207,8 @@ def _caution(recipes: Sequence[Recipe]) -> list[str]:
     return [note]
 
 
-def _count_only(first: Answers | None, second: Answers | None) -> tuple[int, int]:
+def _count_only(first: Answers, second: Answers) -> tuple[int, int]:
     """Return how many images only the first, and only the second, classifies correctly."""
-    assert first and second  # noqa: PT018, S101  # as checked by _no_verdict
     return int((first.correct & ~second.correct).sum()), int((second.correct & ~first.correct).sum())
 
 
