@@ -22,7 +22,7 @@ from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.runs.folders import ROOT, Run, find_versions
 from mnist_lit.runs.results import format_seeds
 from mnist_lit.runs.series import Claim, Series, find_series, join_series
-from mnist_lit.system.distributed import process_rank
+from mnist_lit.system.distributed import is_one_process, process_rank
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.callbacks import DivergedError
@@ -78,8 +78,7 @@ def _check_trainer(config: Namespace) -> None:
     """Raise UsageError if the runs of several seeds cannot be trained so."""
     if config.trainer.fast_dev_run:
         raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
-    devices = config.trainer.devices
-    if str(len(devices) if isinstance(devices, list) else devices) != "1" or config.trainer.num_nodes > 1:
+    if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
         raise UsageError(
             "--seeds: a run has one process then: start the command several times to train seeds in parallel"
         )

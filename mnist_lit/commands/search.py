@@ -15,6 +15,7 @@ from mnist_lit.commands.settings import build_data, build_parser, parse, replace
 from mnist_lit.commands.train import train
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
+from mnist_lit.system.distributed import is_one_process
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM, install_hint
@@ -79,7 +80,7 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if config.trainer.fast_dev_run:
         raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
-    if str(config.trainer.devices) != "1" or config.trainer.num_nodes > 1:
+    if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
         raise UsageError("a trial runs in one process: start the search several times to run trials in parallel")
     build_data(config.data)
     parser = build_parser("fit")

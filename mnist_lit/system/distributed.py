@@ -5,7 +5,7 @@ import os
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
-__all__ = ["process_rank", "rank_zero_only", "rank_zero_print", "shutdown_process_group"]
+__all__ = ["is_one_process", "process_rank", "rank_zero_only", "rank_zero_print", "shutdown_process_group"]
 
 rank_zero_print = rank_zero_only(print)
 
@@ -13,6 +13,16 @@ rank_zero_print = rank_zero_only(print)
 def process_rank() -> int:
     """Return the rank set by the launcher (Lightning, torchrun or SLURM), 0 without one."""
     return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+
+
+def is_one_process(devices: list[int] | str | int, nodes: int) -> bool:
+    """Return whether a Trainer with these settings trains in one process.
+
+    >>> [is_one_process(devices, 1) for devices in (1, "1", [3], 2, [0, 1], "auto")]
+    [True, True, True, False, False, False]
+    """
+    number = len(devices) if isinstance(devices, list) else devices
+    return str(number) == "1" and nodes == 1
 
 
 def shutdown_process_group() -> None:
