@@ -14,9 +14,10 @@ from signal import SIG_IGN
 from time import sleep
 
 from mnist_lit import __version__
+from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, suggest
 from mnist_lit.system.memory import keep_freed_memory
-from mnist_lit.system.program import CHECKOUT, PROGRAM
+from mnist_lit.system.program import CHECKOUT
 from mnist_lit.system.signals import (
     Stopped,
     exit_at_once,
@@ -29,16 +30,6 @@ from mnist_lit.system.signals import (
 
 __all__ = ["main"]
 
-COMMANDS = {
-    "fit": "fit",
-    "validate": "evaluate",
-    "test": "evaluate",
-    "predict": "predict",
-    "export": "export",
-    "compare": "compare",
-    "search": "search",
-}
-"""Module of each command."""
 MAX_MESSAGE = 2_000
 """Characters: an error may quote input of any length."""
 EXPECTED_WARNINGS = (
@@ -50,27 +41,6 @@ EXPECTED_WARNINGS = (
     r"Total length of `DataLoader` across ranks is zero",  # `fast_dev_run` without validation images
 )
 """Patterns of warnings about which a user can do nothing."""
-HELP = f"""\
-usage: {PROGRAM} COMMAND [flags]
-
-commands:
-  fit        train, keep the best checkpoint by validation, test it once
-  validate   the accuracy of a checkpoint on its validation images
-  test       the accuracy of a checkpoint on its test images
-  predict    classify your own pictures, or all test images
-  export     write a checkpoint as ONNX, torch.export program, safetensors or page to draw on
-  compare    experiments or runs side by side, and whether one is better
-  search     search hyperparameters, each trial an ordinary run
-
-examples:
-  {PROGRAM} fit
-  {PROGRAM} fit --config blog --seed 1
-  {PROGRAM} test --ckpt_path runs/baseline/version_0/checkpoints/last.ckpt
-  {PROGRAM} predict --images photo.jpg scans/
-
-A run goes to runs/<experiment>/version_<n>/; the other commands take the best checkpoint of the newest run.
-Add --traceback to see where an error comes from. All flags of a command: {PROGRAM} COMMAND --help; {PROGRAM} --version
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,8 +94,18 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if name == "--version":
         print(f"mnist-lit {__version__}")
         return
+    if name == "--print_completion":
+        from mnist_lit.commands.completion import format_completion
+
+        print(format_completion(flags))
+        return
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
+    if {"-h", "--help"} & {*flags}:
+        if "all" not in flags:
+            print(describe_flags(name), end="")
+            return
+        flags = ["--help"]
     keep_freed_memory()
     module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
     _set_up_output()

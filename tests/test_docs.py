@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from conftest import TRAIN, link_data
 
-from mnist_lit.cli import COMMANDS
-from mnist_lit.commands import compare
+from mnist_lit.commands import COMMANDS, compare
 from mnist_lit.commands.settings import build_parser, parse
 
 PROJECT = TRAIN.parent

@@ -13,7 +13,6 @@ import yaml
 from jsonargparse import (
     ArgumentError,
     ArgumentParser,
-    DefaultHelpFormatter,
     Namespace,
     set_loader,
     set_parsing_settings,
@@ -58,63 +57,6 @@ TRAINER_DEFAULTS = {
 FROM_DATASET = {"shape", "classes"}
 """Settings of the model that follow from the data set, instead of flags."""
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
-COMMON = """\
-  --data.batch_size N      images of a batch (100)
-  --data.data_dir DIR      folder of the data files (data)
-  --trainer.accelerator A  cpu, gpu, mps … (auto)
-"""
-CHECKPOINT = """\
-  --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, of
-                           a folder of runs, or of a seeds_<n>.json, the probabilities are averaged: an ensemble
-  --experiment NAME        look for the newest run in runs/NAME only
-"""
-SHORT_HELP = {
-    "fit": f"""\
-The flags that people change:
-  --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
-  --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
-  --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
-  --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
-  --seed N                 seed of the initial weights and the training order (777)
-  --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation
-  --model.channels LIST    filters of each convolution block ([32,64])
-  --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
-  --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
-  --data.val_size N        images held out for validation (5000, but at most a tenth of the training images)
-  --trainer.max_epochs N   epochs to train (15)
-{COMMON}
-""",
-    "search": f"""\
-The flags that people change:
-  --config FILE            the search space and what all trials have in common (search)
-  --trials N               trials of the study in all (20); a larger number resumes a study
-  --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
-  --trainer.max_epochs N   epochs of a trial (15)
-{COMMON}
-""",
-    "predict": f"""\
-The flags that people change:
-  --images PATH [PATH …]   your own pictures, files or folders (else the test set)
-  --several                read every digit of each picture, in reading order
-  --save_seen DIR          save the preprocessed pictures, as the network classifies them
-  --output FILE            the CSV file (predictions.csv in the run folder)
-{CHECKPOINT}{COMMON}
-""",
-    "export": f"""\
-The flags that people change:
-  --output FILE            FILE.onnx, .pt2, .safetensors or a page, .html (model.onnx in the run folder)
-{CHECKPOINT}{COMMON}
-""",
-    "evaluate": f"""\
-The flags that people change:
-{CHECKPOINT}{COMMON}
-""",
-}
-"""The defaults in it are tested against the parser."""
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the short help as they are."""
 
 
 class Parser(ArgumentParser):
@@ -149,8 +91,6 @@ def build_parser(command: str) -> ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} {command}",
         usage=f"{PROGRAM} {command} [flags]",
-        description=SHORT_HELP.get(command, SHORT_HELP["evaluate"]) + "All flags:",
-        formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )

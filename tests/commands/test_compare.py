@@ -197,9 +197,3 @@ def test_damaged_results_are_named(compared: Command, results: str) -> None:
     code, _, err = compared("compare", A, B)
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {path} ")
-
-
-def test_help(command: Command) -> None:
-    code, out, err = command("compare", "--help")
-    assert (code, err) == (0, "")
-    assert "compare A B" in out
