@@ -25,14 +25,15 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE")
     parser.add_argument("--images", type=os.path.abspath, metavar="FOLDER")
-    parser.add_argument("--precision", default="32-true", help="of the Trainer")
+    parser.add_argument("--precision", help="of the Trainer")
     given = parser.parse_args()
     seeds, name = (CIFAR_SEEDS, "cifar10") if given.images else (SEEDS, "recipes")
     if unknown := set(given.recipes) - seeds.keys():
         parser.error(
             f"{', '.join(unknown)}: choose from {', '.join(seeds)}{'' if given.images else ', or give --images'}"
         )
-    flags = [f"--trainer.precision={given.precision}", *([f"--data.dataset={given.images}"] if given.images else [])]
+    settings = {"trainer.precision": given.precision, "data.dataset": given.images}
+    flags = [f"--{name}={value}" for name, value in settings.items() if value]
     for recipe in given.recipes or seeds:
         config = PROJECT / "configs" / f"{recipe}.yaml"
         start("fit", f"--config={config}", f"--seeds={seeds[recipe]}", *flags)
