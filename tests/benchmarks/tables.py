@@ -19,6 +19,7 @@ FILES = (
     TRAIN.parent / "README.md",
     TRAIN.parent / "README.ko.md",
     DOCS / "images.md",
+    DOCS / "lessons.md",
     DOCS / "scaling.md",
     HERE / "README.md",
 )
@@ -116,7 +117,46 @@ def scaling() -> Rows:
         yield name, f"{median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", f"{median(values) / one:.2f}"
 
 
+def lesson(name: str, head: str) -> Callable[[], Rows]:
+    """Return what yields the accuracies of a lesson's commands."""
+
+    def rows() -> Rows:
+        yield head, "training accuracy", "validation accuracy"
+        for row, found in load("lessons")["lessons"][name].items():
+            yield row, *(_mean_sd(found[f"{stage}/accuracy"]) for stage in ("train", "val"))
+
+    return rows
+
+
+def held_out() -> Rows:
+    """Yield the accuracy on the images by which the epoch was selected, and on others."""
+    (found,) = load("lessons")["lessons"]["held_out"].values()
+    yield "of the best epoch", "accuracy"
+    yield "on the 200 images by which it was selected", _mean_sd(found["best"])
+    yield "on 10,000 others", _mean_sd(found["test"])
+
+
+def pixels() -> Rows:
+    """Yield the accuracy for each scale of the pixels."""
+    (found,) = load("lessons")["lessons"]["pixels"].values()
+    yield "pixels", "validation accuracy"
+    for name, values in found.items():
+        if name != "seconds":
+            yield name, _mean_sd(values)
+
+
+def _mean_sd(values: list[float]) -> str:
+    return f"{mean(values):.1%} ± {stdev(values):.1%}"
+
+
 TABLES = {
+    "learning_rate": lesson("learning_rate", "learning rate"),
+    "held_out": held_out,
+    "pixels": pixels,
+    "few_images": lesson("few_images", "training images"),
+    "by_heart": lesson("by_heart", "learning rate"),
+    "augmentation": lesson("augmentation", "augmentation"),
+    "label_noise": lesson("label_noise", "wrong labels"),
     "scaling": scaling,
     "recipes": recipes,
     "cifar10": cifar10,
