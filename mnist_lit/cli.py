@@ -87,6 +87,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    _set_up_output()
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(HELP, end="")
         return
@@ -101,14 +102,13 @@ def _dispatch(arguments: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
-    if {"-h", "--help"} & {*flags}:
-        if "all" not in flags:
+    if asked := [number for number, flag in enumerate(flags) if flag in {"-h", "--help", "--help=all"}]:
+        if name == "compare" or not (flags[asked[0]] == "--help=all" or flags[asked[0] + 1 :][:1] == ["all"]):
             print(describe_flags(name), end="")
             return
         flags = ["--help"]
     keep_freed_memory()
     module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
-    _set_up_output()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 

@@ -51,6 +51,14 @@ def test_help_does_not_import_torch(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_printed_where_not_all_characters_can_be(name: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    argv = [sys.executable, TRAIN, name, "--help"]
+    out = subprocess.run(argv, capture_output=True, env=environment, check=True).stdout
+    assert out.startswith(b"usage: ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_has_the_flags_that_people_change_and_all_others_if_asked(
     name: str, command: Command
 ) -> None:
@@ -59,6 +67,8 @@ def test_the_help_of_a_command_has_the_flags_that_people_change_and_all_others_i
     assert len(short.splitlines()) < 22
     code, full, err = command(name, "--help", "all")
     assert (code, err) == (0, "")
+    assert command(name, "--help=all") == (0, full, "")
+    assert command(name, "--experiment=all", "-h") == (0, short, "")
     for flag in re.findall(r"^  (--[\w.]+)", short, re.MULTILINE):
         assert flag in full, "the short help names existing flags"
     assert name == "compare" or "--trainer.precision" in full

@@ -2,7 +2,7 @@
 
 from mnist_lit.system.program import PROGRAM
 
-__all__ = ["COMMANDS", "HELP", "describe_flags"]
+__all__ = ["COMMANDS", "DESCRIPTIONS", "HELP", "describe_flags"]
 
 COMMANDS = {
     "fit": "fit",
@@ -14,17 +14,21 @@ COMMANDS = {
     "search": "search",
 }
 """Module of each command."""
+DESCRIPTIONS = {
+    "fit": "train, keep the best checkpoint by validation, test it once",
+    "validate": "the accuracy of a checkpoint on its validation images",
+    "test": "the accuracy of a checkpoint on its test images",
+    "predict": "classify your own pictures, or all test images",
+    "export": "write a checkpoint as ONNX, torch.export program, safetensors or page to draw on",
+    "compare": "experiments or runs side by side, and whether one is better",
+    "search": "search hyperparameters, each trial an ordinary run",
+}
+_COMMANDS = "\n".join(f"  {name:<10} {text}" for name, text in DESCRIPTIONS.items())
 HELP = f"""\
 usage: {PROGRAM} COMMAND [flags]
 
 commands:
-  fit        train, keep the best checkpoint by validation, test it once
-  validate   the accuracy of a checkpoint on its validation images
-  test       the accuracy of a checkpoint on its test images
-  predict    classify your own pictures, or all test images
-  export     write a checkpoint as ONNX, torch.export program, safetensors or page to draw on
-  compare    experiments or runs side by side, and whether one is better
-  search     search hyperparameters, each trial an ordinary run
+{_COMMANDS}
 
 examples:
   {PROGRAM} fit
@@ -37,13 +41,13 @@ The flags of a command: {PROGRAM} COMMAND --help
 Add --traceback to see where an error comes from. Others: --version, --print_completion SHELL
 """
 
-OF_IMAGES = """\
+OF_DATA = """\
   --data.data_dir DIR      folder of the data files (data)
   --trainer.accelerator A  cpu, gpu, mps … (auto)
 """
 COMMON = f"""\
   --data.batch_size N      images of a batch (100)
-{OF_IMAGES}"""
+{OF_DATA}"""
 CHECKPOINT = """\
   --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, of
                            a folder of runs, or of a seeds_<n>.json, the probabilities are averaged: an ensemble
@@ -84,15 +88,16 @@ FLAGS = {
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
   --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
-{OF_IMAGES}""",
+{OF_DATA}""",
 }
 
 
 def describe_flags(command: str) -> str:
     """Return the help of a command: the flags that people change, with their defaults."""
-    what = "A B [C …] [flags]" if command == "compare" else "[flags]"
+    if command == "compare":
+        return f"usage: {PROGRAM} compare A B [C …] [flags]\n\n{FLAGS[command]}"
     return f"""\
-usage: {PROGRAM} {command} {what}
+usage: {PROGRAM} {command} [flags]
 
 The flags that people change:
 {FLAGS[command]}

@@ -64,7 +64,7 @@ def parse_recipes(argv: Sequence[str]) -> Namespace:
         UsageError: if a flag is wrong, or there are fewer than two folders.
     """
     parser = Parser(prog=f"{PROGRAM} compare", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("recipes", type=str, nargs="+")
+    parser.add_argument("recipes", type=str, nargs="*")
     for name, default in FLAGS.items():
         parser.add_argument(f"--{name}", type=str, default=default)
     try:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from warnings import catch_warnings
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -112,14 +113,26 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     paths = find_checkpoints(config.ckpt_path or ["best"], config.experiment)
-    first, *others = members = [restore_checkpoint(command, argv, path) for path in paths]
-    for member in members:
-        print(f"checkpoint {member.checkpoint.path}")
+    members: list[Restored] = []
+    for path in paths:
+        member = restore_checkpoint(command, argv, path)
+        if twin := next((other for other in members if _has_same_weights(member, other)), None):
+            print(f"{path} has the same weights as {twin.checkpoint.path}, and does not count")
+        else:
+            print(f"checkpoint {path}")
+            members.append(member)
+    first, *others = members
     if not others:
         return first
     for other in others:
         _check_same_images(first.checkpoint, other.checkpoint)
     return replace(first, classifier=average([member.classifier for member in members]), members=members)
+
+
+def _has_same_weights(one: Restored, other: Restored) -> bool:
+    """Return whether two checkpoints are of the same training, which was repeated: an ensemble would count it twice."""
+    ours, theirs = (list(restored.classifier.network.parameters()) for restored in (one, other))
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
 def _check_same_images(first: Checkpoint, other: Checkpoint) -> None:

@@ -23,8 +23,8 @@ from lightning.pytorch.loggers import Logger
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.system.errors import UsageError, explain_parser_error
-from mnist_lit.system.program import PROGRAM, find_config
+from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
+from mnist_lit.system.program import CONFIG_NAMES, PROGRAM, find_config
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
@@ -56,6 +56,8 @@ TRAINER_DEFAULTS = {
 }
 FROM_DATASET = {"shape", "classes"}
 """Settings of the model that follow from the data set, instead of flags."""
+ONLY_IN_CONFIGS = ("seed", "seeds", "select", "save_every", "init_from")
+"""Flags of fit that other commands accept in a run's config.yaml, and nowhere else."""
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 
 
@@ -64,6 +66,9 @@ class Parser(ArgumentParser):
 
     jsonargparse parses the arguments of a nested class with a parser of the same type.
     """
+
+    only_in_configs: Sequence[str] = ()
+    """Names of flags that only config files may have."""
 
     def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the arguments of a class, as jsonargparse does."""
@@ -86,7 +91,7 @@ class Parser(ArgumentParser):
         return parsed
 
 
-def build_parser(command: str) -> ArgumentParser:
+def build_parser(command: str) -> Parser:
     """Return the parser of a command."""
     parser = Parser(
         prog=f"{PROGRAM} {command}",
@@ -132,16 +137,11 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
 
 
-def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
+def _add_checkpoint_flags(parser: Parser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
     parser.add_argument("--ckpt_path", type=str, nargs="+", default=["best"], help="best, last or a checkpoint file")
-    for name in (
-        "seed",
-        "seeds",
-        "select",
-        "save_every",
-        "init_from",
-    ):  # accepted, so that a run's config.yaml can be given
+    parser.only_in_configs = ONLY_IN_CONFIGS
+    for name in ONLY_IN_CONFIGS:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
@@ -157,7 +157,7 @@ def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
         )
 
 
-def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
     """Parse a command's flags. Those in config files come first, wherever `--config` stands: flags win over all.
 
     Raises:
@@ -168,7 +168,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     configs: list[str] = []
     try:
         given, flags = first.parse_known_args(argv)
-        configs = [find_config(path) for path in given.config]
+        for name in parser.only_in_configs:
+            if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
+                raise UsageError(f"no flag --{name} of this command: it is one of fit")
+        configs = [_find_config(name) for name in given.config]
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(_explain(error, configs, parser)) from error
@@ -178,6 +181,20 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         if not isinstance(config[group], Namespace):
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
     return config
+
+
+def _find_config(name: str) -> str:
+    """Return the path of a config file.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if not Path(path := find_config(name)).is_file():
+        similar = suggest(Path(name).stem, CONFIG_NAMES)
+        raise UsageError(
+            f"--config: no file {name}{similar or ', and no config of that name: ' + ', '.join(CONFIG_NAMES)}"
+        )
+    return path
 
 
 def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]], source: Path) -> None:

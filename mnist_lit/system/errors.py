@@ -36,7 +36,8 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
     """
     files = " or ".join(configs) or "config"
     if unknown := re.match(r"unrecognized arguments: (--)?([^\s=]+)", message):
-        return f"no flag {unknown[1] or ''}{unknown[2]}{suggest(unknown[2], known, prefix='--')}"
+        hint = suggest(unknown[2], known, prefix="--") or ("" if unknown[1] else ": flags start with --")
+        return f"no flag {unknown[1] or ''}{unknown[2]}{hint}"
     if unknown := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'", message):
         key = ".".join(filter(None, unknown.groups()))
         return f"{files}: no setting {key}{suggest(key, known)}"
@@ -55,7 +56,9 @@ def _class_problem(message: str) -> str | None:
 def _reason(message: str) -> str | None:
     """Return what is wrong with a value, or None for a message of unknown form."""
     if reason := re.search(r"Not of type \w+: (.+)", message):
-        return reason[1]
+        return reason[1].replace("does not conform to restriction v", "must be ").replace(" and v", " and ")
+    if limits := re.search(r"does not conform to restriction (.+)", message):
+        return f"must be {limits[1].replace('v', '')}"
     if problem := _class_problem(message):
         return problem
     if given := re.search(r"(?:Got|Given) value: (.+)", message):

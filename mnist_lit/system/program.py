@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "PROGRAM", "find_config", "install_hint"]
+__all__ = ["CHECKOUT", "CONFIG_NAMES", "PROGRAM", "find_config", "install_hint"]
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None
 """The folder of the project, or None where a wheel is installed."""
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
+CONFIG_NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def _program(argv0: str) -> str:

@@ -6,9 +6,10 @@ Run `python tests/benchmarks/raw_pixels.py runs/blog`, after `recipes.py blog`. 
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
+from measure import save
 
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
@@ -25,14 +26,15 @@ def main() -> None:
     pixels, labels = MNIST.read(given.data_dir, train=False)
     runs = find_runs(given.experiment)
     networks = [DigitClassifier.load_from_checkpoint(run.checkpoints / "best.ckpt").eval() for run in runs]
+    found = {}
     for name, factor in (("0-1", 1), ("0-255", 255)):  # the network divides by 255
         with torch.inference_mode():
             answers = [
                 torch.cat([network(part * float(factor)) for part in torch.split(pixels, 500)]) for network in networks
             ]
-        found = [(answer.argmax(dim=1) == labels).float().mean().item() for answer in answers]
-        each = ", ".join(f"{accuracy:.2%}" for accuracy in found)
-        print(f"pixels {name}: {mean(found):.2%} ± {stdev(found):.2%} ({each})")
+        found[name] = [(answer.argmax(dim=1) == labels).float().mean().item() for answer in answers]
+        print(f"pixels {name}: {mean(found[name]):.2%} ({', '.join(f'{accuracy:.2%}' for accuracy in found[name])})")
+    save("raw_pixels", {"test_accuracy": found})
 
 
 if __name__ == "__main__":

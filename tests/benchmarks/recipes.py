@@ -33,7 +33,7 @@ def main() -> None:
             f"{', '.join(unknown)}: choose from {', '.join(seeds)}{'' if given.images else ', or give --images'}"
         )
     settings = {"trainer.precision": given.precision, "data.dataset": given.images}
-    flags = [f"--{name}={value}" for name, value in settings.items() if value]
+    flags = [f"--{setting}={value}" for setting, value in settings.items() if value]
     for recipe in given.recipes or seeds:
         config = PROJECT / "configs" / f"{recipe}.yaml"
         start("fit", f"--config={config}", f"--seeds={seeds[recipe]}", *flags)

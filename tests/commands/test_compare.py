@@ -1,6 +1,7 @@
 """`compare` shows settings, results and a verdict from the validation images, of real runs."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from conftest import SHORT, Command
 from PIL import Image
 
+from mnist_lit.commands import describe_flags
+from mnist_lit.commands.compare import FLAGS
 from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.comparison import difference
 from mnist_lit.runs.folders import Run
@@ -197,3 +200,8 @@ def test_damaged_results_are_named(compared: Command, results: str) -> None:
     code, _, err = compared("compare", A, B)
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {path} ")
+
+
+def test_help_has_the_defaults_of_all_flags() -> None:
+    found = dict(re.findall(r"^  --(\S+).*?(?:\((\w+)\))?$", describe_flags("compare"), re.MULTILINE))
+    assert found == FLAGS

@@ -31,9 +31,12 @@ def test_bash_completes_commands_flags_and_files(command: Command, tmp_path: Pat
     assert complete("pre") == ["predict"]
     assert complete("fit", "--model.cha") == ["--model.channels"]
     assert complete("test", "--data.batch") == ["--data.batch_size"]
+    assert complete("test", "--seed") == []
     assert complete("compare", "--o") == ["--output"]
     assert complete("fit", "--trainer.limit_t") == ["--trainer.limit_train_batches", "--trainer.limit_test_batches"]
     assert complete("fit", "--config", "some") == ["some.yaml"]
+    assert complete("compare", "some") == complete("predict", "--images", "other", "some") == ["some.yaml"]
+    assert complete("fit", "some") == []
 
 
 @pytest.mark.parametrize("argv", [[], ["dos"], ["bash", "zsh"]])
@@ -47,4 +50,4 @@ def test_without_shtab_one_line_says_what_to_install(command: Command, monkeypat
     monkeypatch.setitem(sys.modules, "shtab", None)
     code, _, err = command("--print_completion", "bash")
     assert code == 2
-    assert err == "error: completion needs shtab: pip install -e '.[completion]'\n"
+    assert err == "error: --print_completion needs shtab: pip install shtab\n"

@@ -224,7 +224,7 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
         ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--space: data.batch_size: expected int, got 10.5"),
         ('--space={"seed": {"low": 0, "high": 1e3}}', "--space: seed needs a list of choices, or integers low <= high"),
         ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list of choices, or integers low <= high"),
-        ('--space={"seed": [-1]}', "--space: seed: -1 does not conform to restriction"),
+        ('--space={"seed": [-1]}', "--space: seed: -1 must be >=0"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
         ("--trainer.devices=2", "a trial runs in one process: start the search several times"),
         ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares complete runs"),

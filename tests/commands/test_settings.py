@@ -130,7 +130,7 @@ def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> Non
         ("--data.batch_size=2.5", "--data.batch_size: expected int, got 2.5"),
         ("--model.channels=[a]", "--model.channels: expected int, got a"),
         ("--model.learning_rate=fast", "--model.learning_rate: expected float, got fast"),
-        ("--seed=-1", "--seed: -1 does not conform to restriction v>=0"),
+        ("--seed=-1", "--seed: -1 must be >=0"),
         ("--experiment=../up", "--experiment: ../up does not match"),
         ("--trainer.max_epochs=x", "--trainer.max_epochs: expected int or null, got x"),
         ("--model.shape=[1,32,32]", "no flag --model.shape: it follows from --data.dataset"),
