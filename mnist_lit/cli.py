@@ -109,6 +109,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         flags = ["--help"]
     keep_freed_memory()
     module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
+    _silence_libraries()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 
@@ -135,9 +136,13 @@ def _describe(error: BaseException) -> tuple[str, int]:
 
 
 def _set_up_output() -> None:
-    """Flush each line, also in a pipe, and silence what a user can do nothing about."""
+    """Flush each line, also in a pipe, and replace characters that the output cannot have."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
+
+
+def _silence_libraries() -> None:
+    """Silence what a user can do nothing about. Lightning sets the levels of its loggers when it is imported."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for

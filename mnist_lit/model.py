@@ -19,7 +19,7 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolutions, each with ReLU; max pooling follows the last one. The arguments are those of `CNN`.
 
-    Pooling comes before ReLU: the result is the same, since max and ReLU commute, and ReLU has a quarter of the work.
+    Pooling comes before ReLU: the result is the same, as for any monotone function, and ReLU has a quarter of the work.
     Before batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) it is another network, as accurate and faster.
     """
     layers: list[nn.Module] = []

@@ -44,6 +44,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mnist-lit {__version__}\n"
 
 
+def test_the_program_prints_no_messages_of_its_libraries(start: Start) -> None:
+    out, err = start("fit", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu").communicate()
+    assert out
+    assert err == b""
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["fit", "--help"], ["compare", "--help"], ["fit", "-h", "--seed=1"]])
 def test_help_does_not_import_torch(argv: list[str]) -> None:
     code = f"import sys; from mnist_lit.cli import main; main({argv}); sys.exit('torch' in sys.modules)"
@@ -53,7 +59,7 @@ def test_help_does_not_import_torch(argv: list[str]) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_printed_where_not_all_characters_can_be(name: str) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    argv = [sys.executable, TRAIN, name, "--help"]
+    argv = [sys.executable, str(TRAIN), name, "--help"]
     out = subprocess.run(argv, capture_output=True, env=environment, check=True).stdout
     assert out.startswith(b"usage: ")
 
@@ -80,6 +86,12 @@ def test_the_help_of_a_command_has_the_flags_that_people_change_and_all_others_i
         (["tset"], 2, "no command tset: did you mean test?"),
         (["sing"], 2, "no command sing: the commands are fit, validate, test, predict, export"),
         (["fit", "--data.batch_sze=3"], 2, "no flag --data.batch_sze: did you mean --data.batch_size?"),
+        (["fit", "fast"], 2, "no flag fast: flags start with --"),
+        (["fit", "--config=fsat"], 2, "--config: no file fsat: did you mean fast?"),
+        (["fit", "--config=wheel/fast.yaml"], 2, "--config: no file wheel/fast.yaml: did you mean fast?"),
+        (["fit", "--config=mine.yaml"], 2, "--config: no file mine.yaml, and no config of that name: baseline, best"),
+        (["test", "--seeds=3"], 2, "no flag --seeds of this command: it is one of fit"),
+        (["predict", "--init_from", "my.ckpt"], 2, "no flag --init_from of this command: it is one of fit"),
         (["fit", "--data.batch_size=0"], 2, "batch_size must be at least 1, got 0"),
         (["fit", "--data.batch_size=55001"], 2, "--data.batch_size: 55001 is more than the 55,000 images to train on"),
         (["fit", "--data.val_size=-1"], 2, "val_size must be at least 0 and less than 60,000, got -1"),

@@ -65,7 +65,7 @@ def commands(path: Path) -> list[str]:
     inline += re.findall(r"`(?:python train\.py|mnist-lit) ([a-z][^`]*)`", text)
     typed = re.findall(r"^(?:python train\.py|mnist-lit) (.*)", text, re.MULTILINE)
     found = {re.sub(r" +#.*", "", line.replace("\n", " ")).strip() for line in inline + typed}
-    return sorted(line for line in found if not any(part in line for part in LEFT_OUT))
+    return sorted(line for line in found if line[0] != "-" and not any(part in line for part in LEFT_OUT))
 
 
 @pytest.mark.parametrize(

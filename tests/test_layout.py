@@ -62,7 +62,7 @@ def test_the_three_files_of_the_experiment_are_short() -> None:
         len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines())
         for name in ("model", "classifier", "data")
     ]
-    assert sum(lengths) < 465
+    assert sum(lengths) < 500
 
 
 def test_readme_lists_every_file_of_the_package() -> None:

@@ -36,7 +36,7 @@ class NoisyLabels(MNISTDataModule):
 def measure(fraction: float, seed: int) -> dict[str, float]:
     """Train for one epoch, and return the accuracy on the given training labels and on right ones."""
     seed_everything(seed, verbose=False)
-    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False)
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.fit(DigitClassifier(), NoisyLabels(fraction))
     return {name: float(trainer.callback_metrics[name]) for name in ("train/accuracy", "val/accuracy")}
 

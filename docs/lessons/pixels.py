@@ -29,7 +29,9 @@ def measure(seed: int) -> dict[str, float]:
     """Train for one epoch, and return the validation accuracy with each scale of the validation images' pixels."""
     seed_everything(seed, verbose=False)
     data, classifier = MNISTDataModule(), DigitClassifier()
-    trainer = Trainer(max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False)
+    trainer = Trainer(
+        max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
     trainer.fit(classifier, data)
 
     pixels, labels = data.val_set.dataset[data.val_set.indices]

@@ -23,8 +23,16 @@ class NoveltyNetwork(CNN):
     """
 
     def __init__(self) -> None:
-        settings = {"convolutions": [1, 2, 1], "kernel_sizes": [5, 3, 3], "padding": [0, 1, 1]}
-        super().__init__([16, 32, 32], **settings, pooling=[2, 2, 1], batch_norm=True, dropout=0.3, classes=11)
+        super().__init__(
+            [16, 32, 32],
+            convolutions=[1, 2, 1],
+            kernel_sizes=[5, 3, 3],
+            padding=[0, 1, 1],
+            pooling=[2, 2, 1],
+            batch_norm=True,
+            dropout=0.3,
+            classes=11,
+        )
 
     @classmethod
     def load(cls) -> "NoveltyNetwork":

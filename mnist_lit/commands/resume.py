@@ -6,10 +6,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.settings import build_parser, parse, set_checkpoint_defaults
+from mnist_lit.commands.settings import Parser, build_parser, parse, set_checkpoint_defaults
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run, find_resumable
@@ -43,7 +43,7 @@ NOT_OF_THE_EXPERIMENT = frozenset({"config", *CHANGEABLE} - {*LIMITS})
 class Start:
     """Where a training starts: at the beginning of a new run or, with `run`, in an unfinished one."""
 
-    parser: ArgumentParser
+    parser: Parser
     config: Namespace
     run: Run | None = None
     resumed: Checkpoint | None = None
@@ -52,7 +52,7 @@ class Start:
     """The checkpoint of `--init_from`."""
 
 
-def find_run(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -> tuple[Run, Path | None]:
+def find_run(parser: Parser, config: Namespace, argv: Sequence[str]) -> tuple[Run, Path | None]:
     """Return the run that `--ckpt_path` resumes, and its checkpoint (see `find_resumable`).
 
     Args:
@@ -101,7 +101,7 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     return Start(parser, config, run, resumed)
 
 
-def new_start(parser: ArgumentParser, config: Namespace, argv: Sequence[str]) -> Start:
+def new_start(parser: Parser, config: Namespace, argv: Sequence[str]) -> Start:
     """Return the start of a new run; with `--init_from`, the network is the checkpoint's, and flags win over it."""
     if initial := _initial(config):
         others = signature(DigitClassifier).parameters

@@ -30,6 +30,7 @@ from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
     "FROM_DATASET",
+    "Parser",
     "build_data",
     "build_parser",
     "instantiate",

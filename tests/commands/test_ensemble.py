@@ -1,6 +1,7 @@
 """An ensemble averages probabilities, in every command that takes a checkpoint."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_best_is_that_of_the_newest_run_even_beside_a_folder_of_this_name(traine
     code, out, _ = trained("test", "--trainer.limit_test_batches=1")
     assert code == 0
     assert f"checkpoint {BEST}" in out
+
+
+def test_a_repeated_run_counts_once(two: Command) -> None:
+    shutil.copytree(RUN.folder, RUN.folder.with_name("version_2"))
+    code, out, err = two("test", "--ckpt_path", "runs/baseline")
+    assert (code, err) == (0, "")
+    repeated, first = (f"runs/baseline/version_{number}/checkpoints/best.ckpt" for number in (2, 0))
+    assert f"{repeated} has the same weights as {first}, and does not count" in out
+    assert len(re.findall(r"^checkpoint ", out, re.MULTILINE)) == 2

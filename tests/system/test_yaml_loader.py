@@ -68,4 +68,4 @@ def test_invalid_config_file_is_named(
 def test_invalid_path_or_value_is_a_usage_error(flag: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), [flag])
-    assert str(caught.value).startswith(flag.removeprefix("--config="))
+    assert flag.removeprefix("--config=") in str(caught.value)
