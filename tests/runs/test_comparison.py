@@ -138,7 +138,7 @@ def test_verdict_without_a_difference_says_how_many_seeds_would_show_one() -> No
     found = difference(first, second)
     needed = seeds_needed(found.sd, 0.001, 1)
     assert describe_difference("A", "B", found) == (
-        "A and B cannot be told apart with 3 seeds each (B is +0.02 points, 95 %: -0.24 to +0.28); "
+        "A and B cannot be told apart with 3 seeds each (B minus A: +0.02 points, 95 %: -0.24 to +0.28); "
         f"about {needed} would show a difference of 0.10"
     )
     scattered = difference({0: 0.5, 1: 0.9, 2: 0.1}, {0: 0.9, 1: 0.1, 2: 0.5003})
