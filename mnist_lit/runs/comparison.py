@@ -158,7 +158,9 @@ def describe_difference(first: str, second: str, found: Difference, level: float
     told = f"{first} and {second} cannot be told apart with {seeds}"
     if not found.sd:  # of two or three seeds, by chance; or of one experiment and itself
         return f"{told}: the difference is {100 * found.mean:+.2f} points for each"
-    between = f"{second} minus {first}: {100 * found.mean:+.2f} points, {confidence}: {100 * low:+.2f} to {100 * high:+.2f}"
+    between = (
+        f"{second} minus {first}: {100 * found.mean:+.2f} points, {confidence}: {100 * low:+.2f} to {100 * high:+.2f}"
+    )
     least = max(RELEVANT, abs(found.mean))
     number = seeds_needed(found.sd, least, found.freedom, level=level)
     if number and number <= fewer and least > abs(found.mean):

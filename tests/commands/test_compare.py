@@ -174,7 +174,7 @@ def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
     ("arguments", "message"),
     [
         (["runs/a"], "compare: give from two to 26 folders"),
-        ([], "recipes"),
+        ([], "compare: give from two to 26 folders"),
         (["runs/a", "runs/b", "--output=table.txt"], "--output: table.txt must end in .csv"),
         (["runs/a", "runs/b", "--outptu=x.csv"], "no flag --outptu: did you mean --output?"),
         (["runs/a", "runs/b", "--model.dropout=0.1"], "no flag --model.dropout"),

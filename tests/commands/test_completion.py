@@ -21,7 +21,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def test_bash_completes_commands_flags_and_files(command: Command, tmp_path: Path) -> None:
     code, out, err = command("--print_completion", "bash")
     assert (code, err) == (0, "")
-    (script := tmp_path / "script").write_text(out)
+    (script := tmp_path / "script").write_text(out, encoding="utf-8")
     (tmp_path / "some.yaml").touch()
 
     def complete(*words: str) -> list[str]:

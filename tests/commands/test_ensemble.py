@@ -142,3 +142,11 @@ def test_a_repeated_run_counts_once(two: Command) -> None:
     repeated, first = (f"runs/baseline/version_{number}/checkpoints/best.ckpt" for number in (2, 0))
     assert f"{repeated} has the same weights as {first}, and does not count" in out
     assert len(re.findall(r"^checkpoint ", out, re.MULTILINE)) == 2
+
+
+def test_an_ensemble_has_no_safetensors(two: Command) -> None:
+    code, _, err = two("export", "--ckpt_path=runs/baseline", "--output=x.safetensors")
+    assert code == 2
+    assert err == (
+        "error: --output: .safetensors has the weights of one network: export an ensemble to .onnx or .pt2\n"
+    )

@@ -168,12 +168,3 @@ def test_a_model_card_stands_beside_the_file(trained: Command, suffix: str, monk
         variables: dict[str, Any] = {}
         exec(code_of(f"mine.{suffix}.md"), variables)
         assert variables["probabilities"].shape == (3, 10)
-
-
-def test_an_ensemble_has_no_safetensors(trained: Command) -> None:
-    shutil.copytree(RUN.folder, RUN.folder.with_name("version_1"))
-    code, _, err = trained("export", "--ckpt_path=runs/baseline", "--output=x.safetensors")
-    assert code == 2
-    assert err == (
-        "error: --output: .safetensors has the weights of one network: export an ensemble to .onnx or .pt2\n"
-    )
