@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from itertools import pairwise
 from signal import SIG_IGN
 from time import sleep
 
@@ -102,8 +103,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
-    if asked := [number for number, flag in enumerate(flags) if flag in {"-h", "--help", "--help=all"}]:
-        if name == "compare" or not (flags[asked[0]] == "--help=all" or flags[asked[0] + 1 :][:1] == ["all"]):
+    if {"-h", "--help", "--help=all"} & {*flags}:
+        asks_all = "--help=all" in flags or {("-h", "all"), ("--help", "all")} & {*pairwise(flags)}
+        if name == "compare" or not asks_all:  # compare has few flags
             print(describe_flags(name), end="")
             return
         flags = ["--help"]

@@ -53,7 +53,7 @@ CHECKPOINT = """\
                            a folder of runs, or of a seeds_<n>.json, the probabilities are averaged: an ensemble
   --experiment NAME        look for the newest run in runs/NAME only
 """
-FLAGS = {
+FLAG_HELP = {
     "fit": f"""\
   --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
@@ -95,11 +95,11 @@ FLAGS = {
 def describe_flags(command: str) -> str:
     """Return the help of a command: the flags that people change, with their defaults."""
     if command == "compare":
-        return f"usage: {PROGRAM} compare A B [C …] [flags]\n\n{FLAGS[command]}"
+        return f"usage: {PROGRAM} compare A B [C …] [flags]\n\n{FLAG_HELP[command]}"
     return f"""\
 usage: {PROGRAM} {command} [flags]
 
 The flags that people change:
-{FLAGS[command]}
+{FLAG_HELP[command]}
 All flags: {PROGRAM} {command} --help all
 """
