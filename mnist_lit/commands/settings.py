@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import Logger
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
-from mnist_lit.system.program import CONFIG_NAMES, PROGRAM, find_config
+from mnist_lit.system.program import PROGRAM, config_names, find_config
 from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
@@ -191,10 +191,9 @@ def _find_config(name: str) -> str:
         UsageError: if there is none.
     """
     if not Path(path := find_config(name)).is_file():
-        similar = suggest(Path(name).stem, CONFIG_NAMES)
-        raise UsageError(
-            f"--config: no file {name}{similar or ', and no config of that name: ' + ', '.join(CONFIG_NAMES)}"
-        )
+        names = config_names()
+        similar = suggest(Path(name).stem, names)
+        raise UsageError(f"--config: no file {name}{similar or ', and no config of that name: ' + ', '.join(names)}")
     return path
 
 

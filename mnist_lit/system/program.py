@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "CONFIG_NAMES", "PROGRAM", "find_config", "install_hint"]
+__all__ = ["CHECKOUT", "PROGRAM", "config_names", "find_config", "install_hint"]
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None
 """The folder of the project, or None where a wheel is installed."""
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
-CONFIG_NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def _program(argv0: str) -> str:
@@ -32,6 +31,11 @@ PROGRAM = _program(sys.argv[0] if sys.argv else "")
 def install_hint(extra: str) -> str:
     """Return the command that installs an extra."""
     return f"pip install -e '.[{extra}]'" if CHECKOUT else f"pip install 'mnist-lit[{extra}]'"
+
+
+def config_names() -> list[str]:
+    """Return the names of the package's own config files."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def find_config(given: str) -> str:

@@ -4,16 +4,11 @@ Run `python tests/benchmarks/mistakes.py runs/best`, after `recipes.py best`: pr
 `docs/mistakes.md`. The recipe is not changed by what is seen here.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from pathlib import Path
-
 import torch
 from measure import TRAIN
+from trained import read_experiment
 
-from mnist_lit import DigitClassifier
-from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.metrics import calibrated_softmax
-from mnist_lit.runs.series import find_runs
 from mnist_lit.training.drawings import draw_images
 
 PICTURE = TRAIN.parent / "docs" / "misread.png"
@@ -23,15 +18,9 @@ LEAST = 0.5  # fraction of the seeds that misread a digit that is shown
 
 def main() -> None:
     """Classify the test images with the run of each seed, print and draw what is misread."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", type=Path, metavar="FOLDER", help="of the runs, runs/NAME")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    given = parser.parse_args()
-    MNIST.fetch(given.data_dir)
-    pixels, labels = MNIST.read(given.data_dir, train=False)
+    classifiers, pixels, labels = read_experiment(__doc__)
     found = []
-    for run in find_runs(given.experiment):
-        classifier = DigitClassifier.load_from_checkpoint(run.checkpoints / "best.ckpt").eval()
+    for classifier in classifiers:
         with torch.inference_mode():
             batches = [
                 calibrated_softmax(classifier(part), classifier.temperature) for part in torch.split(pixels, 500)

@@ -4,28 +4,16 @@ Run `python tests/benchmarks/raw_pixels.py runs/blog`, after `recipes.py blog`. 
 `docs/from-loop-to-lightning.md`.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from pathlib import Path
 from statistics import mean
 
 import torch
 from measure import save
-
-from mnist_lit import DigitClassifier
-from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.runs.series import find_runs
+from trained import read_experiment
 
 
 def main() -> None:
     """Test the network of each seed twice, and print its accuracies."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", type=Path, metavar="FOLDER", help="of the runs, runs/NAME")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    given = parser.parse_args()
-    MNIST.fetch(given.data_dir)
-    pixels, labels = MNIST.read(given.data_dir, train=False)
-    runs = find_runs(given.experiment)
-    networks = [DigitClassifier.load_from_checkpoint(run.checkpoints / "best.ckpt").eval() for run in runs]
+    networks, pixels, labels = read_experiment(__doc__)
     found = {}
     for name, factor in (("0-1", 1), ("0-255", 255)):  # the network divides by 255
         with torch.inference_mode():

@@ -64,8 +64,14 @@ def test_invalid_config_file_is_named(
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("flag", ["--config=a\0b", "--data.split_seed=!!timestamp 3"])
-def test_invalid_path_or_value_is_a_usage_error(flag: str) -> None:
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config=a\0b", "--config: no file a\0b, and no config of that name: "),
+        ("--data.split_seed=!!timestamp 3", "--data.split_seed=!!timestamp 3"),
+    ],
+)
+def test_invalid_path_or_value_is_a_usage_error(flag: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), [flag])
-    assert flag.removeprefix("--config=") in str(caught.value)
+    assert str(caught.value).startswith(message)
