@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
+from mnist_lit.calibration import calibrated_softmax
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.loading import Batch
-from mnist_lit.metrics import EpochMetrics, TemperatureScaling, calibrated_softmax
+from mnist_lit.metrics import EpochMetrics, TemperatureScaling
 from mnist_lit.model import CNN
 from mnist_lit.schedule import one_cycle
 
@@ -65,6 +66,7 @@ class DigitClassifier(LightningModule):
         self.learning_rate, self.betas = learning_rate, (betas[0], betas[1])
         self.schedule, self.label_smoothing = schedule, label_smoothing
         self.network = CNN(classes=classes, **network)
+        self.network_settings = ["classes", *network]
 
         self.counts = EpochMetrics(classes)  # of training; named so in checkpoints
         self.loss = MeanMetric(nan_strategy=nan)  # by default NaN would be left out
@@ -164,7 +166,12 @@ class DigitClassifier(LightningModule):
             self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the metrics of all processes, the precision, and the temperature: weight averaging would average it."""
+        """Save the metrics of all processes, the precision, and the temperature: weight averaging would average it.
+
+        The network's class and the names of its settings are saved for those who load it without Lightning.
+        """
+        kind = type(self.network)
+        checkpoint["network"] = {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": self.network_settings}
         checkpoint["precision"] = self.trainer.precision
         self.counts.gather(checkpoint, "counts.")
         checkpoint["state_dict"]["temperature"] = self.temperature.clone()

@@ -3,10 +3,8 @@
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -17,6 +15,7 @@ from time import sleep
 from mnist_lit import __version__
 from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, suggest
+from mnist_lit.system.libraries import silence_libraries
 from mnist_lit.system.memory import keep_freed_memory
 from mnist_lit.system.program import CHECKOUT
 from mnist_lit.system.signals import (
@@ -33,15 +32,6 @@ __all__ = ["main"]
 
 MAX_MESSAGE = 2_000
 """Characters: an error may quote input of any length."""
-EXPECTED_WARNINGS = (
-    ".*does not have many workers",  # batches from memory are slower through workers
-    ".*treespec, LeafSpec",  # Lightning 2.6 uses what torch 2.14 deprecates
-    ".*is smaller than the logging interval",  # the learning rate is logged at the end of a short epoch too
-    "Checkpoint directory .* exists and is not empty",  # a resumed run has checkpoints
-    ".*``compute`` method of metric",  # an epoch that is resumed at its end has its metrics from the checkpoint
-    r"Total length of `DataLoader` across ranks is zero",  # `fast_dev_run` without validation images
-)
-"""Patterns of warnings about which a user can do nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +101,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         flags = ["--help"]
     keep_freed_memory()
     module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
-    _silence_libraries()
+    silence_libraries()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 
@@ -141,12 +131,3 @@ def _set_up_output() -> None:
     """Flush each line, also in a pipe, and replace characters that the output cannot have."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
-
-
-def _silence_libraries() -> None:
-    """Silence what a user can do nothing about. Lightning sets the levels of its loggers when it is imported."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)

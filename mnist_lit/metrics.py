@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["EpochMetrics", "Mistakes", "TemperatureScaling", "calibrated_softmax"]
+__all__ = ["EpochMetrics", "Mistakes", "TemperatureScaling"]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 5.0
 """Without bounds, images that are all classified correctly would give a temperature of 0."""
@@ -71,11 +71,6 @@ def _find_states(checkpoint: dict[str, Any], prefix: str) -> list[tuple[dict[str
     """Return state dicts and names of metric states; Lightning's WeightAveraging saves two state dicts."""
     states = [checkpoint[name] for name in ("state_dict", "current_model_state") if name in checkpoint]
     return [(state, name) for state in states for name in state if name.startswith(prefix)]
-
-
-def calibrated_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
-    """Return probabilities (N, K) from logits (N, K) and a temperature ()."""
-    return (logits / temperature).softmax(dim=1)
 
 
 class TemperatureScaling(Metric):

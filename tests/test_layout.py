@@ -17,7 +17,7 @@ LAYERS = [
     {"training"},
     {"runs"},
     {"classifier", "data"},
-    {"model", "metrics", "augment", "schedule"},
+    {"model", "calibration", "metrics", "augment", "schedule"},
     {"datasets"},
     {"photos", "page"},  # which know no other part
     {"system"},

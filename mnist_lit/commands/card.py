@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lit import __version__
-from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.restore import Restored
 from mnist_lit.datasets.catalog import DATASETS, MNIST
+from mnist_lit.runs.ensemble import explain_calibration
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
 from mnist_lit.system.yaml_loader import load

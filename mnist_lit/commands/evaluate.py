@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.restore import restore
@@ -12,7 +13,6 @@ from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.runs.results import evaluation_results, format_calibration, format_confused, format_evaluation
-from mnist_lit.system.distributed import rank_zero_only
 from mnist_lit.system.errors import UsageError
 
 __all__ = ["report_test", "test", "validate"]

@@ -15,23 +15,22 @@ from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
 from mnist_lit import __version__
-from mnist_lit.classifier import DigitClassifier
+from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands.card import describe_model
-from mnist_lit.commands.ensemble import explain_calibration
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
 from mnist_lit.commands.restore import Restored, restore
 from mnist_lit.datasets.catalog import has_photographs
-from mnist_lit.metrics import calibrated_softmax
 from mnist_lit.page.html import node_classifier, write_page
 from mnist_lit.page.operations import describe_network
 from mnist_lit.photos.preprocess import as_mnist
+from mnist_lit.runs.ensemble import explain_calibration
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import install_hint
 from mnist_lit.training.inspection import count_parameters
 
-__all__ = ["ExportedClassifier", "export"]
+__all__ = ["describe_page", "export"]
 
 MAX_BATCH = 10_000  # images
 BATCH_SIZE = 1_000  # of the comparison
@@ -39,26 +38,6 @@ TOLERANCE = 1e-4  # of a probability
 DYNAMIC_SHAPES = ({0: Dim("N", min=1, max=MAX_BATCH)},)  # of the pixels
 
 Classify = Callable[[Tensor], Tensor]
-
-
-class ExportedClassifier(nn.Module):
-    """The network and its calibration, without Lightning.
-
-    Args:
-        classifier: whose network and temperature are exported.
-    """
-
-    temperature: Tensor
-
-    def __init__(self, classifier: DigitClassifier) -> None:
-        super().__init__()
-        self.network = classifier.network
-        self.register_buffer("temperature", classifier.temperature)
-        self.eval()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels 0-255, as in the data set, (N, C, H, W), to probabilities (N, K)."""
-        return calibrated_softmax(self.network(pixels), self.temperature)
 
 
 def export(argv: Sequence[str]) -> None:
@@ -74,7 +53,8 @@ def export(argv: Sequence[str]) -> None:
     target = restored.output("model.onnx")
     if target.suffix not in FORMATS:
         raise UsageError(f"--output: {target} must end in {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}")
-    data, model = restored.data, ExportedClassifier(restored.classifier.cpu())
+    classifier = restored.classifier.cpu()
+    data, model = restored.data, CalibratedNetwork(classifier.network, classifier.temperature)
     example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
     with catch_warnings(action="ignore"):  # the exporters', about their own code
         content, classify = FORMATS[target.suffix](model, example, restored)
@@ -139,7 +119,7 @@ def _trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
 
 
-def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_onnx(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it
@@ -162,7 +142,7 @@ def _to_onnx(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
     return content, classify
 
 
-def _to_pt2(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_pt2(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     program = _trace(model, example)
     file = BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(_metadata(restored))})
@@ -170,7 +150,7 @@ def _to_pt2(model: ExportedClassifier, example: Tensor, restored: Restored) -> t
     return file.getvalue(), torch.export.load(file).module()
 
 
-def _to_safetensors(model: ExportedClassifier, _example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_safetensors(model: CalibratedNetwork, _example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
     try:
         from safetensors.torch import load, save
     except ImportError as error:
@@ -186,8 +166,9 @@ def _to_safetensors(model: ExportedClassifier, _example: Tensor, restored: Resto
     return content, loaded
 
 
-def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> tuple[bytes, Classify | None]:
-    prepare, _ = find_preprocessing(restored)
+def _to_html(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify | None]:
+    restored.require_same_images()
+    prepare, _ = find_preprocessing(restored.checkpoint)
     digits, checkpoint = prepare is as_mnist, restored.checkpoint
     about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
     calibration = explain_calibration(restored.classifier)
@@ -196,7 +177,7 @@ def _to_html(model: ExportedClassifier, example: Tensor, restored: Restored) -> 
 
 
 def describe_page(
-    model: ExportedClassifier,
+    model: CalibratedNetwork,
     example: Tensor,
     classes: Sequence[str],
     about: str,

@@ -17,6 +17,7 @@ from mnist_lit.commands.restore import Restored, restore_checkpoint
 from mnist_lit.commands.resume import NOT_OF_THE_EXPERIMENT
 from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.data import MNISTDataModule
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import RESULTS, Run
 from mnist_lit.runs.series import find_runs
 from mnist_lit.system.errors import UsageError
@@ -117,7 +118,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     runs, configs = _runs_by_seed(folder)
     results = {seed: _results(run) for seed, run in runs.items()}
     members = [
-        restore_checkpoint("predict", [*flags, *_limits(configs[seed])], run.checkpoints / "best.ckpt")
+        restore_checkpoint("predict", [*flags, *_limits(configs[seed])], Checkpoint.read(run.checkpoints / "best.ckpt"))
         for seed, run in runs.items()
     ]
     recipe, config = replace(members[0], members=members), next(iter(configs.values()))

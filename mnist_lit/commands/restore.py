@@ -7,13 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from warnings import catch_warnings
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.ensemble import average
 from mnist_lit.commands.settings import (
     build_data,
     build_parser,
@@ -23,14 +21,13 @@ from mnist_lit.commands.settings import (
 )
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
-from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint
+from mnist_lit.runs.ensemble import Ensemble, choose_members, find_output
 from mnist_lit.runs.series import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.trainer import build_trainer
 
 __all__ = ["Restored", "restore", "restore_checkpoint"]
-
-FULL_PRECISION = "32-true"
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,15 @@ class Restored:
                     f"{len(images):,} {name} images. Undo the change, or train again"
                 )
 
+    def require_same_images(self) -> None:
+        """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
+        for setting in ("dataset", "image_size"):
+            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting):
+                raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
+
     def output(self, name: str) -> Path:
-        """Return the file to write: `--output`, or `name` in the run folder; without a run, or for several, here."""
-        run = None if self.members else self.checkpoint.run
-        return Path(self.config.output or (run.folder if run else Path()) / name)
+        """Return the file to write (see `find_output`)."""
+        return find_output(self.config.output, name, self.checkpoints)
 
 
 def restore(command: str, argv: Sequence[str]) -> Restored:
@@ -113,48 +115,25 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
     if config.trainer.get(limit) == 0:
         raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
     paths = find_checkpoints(config.ckpt_path or ["best"], config.experiment)
-    members: list[Restored] = []
-    for path in paths:
-        member = restore_checkpoint(command, argv, path)
-        if twin := next((other for other in members if _has_same_weights(member, other)), None):
-            print(f"{path} has the same weights as {twin.checkpoint.path}, and does not count")
-        else:
-            print(f"checkpoint {path}")
-            members.append(member)
+    checkpoints = choose_members([Checkpoint.read_newest(path) for path in paths])
+    members = [restore_checkpoint(command, argv, checkpoint) for checkpoint in checkpoints]
     first, *others = members
     if not others:
         return first
-    for other in others:
-        _check_same_images(first.checkpoint, other.checkpoint)
-    return replace(first, classifier=average([member.classifier for member in members]), members=members)
+    joint = DigitClassifier(**first.classifier.hparams)
+    joint.network = Ensemble([member.classifier for member in members])  # type: ignore[assignment]  # any network serves
+    return replace(first, classifier=joint, members=members)
 
 
-def _has_same_weights(one: Restored, other: Restored) -> bool:
-    """Return whether two checkpoints are of the same training, which was repeated: an ensemble would count it twice."""
-    ours, theirs = (list(restored.classifier.network.parameters()) for restored in (one, other))
-    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
-
-
-def _check_same_images(first: Checkpoint, other: Checkpoint) -> None:
-    """Raise UsageError if two checkpoints classify other images, or into other classes."""
-    datasets = [checkpoint.settings["data"]["dataset"] for checkpoint in (first, other)]
-    if (first.shape, first.classes) != (other.shape, other.classes) or not is_same(*datasets):
-        raise UsageError(
-            f"{first.path} classifies {datasets[0]} {first.shape} and {other.path} {datasets[1]} {other.shape}: "
-            "an ensemble needs the same data set and image size"
-        )
-
-
-def restore_checkpoint(command: str, argv: Sequence[str], path: Path) -> Restored:
+def restore_checkpoint(command: str, argv: Sequence[str], checkpoint: Checkpoint) -> Restored:
     """Return a checkpoint, ready for use; the flags win over its settings.
 
     Raises:
         UsageError: if a flag is wrong.
-        OSError, ValueError: if it cannot be used.
+        ValueError: if it cannot be used.
     """
     parser = build_parser(command)
     config = parse(parser, argv)
-    checkpoint = Checkpoint.read_newest(path)
     defaults = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
     given = config.data.dataset
     if given != parser.get_default("data.dataset") and not is_same(given, defaults["data"]["dataset"]):

@@ -22,6 +22,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.flags import FOLDER_NAME, add_checkpoint_flags
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
 from mnist_lit.system.program import PROGRAM, config_names, find_config
@@ -46,7 +47,7 @@ set_loader("yaml", load, (yaml.YAMLError,))
 # Some defaults of Lightning are enums, such as Timer's interval: a saved config contains their values.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
 
-FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
+FolderName = restricted_string_type("FolderName", FOLDER_NAME)
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
 Seeds = restricted_number_type("Seeds", int, [(">=", 1), ("<=", 1_000)])
 GROUPS = ("model", "data", "trainer")
@@ -104,7 +105,10 @@ def build_parser(command: str) -> Parser:
     if command in {"fit", "search"}:
         _add_training_flags(parser, command)
     else:
-        _add_checkpoint_flags(parser, command)
+        add_checkpoint_flags(parser, command, FolderName)
+        parser.only_in_configs = ONLY_IN_CONFIGS
+        for name in ONLY_IN_CONFIGS:
+            parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     parser.add_class_arguments(DigitClassifier, "model", instantiate=False, skip=FROM_DATASET)
     parser.add_class_arguments(MNISTDataModule, "data", instantiate=False)
     # The root directory is the run's folder. The limits are added below.
@@ -136,26 +140,6 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         help="best.ckpt is the epoch with the best validation accuracy, or the last one that was validated",
     )
     parser.add_argument("--save_every", type=PositiveInt, default=200, help="steps between two saves of last.ckpt")
-
-
-def _add_checkpoint_flags(parser: Parser, command: str) -> None:
-    parser.add_argument("--experiment", type=FolderName, default=None, help="look for the newest run in runs/NAME")
-    parser.add_argument("--ckpt_path", type=str, nargs="+", default=["best"], help="best, last or a checkpoint file")
-    parser.only_in_configs = ONLY_IN_CONFIGS
-    for name in ONLY_IN_CONFIGS:
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    if command == "predict":
-        parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
-        parser.add_argument("--several", action="store_true", help="read every digit of each picture")
-        parser.add_argument("--output", type=str | None, default=None, help="CSV file (predictions.csv in the run)")
-        parser.add_argument("--save_seen", type=str | None, default=None, help="folder for the preprocessed pictures")
-    if command == "export":
-        parser.add_argument(
-            "--output",
-            type=str | None,
-            default=None,
-            help="FILE.onnx, .pt2, .safetensors, .html (model.onnx in the run)",
-        )
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Namespace:

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.evaluate import report_test
@@ -20,7 +21,7 @@ from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, new_run
 from mnist_lit.runs.results import evaluation_results, fit_results, format_evaluation, format_fit
-from mnist_lit.system.distributed import process_rank, rank_zero_only, rank_zero_print, shutdown_process_group
+from mnist_lit.system.distributed import process_rank, rank_zero_print, shutdown_process_group
 from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
-from torchvision import datasets as listed
 
 from mnist_lit.datasets.cifar import CIFARDataset
 from mnist_lit.datasets.folder import read_folder
@@ -73,8 +72,17 @@ MNIST = IDXDataset(
     shape=(1, 28, 28),
     train_size=60_000,
     test_size=10_000,
-    mirrors=((Path(__file__).parent / "mnist").as_uri(), *listed.MNIST.mirrors),
-    files=listed.MNIST.resources,
+    mirrors=(
+        (Path(__file__).parent / "mnist").as_uri(),
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "http://yann.lecun.com/exdb/mnist/",
+    ),
+    files=(
+        ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        ("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+        ("t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+        ("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
     content_md5=(
         "6bbc9ace898e44ae57da46a324031adb",
         "a25bea736e30d166cdddb491f175f624",
@@ -84,12 +92,20 @@ MNIST = IDXDataset(
 )
 FASHION_MNIST = IDXDataset(
     name="FashionMNIST",
-    classes=listed.FashionMNIST.classes,
+    classes=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
     shape=(1, 28, 28),
     train_size=60_000,
     test_size=10_000,
-    mirrors=listed.FashionMNIST.mirrors,
-    files=listed.FashionMNIST.resources,
+    mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    files=(
+        ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
     content_md5=(
         "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "9018921c3c673c538a1fc5bad174d6f9",
@@ -99,12 +115,17 @@ FASHION_MNIST = IDXDataset(
 )
 KMNIST = IDXDataset(
     name="KMNIST",
-    classes=listed.KMNIST.classes,
+    classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     shape=(1, 28, 28),
     train_size=60_000,
     test_size=10_000,
-    mirrors=listed.KMNIST.mirrors,
-    files=listed.KMNIST.resources,
+    mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+    files=(
+        ("train-images-idx3-ubyte.gz", "bdb82020997e1d708af4cf47b453dcf7"),
+        ("train-labels-idx1-ubyte.gz", "e144d726b3acfaa3e44228e80efcd344"),
+        ("t10k-images-idx3-ubyte.gz", "5c965bf0a639b31b8f53240b1b52f4d7"),
+        ("t10k-labels-idx1-ubyte.gz", "7320c461ea6c1c855c0b718fb2a4b134"),
+    ),
 )
 
 CIFAR10 = CIFARDataset(
@@ -115,10 +136,16 @@ CIFAR10 = CIFARDataset(
     test_size=10_000,
     archive=("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
     folder="cifar-10-batches-bin",
-    extracted_folder=listed.CIFAR10.base_folder,
-    train_batches=listed.CIFAR10.train_list,
-    test_batches=listed.CIFAR10.test_list,
-    mirrors=[listed.CIFAR10.url.rpartition("/")[0]],
+    extracted_folder="cifar-10-batches-py",
+    train_batches=(
+        ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+        ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+        ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+        ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+        ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+    ),
+    test_batches=(("test_batch", "40351d587109b95175f43aff81a1287e"),),
+    mirrors=("https://www.cs.toronto.edu/~kriz",),
 )
 
 DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, CIFAR10)}

@@ -1,30 +1,32 @@
-"""Checkpoints: saved durably, and opened safely, as weights and plain settings, never code."""
+"""Checkpoints, opened safely: as weights and plain settings, never code."""
 
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from io import SEEK_END, BytesIO
+from io import SEEK_END
 from pathlib import Path
 from pickle import UnpicklingError
 from pickletools import genops
-from typing import Any, BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 from warnings import catch_warnings
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from mnist_lit.classifier import DigitClassifier
-from mnist_lit.data import MNISTDataModule
+from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, is_same
+from mnist_lit.model import CNN
 from mnist_lit.runs.folders import Run, run_of
 from mnist_lit.system.distributed import rank_zero_print
-from mnist_lit.system.files import write_atomically
 
-__all__ = ["Checkpoint", "DurableCheckpointIO"]
+if TYPE_CHECKING:  # this module needs no Lightning, which takes seconds to import
+    from mnist_lit.classifier import DigitClassifier
 
+__all__ = ["FULL_PRECISION", "Checkpoint"]
+
+FULL_PRECISION = "32-true"
 REQUIRED = {
     "state_dict": dict,
     "hyper_parameters": dict,
@@ -32,6 +34,7 @@ REQUIRED = {
     "epoch": int,
     "global_step": int,
 }
+NETWORK = f"{CNN.__module__}.{CNN.__qualname__}"
 ALLOWED_GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Size|\w+Storage|[a-z]\w*)"
@@ -104,8 +107,8 @@ class Checkpoint:
 
     @property
     def precision(self) -> str:
-        """The precision of its training, as `Trainer.precision`; 32-true where a checkpoint does not have it."""
-        return str(self.content.get("precision", "32-true"))
+        """The precision of its training, as `Trainer.precision`; full where a checkpoint does not have it."""
+        return str(self.content.get("precision", FULL_PRECISION))
 
     @property
     def has_folder(self) -> bool:
@@ -161,7 +164,32 @@ class Checkpoint:
         """The run whose folder it is in, if any."""
         return run_of(self.path)
 
-    def load_into(self, classifier: DigitClassifier) -> None:
+    def network(self) -> CalibratedNetwork | None:
+        """Return its network and temperature, or None if only Lightning can load them, or say why they are damaged.
+
+        That is so for other networks than `CNN`, and for trainings in less than full precision.
+        """
+        described, weights = self.content.get("network"), self.content["state_dict"]
+        if self.precision != FULL_PRECISION or not isinstance(described, dict) or described.get("class") != NETWORK:
+            return None
+        try:
+            network = CNN(**{name: self.settings["model"][name] for name in described["settings"]})
+            prefix = "network."
+            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            network.load_state_dict(own)
+            return CalibratedNetwork(network, weights["temperature"].reshape(()))
+        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
+            return None
+
+    def has_same_weights(self, other: Self) -> bool:
+        """Return whether the networks of two checkpoints are equal: those of the same training, which was repeated."""
+        ours, theirs = (
+            {name: value for name, value in checkpoint.content["state_dict"].items() if name.startswith("network.")}
+            for checkpoint in (self, other)
+        )
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    def load_into(self, classifier: "DigitClassifier") -> None:
         """Load its weights.
 
         Raises:
@@ -174,7 +202,7 @@ class Checkpoint:
                 f"the weights in {self.path} do not fit the network: was a --model flag or --data.dataset changed?"
             ) from error
 
-    def initialize(self, classifier: DigitClassifier) -> list[str]:
+    def initialize(self, classifier: "DigitClassifier") -> list[str]:
         """Load the network's weights whose shapes fit, and return the names of the others, which keep their values.
 
         The temperature is not loaded: it was fitted to other weights.
@@ -194,33 +222,6 @@ class Checkpoint:
             )
         classifier.network.load_state_dict(own | fitting)
         return [name for name in own if name not in fitting]
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's saving and loading of checkpoints: durable, and without reading a file twice.
-
-    Args:
-        resumed: the checkpoint that Lightning is going to load.
-    """
-
-    def __init__(self, resumed: Checkpoint | None = None) -> None:
-        super().__init__()
-        self.resumed = resumed
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save by `write_atomically`, or raise OSError and keep the file that was at `path`."""
-        if storage_options is not None:
-            raise TypeError("storage_options are for other file systems")
-        content = BytesIO()
-        torch.save(checkpoint, content)
-        write_atomically(Path(path), content.getvalue())
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the checkpoint that is resumed, which has been read and verified; load any other file."""
-        if self.resumed and Path(path) == self.resumed.path:
-            return self.resumed.content
-        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        return loaded
 
 
 def _load(file: BinaryIO) -> Any:
@@ -273,7 +274,7 @@ def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _data_state(content: dict[str, Any]) -> dict[str, Any]:
-    state = content.get(MNISTDataModule.__qualname__)
+    state = content.get("MNISTDataModule")  # where Lightning saves what its `state_dict` returns
     return state if isinstance(state, dict) else {}
 
 

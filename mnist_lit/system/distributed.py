@@ -2,17 +2,20 @@
 
 import os
 
-from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
-__all__ = ["is_one_process", "process_rank", "rank_zero_only", "rank_zero_print", "shutdown_process_group"]
-
-rank_zero_print = rank_zero_only(print)
+__all__ = ["is_one_process", "process_rank", "rank_zero_print", "shutdown_process_group"]
 
 
 def process_rank() -> int:
     """Return the rank set by the launcher (Lightning, torchrun or SLURM), 0 without one."""
     return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+
+
+def rank_zero_print(*values: object) -> None:
+    """Print in the first process."""
+    if process_rank() == 0:
+        print(*values)
 
 
 def is_one_process(devices: list[int] | str | int, nodes: int) -> bool:

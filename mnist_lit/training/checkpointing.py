@@ -1,21 +1,25 @@
-"""Callbacks that save `best.ckpt` and `last.ckpt`, and that stop at a checkpoint when a signal asks for it."""
+"""Save `best.ckpt` and `last.ckpt`, durably, and stop at a checkpoint when a signal asks for it."""
 
 import signal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.signals import StopRequest, raise_stopped, set_handler
 from mnist_lit.training.callbacks import DivergedError, is_accumulating
 
-__all__ = ["KeepBest", "KeepLast"]
+__all__ = ["DurableCheckpointIO", "KeepBest", "KeepLast"]
 
 
 class KeepBest(ModelCheckpoint):
@@ -164,6 +168,33 @@ class KeepLast(LightningCheckpoint):
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self.saved = trainer.global_step
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's saving and loading of checkpoints: durable, and without reading a file twice.
+
+    Args:
+        resumed: the checkpoint that Lightning is going to load.
+    """
+
+    def __init__(self, resumed: Checkpoint | None = None) -> None:
+        super().__init__()
+        self.resumed = resumed
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Save by `write_atomically`, or raise OSError and keep the file that was at `path`."""
+        if storage_options is not None:
+            raise TypeError("storage_options are for other file systems")
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getvalue())
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the checkpoint that is resumed, which has been read and verified; load any other file."""
+        if self.resumed and Path(path) == self.resumed.path:
+            return self.resumed.content
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return loaded
 
 
 def _validation_is_due(trainer: Trainer) -> bool:

@@ -19,10 +19,11 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
-from mnist_lit.runs.checkpoints import Checkpoint, DurableCheckpointIO
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import launching_children
+from mnist_lit.training.checkpointing import DurableCheckpointIO
 from mnist_lit.training.loggers import build_loggers
 from mnist_lit.training.progress import EpochLines, ProgressBar
 

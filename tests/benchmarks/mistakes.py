@@ -8,7 +8,7 @@ import torch
 from measure import TRAIN
 from trained import read_experiment
 
-from mnist_lit.metrics import calibrated_softmax
+from mnist_lit.calibration import calibrated_softmax
 from mnist_lit.training.drawings import draw_images
 
 PICTURE = TRAIN.parent / "docs" / "misread.png"

@@ -14,6 +14,7 @@ from conftest import RUN, Command, uninstall
 from safetensors import safe_open
 
 from mnist_lit import DigitClassifier, __version__
+from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands import export as module
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -102,7 +103,7 @@ def test_page_for_drawings_that_are_no_digits_is_refused(trained: Command) -> No
 
 
 def test_model_that_classifies_otherwise_is_not_written(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(classifier: module.ExportedClassifier, *_: Any) -> Any:
+    def export(classifier: CalibratedNetwork, *_: Any) -> Any:
         return b"", lambda pixels: classifier(pixels) + 2e-4
 
     monkeypatch.setitem(module.FORMATS, ".onnx", export)

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.ensemble import explain_calibration
-from mnist_lit.commands.export import ExportedClassifier, describe_page
+from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.commands.export import describe_page
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.page.html import write_page
+from mnist_lit.runs.ensemble import explain_calibration
 
 __all__ = ["describe", "page_of"]
 
@@ -20,7 +21,7 @@ def describe(
     """Return what a page needs of a classifier: of digits or, with the names of other classes, of photographs."""
     example = torch.zeros(2, *shape, dtype=torch.uint8)
     return describe_page(
-        ExportedClassifier(classifier),
+        CalibratedNetwork(classifier.network, classifier.temperature),
         example,
         classes,
         "test",

@@ -13,8 +13,8 @@ from test_networks import MLP, ResidualNetwork
 from torch import nn
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.ensemble import Ensemble
 from mnist_lit.page import html
+from mnist_lit.runs.ensemble import Ensemble
 
 TEXT = "</script><script>alert(1)</script><!-- &amp; \N{SNOWMAN}"
 

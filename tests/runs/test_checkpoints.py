@@ -1,6 +1,5 @@
 """Checkpoints are read as weights and plain settings, or refused; no code in them is run."""
 
-import errno
 import os
 import pickle
 import shutil
@@ -16,7 +15,8 @@ import torch
 from conftest import stock_trainer
 
 from mnist_lit import DigitClassifier, MNISTDataModule
-from mnist_lit.runs.checkpoints import Checkpoint, DurableCheckpointIO
+from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.runs.checkpoints import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,35 @@ def test_checkpoint_has_the_classes_and_shape_of_the_images(checkpoint: Path) ->
     assert (read.classes, read.shape) == (list("0123456789"), (1, 28, 28))
     nameless = Checkpoint(checkpoint, read.content | {"MNISTDataModule": {"order_seed": 1}})  # of earlier versions
     assert nameless.classes == read.classes
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"network": None},
+        {"network": {"class": "mine.CNN", "settings": ["classes", "channels"]}},
+        {"network": {"class": "mnist_lit.model.CNN", "settings": ["classes", "channels", "strides"]}},
+        {"network": {"class": "mnist_lit.model.CNN", "settings": ["classes"]}},
+        {"network": {"class": "mnist_lit.model.CNN"}},
+        {"hyper_parameters": {"classes": 10, "channels": "four"}},
+        {"hyper_parameters": {"classes": 10, "channels": [1e300]}},
+        {"precision": "bf16-mixed"},
+        {"state_dict": {}},
+    ],
+    ids=str,
+)
+def test_network_is_loaded_without_lightning_only_if_that_is_certain(
+    checkpoint: Path, changed: dict[str, Any], data_dir: Path
+) -> None:
+    read = Checkpoint.read(checkpoint)
+    read.content["state_dict"]["temperature"].fill_(2.0)
+    read.load_into(classifier := DigitClassifier(channels=[4]))
+    pixels = MNIST.read(data_dir, train=False)[0][:50]
+    network = read.network()
+    assert network is not None
+    with torch.no_grad():
+        assert network(pixels).equal(classifier.eval().predict_step((pixels, torch.zeros(50))))
+    assert Checkpoint(checkpoint, read.content | changed).network() is None
 
 
 def test_settings_exclude_data_dir_and_mirrors(checkpoint: Path) -> None:
@@ -224,22 +253,6 @@ def test_load_from_checkpoint_runs_no_code(checkpoint: Path, tmp_path: Path, mon
             DigitClassifier.load_from_checkpoint("other.ckpt")
     assert not Path("trap").exists()
     assert DigitClassifier.load_from_checkpoint(checkpoint).hparams == content["hyper_parameters"]
-
-
-def test_failed_save_keeps_the_old_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io = DurableCheckpointIO()
-    io.save_checkpoint({"a": 1}, path := tmp_path / "other.ckpt")
-    before = path.read_bytes()
-
-    def fsync(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    content = Checkpoint.read(checkpoint).content
-    with pytest.raises(OSError, match=r"No space left on device: .*other.ckpt"):
-        io.save_checkpoint(content, path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_newest_undamaged_checkpoint_replaces_a_damaged_last_one(

@@ -1,6 +1,8 @@
 """The best and the last checkpoint: when they are saved, and signals that stop the training."""
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.signals import Stopped
 from mnist_lit.training.callbacks import DivergedError
-from mnist_lit.training.checkpointing import KeepBest
+from mnist_lit.training.checkpointing import DurableCheckpointIO, KeepBest
 
 
 @pytest.fixture
@@ -138,3 +140,18 @@ def test_weights_and_buffers_that_are_not_finite_are_not_saved(run: Run, data_di
     with pytest.raises(DivergedError, match=rf"{name} is not finite after step 8"):
         fit(data_dir, run, SetNaN(), last, batch_norm="running_var" in name)
     assert epoch_and_step(last.path) == (0, 4)
+
+
+def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io = DurableCheckpointIO()
+    io.save_checkpoint({"a": 1}, path := tmp_path / "other.ckpt")
+    before = path.read_bytes()
+
+    def fsync(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: .*other.ckpt"):
+        io.save_checkpoint({"a": 2}, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

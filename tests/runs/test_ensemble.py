@@ -11,9 +11,9 @@ from conftest import FLAGS, RUN, Command
 from torch import Tensor, nn
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands.ensemble import Ensemble, average, explain_calibration
+from mnist_lit.calibration import calibrated_softmax
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.metrics import calibrated_softmax
+from mnist_lit.runs.ensemble import Calibrated, Ensemble, average, explain_calibration
 
 BEST = RUN.checkpoints / "best.ckpt"
 
@@ -34,16 +34,16 @@ def load(number: int) -> DigitClassifier:
     return DigitClassifier.load_from_checkpoint(f"runs/baseline/version_{number}/checkpoints/best.ckpt").eval()
 
 
-def probabilities(classifier: DigitClassifier, pixels: Tensor) -> Tensor:
+def probabilities(model: Calibrated, pixels: Tensor) -> Tensor:
     with torch.inference_mode():
-        return calibrated_softmax(classifier(pixels), classifier.temperature)
+        return calibrated_softmax(model.network(pixels), model.temperature)
 
 
 def test_probabilities_are_the_mean_of_the_calibrated_ones(two: Command, data_dir: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=False)
     members = [load(0), load(1)]
     expected = torch.stack([probabilities(member, pixels) for member in members]).mean(dim=0)
-    assert probabilities(average(members).eval(), pixels).allclose(expected, atol=1e-6)
+    assert probabilities(average(members), pixels).allclose(expected, atol=1e-6)
 
     recorded = RUN.results()
     code, out, err = two("test", "--ckpt_path", "runs/baseline")
