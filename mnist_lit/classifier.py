@@ -1,7 +1,7 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
 from collections.abc import Sequence
-from math import inf, nan
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,13 +10,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from mnist_lit.calibration import calibrated_softmax
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.loading import Batch
-from mnist_lit.metrics import EpochMetrics, TemperatureScaling
+from mnist_lit.metrics import EpochMetrics, Mean, TemperatureScaling
 from mnist_lit.model import CNN
 from mnist_lit.schedule import one_cycle
 
@@ -69,7 +69,7 @@ class DigitClassifier(LightningModule):
         self.network_settings = ["classes", *network]
 
         self.counts = EpochMetrics(classes)  # of training; named so in checkpoints
-        self.loss = MeanMetric(nan_strategy=nan)  # by default NaN would be left out
+        self.loss = Mean()
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
         """Of the latest evaluation: how many images of class i were classified as j, int64 (K, K)."""
         self.temperature_scaling = TemperatureScaling()

@@ -87,6 +87,8 @@ class MNISTDataModule(LightningDataModule):
                 raise ValueError(f"batch_size must be at most {len(train):,}, the training images")
             if stage == "fit" and self.dataset.hashes:  # of a folder, whose images may be others the next time
                 self.trained_on = torch.unique(torch.cat([self.trained_on, self.dataset.hashes[0][train]]))
+            if stage == "fit" and self.trainer:
+                images = images.to(self.trainer.strategy.root_device)
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.order_seed = torch.initial_seed()
             if self.trainer:  # processes may have different seeds

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["EpochMetrics", "Mistakes", "TemperatureScaling"]
+__all__ = ["EpochMetrics", "Mean", "Mistakes", "TemperatureScaling"]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 5.0
 """Without bounds, images that are all classified correctly would give a temperature of 0."""
@@ -19,6 +19,18 @@ MIN_IMAGES = 100
 
 Mistake = tuple[Tensor, Tensor, Tensor]
 """Pixels (N, C, H, W), labels (N,) and probabilities (N, K)."""
+
+
+class Mean(MeanMetric):
+    """A weighted mean, NaN if a value is NaN; torchmetrics' own check for that makes a GPU wait in each step."""
+
+    mean_value: Tensor
+    weight: Tensor
+
+    def update(self, value: Tensor, weight: int) -> None:  # type: ignore[override]  # always with a weight
+        """Add a value () with its weight."""
+        self.mean_value = self.mean_value + value * weight
+        self.weight = self.weight + weight
 
 
 class EpochMetrics(nn.Module):
@@ -33,7 +45,7 @@ class EpochMetrics(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.loss = MeanMetric(nan_strategy=nan)
+        self.loss = Mean()
         self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         for metric in (self.loss, self.accuracy):
             metric.persistent(mode=True)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 __all__ = ["Batch", "InMemoryDataset", "ResumableDataLoader", "identity_collate"]
 
+MAX_GPU_BYTES = 1 << 30
 Batch = tuple[Tensor, Tensor]
 """Pixels uint8 (B, C, H, W), 0-255, and labels int64 (B,)."""
 
@@ -18,7 +19,7 @@ class InMemoryDataset(Dataset[Batch]):
 
     Args:
         pixels: uint8 (N, C, H, W), 0-255.
-        labels: int64 (N,).
+        labels: int64 (N,), on the same device.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
@@ -27,13 +28,19 @@ class InMemoryDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> "InMemoryDataset":
+        """Return the images in a GPU's memory, so that no batch is copied there, unless they are too many for that."""
+        if device.type != "cuda" or self.pixels.nbytes > MAX_GPU_BYTES:
+            return self
+        return InMemoryDataset(self.pixels.to(device), self.labels.to(device))
+
     def __getitem__(self, index: int) -> Batch:
         """Return an image (C, H, W) and its label ()."""
         return self.pixels[index], self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return a batch, (B, C, H, W) and (B,), by one gather instead of B look-ups and a stack."""
-        chosen = torch.tensor(indices)
+        chosen = torch.tensor(indices, device=self.pixels.device)
         return self.pixels.index_select(0, chosen), self.labels.index_select(0, chosen)
 
 

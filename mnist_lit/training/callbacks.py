@@ -1,18 +1,32 @@
-"""Callbacks of every training: its limits, finite losses, and random numbers that do not depend on a resume."""
+"""Callbacks of every training: limits, finite losses, equal buffers, random numbers that do not depend on a resume."""
 
 from datetime import timedelta
+from math import isfinite
 from time import monotonic
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
-from torch import Tensor
+from torch import Tensor, distributed
 
 from mnist_lit.datasets.sampling import derive_seed
 
-__all__ = ["DivergedError", "FiniteLoss", "Limits", "SeedSteps", "is_accumulating"]
+__all__ = [
+    "LOSSES_PER_CHECK",
+    "DivergedError",
+    "FiniteLoss",
+    "Limits",
+    "SeedSteps",
+    "SyncBuffers",
+    "any_process",
+    "is_accumulating",
+]
 
+LOSSES_PER_CHECK = 50
+"""Steps between two reads of a loss: each waits until a GPU has computed it, and for all processes."""
+STEPS_PER_AGREEMENT = 10
+"""Steps between two collective decisions of several processes: each takes milliseconds."""
 ADVICE = "try a lower --model.learning_rate; the checkpoints are from before"
 
 
@@ -26,6 +40,16 @@ class DivergedError(ValueError):
 def is_accumulating(trainer: Trainer, batch_idx: int) -> bool:
     """Return whether the optimizer step is still to come, after more batches of accumulated gradients."""
     return not trainer.is_last_batch and bool((batch_idx + 1) % trainer.accumulate_grad_batches)
+
+
+def any_process(trainer: Trainer, *, decision: bool) -> bool:
+    """Return whether any process has decided so; of several, in every tenth step only, False in the others.
+
+    So all of them do the same after the same step, and do not wait for each other in each.
+    """
+    if trainer.world_size > 1 and trainer.global_step % STEPS_PER_AGREEMENT:
+        return False
+    return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
 class Limits(Callback):
@@ -104,20 +128,64 @@ class Limits(Callback):
 
     def _check(self, trainer: Trainer) -> None:
         reached = 0 <= self.max_steps <= trainer.global_step
-        if self.max_time is not None:  # all processes end together
-            late = self.seconds >= self.max_time
-            reached = trainer.strategy.reduce_boolean_decision(reached or late, all=False)
-        if reached:
+        if reached or (self.max_time is not None and any_process(trainer, decision=self.seconds >= self.max_time)):
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
 
 
 class FiniteLoss(Callback):
-    """Stop before the gradients of a loss that is NaN or infinite reach the weights."""
+    """Stop before a checkpoint or a validation of weights that had a loss that is NaN or infinite.
+
+    The losses stay on their device and are checked together: a check of each would make a GPU wait in each step. What
+    is trained between such a loss and its check is lost anyway.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.steps: list[int] = []
 
     def on_before_backward(self, trainer: Trainer, _module: LightningModule, loss: Tensor) -> None:
+        """Keep the loss, and check if there are enough."""
+        if len(self.losses) >= LOSSES_PER_CHECK:
+            self._check(trainer)
+        self.losses.append(loss.detach())
+        self.steps.append(trainer.global_step + 1)
+
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        """Check the losses before it."""
+        self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        """Check those before the checkpoint."""
+        self._check(trainer)
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        """Check the last ones."""
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
         """Raise `DivergedError`, naming the step, in all processes: one alone would leave the others waiting."""
-        if not trainer.strategy.reduce_boolean_decision(bool(loss.isfinite())):
-            raise DivergedError(f"the loss is {loss.item()} in step {trainer.global_step + 1}")
+        if not self.losses:
+            return
+        losses = trainer.strategy.reduce(torch.stack(self.losses).float(), reduce_op="sum")  # over processes
+        assert isinstance(losses, Tensor)  # noqa: S101  # strategies also reduce other things
+        values = losses.tolist()
+        steps, self.losses, self.steps = self.steps, [], []
+        for step, value in zip(steps, values, strict=True):
+            if not isfinite(value):
+                raise DivergedError(f"the loss is {value} in step {step}")
+
+
+class SyncBuffers(Callback):
+    """Give all processes the buffers of the first one, such as running means, before they validate and save.
+
+    DDP would do so in every step. Batch normalisation uses its running means in validation only.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the buffers."""
+        if trainer.world_size > 1:
+            for buffer in pl_module.buffers():
+                distributed.broadcast(buffer, src=0)
 
 
 class SeedSteps(Callback):

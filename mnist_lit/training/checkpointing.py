@@ -17,7 +17,7 @@ from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.signals import StopRequest, raise_stopped, set_handler
-from mnist_lit.training.callbacks import DivergedError, is_accumulating
+from mnist_lit.training.callbacks import DivergedError, any_process, is_accumulating
 
 __all__ = ["DurableCheckpointIO", "KeepBest", "KeepLast"]
 
@@ -143,22 +143,21 @@ class KeepLast(LightningCheckpoint):
 
     def stop_if_asked(self, trainer: Trainer) -> None:
         """Raise `Stopped` in all processes if one of them has received a signal."""
-        if self._stop_requested(trainer):
+        if self._agree_to_stop(trainer.strategy.reduce_boolean_decision(self.stop.number is not None, all=False)):
             self.stop.check()
 
-    def _stop_requested(self, trainer: Trainer) -> bool:
+    def _agree_to_stop(self, decision: bool) -> bool:  # noqa: FBT001  # it is returned
         """Return whether any process has received a signal, so that all stop after the same step.
 
-        A signal during this call counts for the next step: a process that saved alone would wait for the others.
+        A signal during the decision counts for the next one: a process that saved alone would wait for the others.
         """
-        stopping = trainer.strategy.reduce_boolean_decision(self.stop.number is not None, all=False)
-        if stopping and self.stop.number is None:
+        if decision and self.stop.number is None:
             self.stop.number = signal.SIGTERM
-        return stopping
+        return decision
 
     def _save_if_due(self, trainer: Trainer) -> None:
         """Save every few steps, at the end of training, and before a signal stops it."""
-        stopping = self._stop_requested(trainer)
+        stopping = self._agree_to_stop(any_process(trainer, decision=self.stop.number is not None))
         ending = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if stopping or ending or trainer.global_step >= self.saved + self.every_n_steps:
             self._save(trainer)

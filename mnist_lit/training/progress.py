@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from mnist_lit.training.callbacks import Limits
+from mnist_lit.training.callbacks import LOSSES_PER_CHECK, Limits
 
 if TYPE_CHECKING:
     from mnist_lit.classifier import DigitClassifier
@@ -49,6 +49,7 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
+        self.loss, self.loss_step = "", -LOSSES_PER_CHECK
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         """Set up the bar. For an epoch that is resumed midway, Lightning would set no description and no total."""
@@ -65,7 +66,10 @@ class ProgressBar(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if trainer.training and hasattr(pl_module, "latest_loss"):  # not if resumed at the end of an epoch
-            metrics = {"loss": f"{cast('DigitClassifier', pl_module).latest_loss:.3f}"} | metrics
+            # To read it makes a GPU wait, but not a CPU.
+            if pl_module.device.type == "cpu" or trainer.global_step >= self.loss_step + LOSSES_PER_CHECK:
+                self.loss, self.loss_step = f"{cast('DigitClassifier', pl_module).latest_loss:.3f}", trainer.global_step
+            metrics = {"loss": self.loss} | metrics
         if trainer.training and (left := _format_time_left(trainer)):
             metrics["left"] = left
         return dict(metrics)

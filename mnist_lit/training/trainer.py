@@ -92,9 +92,8 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UsageError(f"Trainer: {error}") from error
     _check_strategy(trainer, settings["strategy"])
-    if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-        launch = launcher._call_children_scripts  # noqa: SLF001  # launches the child processes
-        launcher._call_children_scripts = launching_children()(launch)  # type: ignore[method-assign]  # noqa: SLF001
+    if isinstance(trainer.strategy, DDPStrategy):
+        _adapt(trainer.strategy)
     return trainer
 
 
@@ -121,6 +120,14 @@ def _check_strategy(trainer: Trainer, given: Any) -> None:
     if not (ddp or isinstance(strategy, SingleDeviceStrategy)):
         name = given if isinstance(given, str) else type(strategy).__name__
         raise UsageError(f"--trainer.strategy: {name} is not supported: give ddp")
+
+
+def _adapt(strategy: DDPStrategy) -> None:
+    """Do not send buffers in every step (see `SyncBuffers`), and mark child processes as such."""
+    strategy._ddp_kwargs.setdefault("broadcast_buffers", False)  # noqa: SLF001
+    if isinstance(launcher := strategy.launcher, _SubprocessScriptLauncher):
+        launch = launcher._call_children_scripts  # noqa: SLF001  # launches the child processes
+        launcher._call_children_scripts = launching_children()(launch)  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _as_list(given: Any) -> list[Any]:

@@ -247,6 +247,39 @@ def test_without_a_seed_all_processes_have_the_same_order() -> None:
     assert len(set(orders)) == 1
 
 
+BUFFERS = """
+from mnist_lit import DigitClassifier, cli
+
+def on_validation_end(classifier):
+    if not classifier.trainer.sanity_checking:
+        print(f"means {classifier.network.layer1[2].running_mean.tolist()}\\n", end="", flush=True)
+
+if __name__ == "__main__":
+    DigitClassifier.on_validation_end = on_validation_end
+    cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("command")
+def test_all_processes_validate_with_the_running_means_of_the_first() -> None:
+    Path("program.py").write_text(BUFFERS, encoding="utf-8")
+    more = ("--model.channels=[4]", "--model.batch_norm=true", "--trainer.max_epochs=1")
+    ended = subprocess.run(
+        [sys.executable, "program.py", "fit", *FLAGS, *DDP, *more],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(TRAIN.parent)},
+    )
+    means = [line for line in ended.stdout.splitlines() if line.startswith("means")]
+    assert len(means) == 2
+    assert len(set(means)) == 1
+    saved = Checkpoint.read(LAST).content["state_dict"]["network.layer1.2.running_mean"]
+    assert means[0] == f"means {saved.tolist()}"
+
+
 @linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
