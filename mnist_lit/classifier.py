@@ -181,7 +181,10 @@ class DigitClassifier(LightningModule):
         self.counts.scatter(checkpoint, "counts.", self.global_rank)
 
     def predict_step(self, batch: Batch) -> Tensor:
-        """Return probabilities (B, K), calibrated if there was a validation."""
+        """Return probabilities (B, K), calibrated if there was a validation.
+
+        `predict --images` and exported files have the network and the temperature only, and compute the same.
+        """
         pixels, _ = batch
         return calibrated_softmax(self(pixels).float(), self.temperature)  # float: logits may be in half precision
 

@@ -79,7 +79,7 @@ class MNISTDataModule(LightningDataModule):
             self.prepared = True
 
     def setup(self, stage: str) -> None:
-        """Read the sets of a stage into memory, as uint8."""
+        """Read the sets of a stage into memory, as uint8; images to train on a GPU into the GPU's."""
         if stage in {"fit", "validate"}:
             images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
             train, val = split(images.labels, self.val_size, self.split_seed)

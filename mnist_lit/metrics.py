@@ -29,7 +29,7 @@ class Mean(MeanMetric):
 
     def update(self, value: Tensor, weight: int) -> None:  # type: ignore[override]  # always with a weight
         """Add a value () with its weight."""
-        self.mean_value = self.mean_value + value * weight
+        self.mean_value = self.mean_value + value.float() * weight  # losses may be in half precision
         self.weight = self.weight + weight
 
 

@@ -171,7 +171,9 @@ def test_given_seed_takes_precedence_over_that_of_a_checkpoint(monkeypatch: pyte
 
 def test_all_processes_have_the_order_of_the_first_one(data_dir: Path) -> None:
     data = MNISTDataModule(data_dir=str(data_dir))
-    data.trainer = cast("Trainer", SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: 5)))
+    data.trainer = cast(
+        "Trainer", SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: 5, root_device=torch.device("cpu")))
+    )
     data.prepare_data()
     data.setup("fit")
     assert data.order_seed == 5

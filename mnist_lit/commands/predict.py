@@ -35,8 +35,8 @@ from mnist_lit.datasets.catalog import DATASETS, MNIST, has_photographs
 from mnist_lit.datasets.loading import InMemoryDataset, identity_collate
 from mnist_lit.photos.images import crop_square
 from mnist_lit.photos.preprocess import Prepare, as_mnist
-from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.ensemble import average, choose_members, explain_calibration, find_output
+from mnist_lit.runs.checkpoints import Checkpoint, find_output
+from mnist_lit.runs.ensemble import average, choose_members, explain_calibration
 from mnist_lit.runs.series import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically

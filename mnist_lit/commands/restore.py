@@ -21,8 +21,8 @@ from mnist_lit.commands.settings import (
 )
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
-from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint
-from mnist_lit.runs.ensemble import Ensemble, choose_members, find_output
+from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint, find_output
+from mnist_lit.runs.ensemble import Ensemble, choose_members
 from mnist_lit.runs.series import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.trainer import build_trainer

@@ -26,7 +26,7 @@ from mnist_lit.system.errors import UsageError, printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped, StopRequest, handle_signals
-from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps, SyncBuffers
+from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps
 from mnist_lit.training.checkpointing import KeepBest, KeepLast
 from mnist_lit.training.inspection import count_parameters, layer_shapes
 from mnist_lit.training.tensorboard import TensorBoardCallback, write_text
@@ -160,7 +160,7 @@ def _build(run: Run, start: Start, settings: Namespace, callbacks: Sequence[Call
     trainer = build_trainer(
         settings.trainer,
         run,
-        [limits, FiniteLoss(), SyncBuffers(), SeedSteps(config.seed), tensorboard, best, last, *callbacks],
+        [limits, FiniteLoss(), SeedSteps(config.seed), tensorboard, best, last, *callbacks],
         resumed=start.resumed,
         purge_step=(start.resumed.content["global_step"] if start.resumed else 0) if start.run else None,
         rate_changes="epoch" if classifier.schedule == "constant" else "step",

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 __all__ = ["Batch", "InMemoryDataset", "ResumableDataLoader", "identity_collate"]
 
 MAX_GPU_BYTES = 1 << 30
+"""Of all images: the rest of a GPU's memory is for the training."""
 Batch = tuple[Tensor, Tensor]
 """Pixels uint8 (B, C, H, W), 0-255, and labels int64 (B,)."""
 

@@ -24,7 +24,7 @@ from mnist_lit.system.distributed import rank_zero_print
 if TYPE_CHECKING:  # this module needs no Lightning, which takes seconds to import
     from mnist_lit.classifier import DigitClassifier
 
-__all__ = ["FULL_PRECISION", "Checkpoint"]
+__all__ = ["FULL_PRECISION", "Checkpoint", "find_output"]
 
 FULL_PRECISION = "32-true"
 REQUIRED = {
@@ -222,6 +222,12 @@ class Checkpoint:
             )
         classifier.network.load_state_dict(own | fitting)
         return [name for name in own if name not in fitting]
+
+
+def find_output(given: str | None, name: str, checkpoints: Sequence[Checkpoint]) -> Path:
+    """Return the file to write: the one given, or `name` in the run folder; without a run, or for several, here."""
+    run = checkpoints[0].run if len(checkpoints) == 1 else None
+    return Path(given or (run.folder if run else Path()) / name)
 
 
 def _load(file: BinaryIO) -> Any:

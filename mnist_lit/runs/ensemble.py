@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -13,7 +12,7 @@ from mnist_lit.datasets.catalog import is_same
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.errors import UsageError
 
-__all__ = ["Calibrated", "Ensemble", "average", "choose_members", "explain_calibration", "find_output"]
+__all__ = ["Calibrated", "Ensemble", "average", "choose_members", "explain_calibration"]
 
 
 class Calibrated(Protocol):
@@ -88,12 +87,6 @@ def _check_same_images(first: Checkpoint, other: Checkpoint) -> None:
             f"{first.path} classifies {datasets[0]} {first.shape} and {other.path} {datasets[1]} {other.shape}: "
             "an ensemble needs the same data set and image size"
         )
-
-
-def find_output(given: str | None, name: str, members: Sequence[Checkpoint]) -> Path:
-    """Return the file to write: the one given, or `name` in the run folder; without a run, or for several, here."""
-    run = members[0].run if len(members) == 1 else None
-    return Path(given or (run.folder if run else Path()) / name)
 
 
 def explain_calibration(model: Calibrated) -> str | None:

@@ -144,11 +144,11 @@ class FiniteLoss(Callback):
         self.steps: list[int] = []
 
     def on_before_backward(self, trainer: Trainer, _module: LightningModule, loss: Tensor) -> None:
-        """Keep the loss, and check if there are enough."""
-        if len(self.losses) >= LOSSES_PER_CHECK:
-            self._check(trainer)
+        """Keep the loss, and check if there are enough, or if an anomaly would raise its own error in this step."""
         self.losses.append(loss.detach())
         self.steps.append(trainer.global_step + 1)
+        if len(self.losses) >= LOSSES_PER_CHECK or torch.is_anomaly_enabled():
+            self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         """Check the losses before it."""
@@ -176,13 +176,14 @@ class FiniteLoss(Callback):
 
 
 class SyncBuffers(Callback):
-    """Give all processes the buffers of the first one, such as running means, before they validate and save.
+    """Give all processes the buffers of the first one, such as running means, before they validate.
 
-    DDP would do so in every step. Batch normalisation uses its running means in validation only.
+    DDP would do so in every step. Batch normalisation uses its running means in evaluation only, and a checkpoint is
+    that of the first process.
     """
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the buffers."""
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the buffers, which may be averages: Lightning's WeightAveraging puts them there in this hook too."""
         if trainer.world_size > 1:
             for buffer in pl_module.buffers():
                 distributed.broadcast(buffer, src=0)

@@ -132,10 +132,11 @@ class KeepLast(LightningCheckpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, _module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep weights that are not finite out of every checkpoint, and flush the curves up to it."""
-        for state in (checkpoint["state_dict"], checkpoint.get("current_model_state", {})):
-            for name, value in state.items():
-                if not value.isfinite().all():
-                    raise DivergedError(f"{name} is not finite after step {trainer.global_step}")
+        states = (checkpoint["state_dict"], checkpoint.get("current_model_state", {}))
+        damaged = [name for state in states for name, value in state.items() if not value.isfinite().all()]
+        if trainer.strategy.reduce_boolean_decision(bool(damaged), all=False):  # buffers may differ between processes
+            name = damaged[0] if damaged else "a value in another process"
+            raise DivergedError(f"{name} is not finite after step {trainer.global_step}")
         checkpoint["should_stop"] = trainer.should_stop
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from inspect import signature
 from math import inf
 from typing import Any, Literal
 
@@ -18,11 +19,13 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
 
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import launching_children
+from mnist_lit.training.callbacks import SyncBuffers
 from mnist_lit.training.checkpointing import DurableCheckpointIO
 from mnist_lit.training.loggers import build_loggers
 from mnist_lit.training.progress import EpochLines, ProgressBar
@@ -86,7 +89,8 @@ def build_trainer(
         if given["logger"]:
             own_callbacks.append(LearningRateMonitor(logging_interval=rate_changes))
         given["plugins"] = [DurableCheckpointIO(resumed), *_as_list(given["plugins"])]
-    given["callbacks"] = [*own_callbacks, *user_callbacks, EpochLines()]  # last, with the metrics that others log
+    # Last: SyncBuffers after WeightAveraging has put its averages in, EpochLines with the metrics that others log.
+    given["callbacks"] = [*own_callbacks, *user_callbacks, SyncBuffers(), EpochLines()]
     try:
         trainer = Trainer(**given)
     except (MisconfigurationException, ValueError, TypeError) as error:
@@ -124,7 +128,11 @@ def _check_strategy(trainer: Trainer, given: Any) -> None:
 
 def _adapt(strategy: DDPStrategy) -> None:
     """Do not send buffers in every step (see `SyncBuffers`), and mark child processes as such."""
-    strategy._ddp_kwargs.setdefault("broadcast_buffers", False)  # noqa: SLF001
+    names = ("forward_sync_buffers", "broadcast_buffers")  # since torch 2.15, and before
+    given = strategy._ddp_kwargs  # noqa: SLF001
+    if not given.keys() & {*names}:
+        accepted = signature(DistributedDataParallel).parameters
+        given[next(name for name in names if name in accepted)] = False
     if isinstance(launcher := strategy.launcher, _SubprocessScriptLauncher):
         launch = launcher._call_children_scripts  # noqa: SLF001  # launches the child processes
         launcher._call_children_scripts = launching_children()(launch)  # type: ignore[method-assign]  # noqa: SLF001

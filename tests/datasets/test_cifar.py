@@ -131,8 +131,9 @@ def local(tmp_path: Path) -> Path:
 def test_the_entry_is_the_published_one() -> None:
     assert DATASETS["CIFAR10"] is CIFAR10
     assert CIFAR10.archive == ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
-    assert CIFAR10.mirrors == ["https://www.cs.toronto.edu/~kriz"]
-    assert [*CIFAR10.train_batches, *CIFAR10.test_batches] == listed.CIFAR10.train_list + listed.CIFAR10.test_list
+    assert CIFAR10.mirrors == ("https://www.cs.toronto.edu/~kriz",)
+    batches = [list(batch) for batch in (*CIFAR10.train_batches, *CIFAR10.test_batches)]
+    assert batches == listed.CIFAR10.train_list + listed.CIFAR10.test_list
     assert [name for name, _ in [*CIFAR10.train_batches, *CIFAR10.test_batches]] == NAMES
     assert (CIFAR10.shape, CIFAR10.train_size, CIFAR10.test_size) == ((3, 32, 32), 50_000, 10_000)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

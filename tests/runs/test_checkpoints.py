@@ -58,7 +58,7 @@ def test_checkpoint_has_the_classes_and_shape_of_the_images(checkpoint: Path) ->
     ],
     ids=str,
 )
-def test_network_is_loaded_without_lightning_only_if_that_is_certain(
+def test_network_is_loaded_without_lightning_only_if_it_is_the_one_described(
     checkpoint: Path, changed: dict[str, Any], data_dir: Path
 ) -> None:
     read = Checkpoint.read(checkpoint)

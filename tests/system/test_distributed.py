@@ -51,6 +51,8 @@ def test_only_rank_0_prints(name: str, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().out == "hello\n"
     monkeypatch.setenv(name, "1")
     assert process_rank() == 1
+    rank_zero_print("hello")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
