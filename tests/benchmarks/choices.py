@@ -17,19 +17,20 @@ from measure import TRAIN, save
 from mnist_lit import cli
 
 FAST = TRAIN.parent / "configs" / "fast.yaml"
-TWO_BLOCKS = ["--model.kernel_sizes=[5,3]", "--model.padding=[0,0]", "--model.pooling=[2,2]"]
+TWO_BLOCKS = ["--model.kernel_sizes=[5,3]", "--model.padding=[0,0]", "--model.pooling=[3,2]"]
 CHOICES = {
     "fast.yaml": [],
     "first filters 3x3": ["--model.kernel_sizes=[3,3,3]"],
+    "first block pooled by 2": ["--model.pooling=[2,2,1]"],
     "all convolutions padded, all blocks pooled": ["--model.padding=[2,1,1]", "--model.pooling=[2,2,2]"],
     "no batch normalisation": ["--model.batch_norm=false", "--model.learning_rate=0.003"],
     "no label smoothing": ["--model.label_smoothing=0"],
     "Adam's own betas": ["--model.betas=[0.9,0.999]"],
     "constant rate": ["--model.schedule=constant", "--model.learning_rate=0.002"],
-    "batches of 50": ["--data.batch_size=50", "--model.learning_rate=0.01"],
+    "batches of 100": ["--data.batch_size=100", "--model.learning_rate=0.02"],
     "channels 16-32-64": ["--model.channels=[16,32,64]"],
     "channels 32-64": ["--model.channels=[32,64]", *TWO_BLOCKS],
-    "three quarters of the steps": ["--trainer.limit_train_batches=0.285"],
+    "three quarters of the steps": ["--trainer.limit_train_batches=0.3375"],
     "a whole epoch": ["--trainer.limit_train_batches=1.0"],
 }
 

@@ -13,19 +13,26 @@ from tempfile import TemporaryDirectory
 from measure import TRAIN, run, save, table
 
 COMMANDS: dict[str, list[str | Path]] = {
+    "import torch": ["-c", "import torch"],
     "import lightning.pytorch, torchvision": ["-c", "import lightning.pytorch, torchvision"],
     "fit, one step": [
         *(TRAIN, "fit", "--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.limit_test_batches=0"),
     ],
+    "predict, one picture": [TRAIN, "predict", "--images", "digit.png"],
+    "test": [TRAIN, "test"],
+    "export": [TRAIN, "export"],
     "--help": [TRAIN, "--help"],
     "fit --help": [TRAIN, "fit", "--help"],
 }
+DIGIT = "from PIL import Image, ImageDraw; i = Image.new('L', (200, 200), 230); "
+DIGIT += "ImageDraw.Draw(i).line([(100, 30), (100, 170)], 20, 20); i.save('digit.png')"
 
 
 def main(repeats: int) -> None:
     """Measure, print and save."""
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with TemporaryDirectory() as folder:
+        run("-c", DIGIT, folder=Path(folder))
         for argv in COMMANDS.values():  # once, to have all files in memory
             run(*argv, folder=Path(folder))
         for _ in range(repeats):
@@ -34,6 +41,7 @@ def main(repeats: int) -> None:
     middle = {name: median(values) for name, values in seconds.items()}
     imports = middle["import lightning.pytorch, torchvision"]
     ratios = {f"({name}) / import": middle[name] / imports for name in COMMANDS if not name.startswith("import")}
+    ratios["(predict, one picture) / import torch"] = middle["predict, one picture"] / middle["import torch"]
     ratios["(fit, one step - 1.5 s) / import"] = (middle["fit, one step"] - 1.5) / imports
     print(table(seconds, "s"), *(f"{name:<44} {ratio:8.3f}" for name, ratio in ratios.items()), sep="\n")
     save("startup", {"seconds": seconds, "ratios": ratios})
