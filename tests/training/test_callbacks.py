@@ -117,7 +117,7 @@ class CountReadsOfSteps(Callback):
             self.count.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("data", [{}, {"rotation": 10.0, "elastic": 1.0}, {"crop": 2, "flip": True}], ids=str)
+@pytest.mark.parametrize("data", [{}, {"rotation": 10.0, "elastic": 1.0, "crop": 2, "flip": True}], ids=str)
 def test_a_step_reads_nothing_from_the_device_but_losses_once_in_50(
     run: Run, data_dir: Path, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
