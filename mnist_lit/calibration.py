@@ -1,5 +1,6 @@
 """Probabilities: a network with its temperature, which needs no Lightning."""
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["CalibratedNetwork", "calibrated_softmax"]
@@ -29,3 +30,8 @@ class CalibratedNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, as in the data set, (N, C, H, W), to probabilities (N, K)."""
         return calibrated_softmax(self.network(pixels), self.temperature)
+
+    @torch.inference_mode()
+    def classify(self, pixels: Tensor, batch_size: int) -> Tensor:
+        """Return the probabilities of any number of images, computed in batches."""
+        return torch.cat([self(batch) for batch in torch.split(pixels, batch_size)])

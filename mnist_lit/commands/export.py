@@ -62,8 +62,8 @@ def export(argv: Sequence[str]) -> None:
     data.prepare_data()
     data.setup("predict")
     pixels, labels = data.test_set.pixels, data.test_set.labels
+    probabilities = model.classify(pixels, BATCH_SIZE)  # (N, K)
     with torch.inference_mode():
-        probabilities = torch.cat([model(batch) for batch in torch.split(pixels, BATCH_SIZE)])  # (N, K)
         compared = _compare(classify, pixels, probabilities)
     card = describe_model(target, restored, _metadata(restored), probabilities, labels)
     write_atomically(target, content)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands.flags import parse_checkpoint_flags
 from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.commands.pictures import (
@@ -101,23 +100,18 @@ def _open_reader(argv: Sequence[str]) -> Reader | None:
     if flags is None or not flags.images:
         return None
     checkpoints = [Checkpoint.read_newest(path) for path in find_checkpoints(flags.ckpt_path, flags.experiment)]
-    networks = {checkpoint.path: checkpoint.network() for checkpoint in checkpoints}
-    if None in networks.values():
+    networks = {checkpoint.path: network for checkpoint in checkpoints if (network := checkpoint.network())}
+    if any(checkpoint.path not in networks for checkpoint in checkpoints):
         return None
     members = choose_members(checkpoints)
-    network = average([cast("CalibratedNetwork", networks[member.path]) for member in members])
+    network = average([networks[member.path] for member in members])
     return Reader(
         checkpoint=members[0],
         flags=flags,
         output=find_output(flags.output, "predictions.csv", members),
         calibration=explain_calibration(network),
-        classify=partial(_classify, network),
+        classify=partial(network.classify, batch_size=BATCH_SIZE),
     )
-
-
-@torch.inference_mode()
-def _classify(network: CalibratedNetwork, pixels: Tensor) -> Tensor:
-    return torch.cat([network(batch) for batch in torch.split(pixels, BATCH_SIZE)])  # (N, K)
 
 
 def _restore(argv: Sequence[str]) -> "Restored":

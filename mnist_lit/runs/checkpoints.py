@@ -164,29 +164,30 @@ class Checkpoint:
         """The run whose folder it is in, if any."""
         return run_of(self.path)
 
+    @property
+    def _network_weights(self) -> dict[str, Tensor]:
+        """The parameters and buffers of the network, by the names that they have in it."""
+        prefix, weights = "network.", self.content["state_dict"].items()
+        return {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
+
     def network(self) -> CalibratedNetwork | None:
         """Return its network and temperature, or None if only Lightning can load them, or say why they are damaged.
 
         That is so for other networks than `CNN`, and for trainings in less than full precision.
         """
-        described, weights = self.content.get("network"), self.content["state_dict"]
+        described = self.content.get("network")
         if self.precision != FULL_PRECISION or not isinstance(described, dict) or described.get("class") != NETWORK:
             return None
         try:
             network = CNN(**{name: self.settings["model"][name] for name in described["settings"]})
-            prefix = "network."
-            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-            network.load_state_dict(own)
-            return CalibratedNetwork(network, weights["temperature"].reshape(()))
+            network.load_state_dict(self._network_weights)
+            return CalibratedNetwork(network, self.content["state_dict"]["temperature"].reshape(()))
         except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
             return None
 
     def has_same_weights(self, other: Self) -> bool:
         """Return whether the networks of two checkpoints are equal: those of the same training, which was repeated."""
-        ours, theirs = (
-            {name: value for name, value in checkpoint.content["state_dict"].items() if name.startswith("network.")}
-            for checkpoint in (self, other)
-        )
+        ours, theirs = self._network_weights, other._network_weights
         return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
     def load_into(self, classifier: "DigitClassifier") -> None:
@@ -210,11 +211,9 @@ class Checkpoint:
         Raises:
             ValueError: if no parameter fits.
         """
-        own, given = classifier.network.state_dict(), self.content["state_dict"]
+        own, given = classifier.network.state_dict(), self._network_weights
         fitting = {
-            name: given[f"network.{name}"]
-            for name, value in own.items()
-            if f"network.{name}" in given and given[f"network.{name}"].shape == value.shape
+            name: given[name] for name, value in own.items() if name in given and given[name].shape == value.shape
         }
         if not fitting.keys() & dict(classifier.network.named_parameters()).keys():
             raise ValueError(

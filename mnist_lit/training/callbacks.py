@@ -42,12 +42,17 @@ def is_accumulating(trainer: Trainer, batch_idx: int) -> bool:
     return not trainer.is_last_batch and bool((batch_idx + 1) % trainer.accumulate_grad_batches)
 
 
-def any_process(trainer: Trainer, *, decision: bool) -> bool:
+def any_process(trainer: Trainer, *, decision: bool, now: bool = False) -> bool:
     """Return whether any process has decided so; of several, in every tenth step only, False in the others.
 
     So all of them do the same after the same step, and do not wait for each other in each.
+
+    Args:
+        trainer: of this process.
+        decision: of this process.
+        now: whether to ask in any step.
     """
-    if trainer.world_size > 1 and trainer.global_step % STEPS_PER_AGREEMENT:
+    if trainer.world_size > 1 and trainer.global_step % STEPS_PER_AGREEMENT and not now:
         return False
     return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
@@ -140,13 +145,12 @@ class FiniteLoss(Callback):
     """
 
     def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self.steps: list[int] = []
+        self.losses: list[tuple[int, Tensor]] = []
+        """Those that are not checked yet, with the numbers of their steps."""
 
     def on_before_backward(self, trainer: Trainer, _module: LightningModule, loss: Tensor) -> None:
         """Keep the loss, and check if there are enough, or if an anomaly would raise its own error in this step."""
-        self.losses.append(loss.detach())
-        self.steps.append(trainer.global_step + 1)
+        self.losses.append((trainer.global_step + 1, loss.detach()))
         if len(self.losses) >= LOSSES_PER_CHECK or torch.is_anomaly_enabled():
             self._check(trainer)
 
@@ -166,11 +170,11 @@ class FiniteLoss(Callback):
         """Raise `DivergedError`, naming the step, in all processes: one alone would leave the others waiting."""
         if not self.losses:
             return
-        losses = trainer.strategy.reduce(torch.stack(self.losses).float(), reduce_op="sum")  # over processes
-        assert isinstance(losses, Tensor)  # noqa: S101  # strategies also reduce other things
-        values = losses.tolist()
-        steps, self.losses, self.steps = self.steps, [], []
-        for step, value in zip(steps, values, strict=True):
+        steps, losses = zip(*self.losses, strict=True)
+        self.losses = []
+        values = trainer.strategy.reduce(torch.stack(losses).float(), reduce_op="sum")  # over processes
+        assert isinstance(values, Tensor)  # noqa: S101  # strategies also reduce other things
+        for step, value in zip(steps, values.tolist(), strict=True):
             if not isfinite(value):
                 raise DivergedError(f"the loss is {value} in step {step}")
 

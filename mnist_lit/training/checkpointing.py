@@ -134,7 +134,7 @@ class KeepLast(LightningCheckpoint):
         """Keep weights that are not finite out of every checkpoint, and flush the curves up to it."""
         states = (checkpoint["state_dict"], checkpoint.get("current_model_state", {}))
         damaged = [name for state in states for name, value in state.items() if not value.isfinite().all()]
-        if trainer.strategy.reduce_boolean_decision(bool(damaged), all=False):  # buffers may differ between processes
+        if any_process(trainer, decision=bool(damaged), now=True):  # buffers may differ between processes
             name = damaged[0] if damaged else "a value in another process"
             raise DivergedError(f"{name} is not finite after step {trainer.global_step}")
         checkpoint["should_stop"] = trainer.should_stop
@@ -144,21 +144,22 @@ class KeepLast(LightningCheckpoint):
 
     def stop_if_asked(self, trainer: Trainer) -> None:
         """Raise `Stopped` in all processes if one of them has received a signal."""
-        if self._agree_to_stop(trainer.strategy.reduce_boolean_decision(self.stop.number is not None, all=False)):
+        if self._stop_requested(trainer, now=True):
             self.stop.check()
 
-    def _agree_to_stop(self, decision: bool) -> bool:  # noqa: FBT001  # it is returned
-        """Return whether any process has received a signal, so that all stop after the same step.
+    def _stop_requested(self, trainer: Trainer, *, now: bool = False) -> bool:
+        """Return whether any process has received a signal, so that all stop after the same step (see `any_process`).
 
-        A signal during the decision counts for the next one: a process that saved alone would wait for the others.
+        A signal during this call counts for the next one: a process that saved alone would wait for the others.
         """
-        if decision and self.stop.number is None:
+        stopping = any_process(trainer, decision=self.stop.number is not None, now=now)
+        if stopping and self.stop.number is None:
             self.stop.number = signal.SIGTERM
-        return decision
+        return stopping
 
     def _save_if_due(self, trainer: Trainer) -> None:
         """Save every few steps, at the end of training, and before a signal stops it."""
-        stopping = self._agree_to_stop(any_process(trainer, decision=self.stop.number is not None))
+        stopping = self._stop_requested(trainer)
         ending = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if stopping or ending or trainer.global_step >= self.saved + self.every_n_steps:
             self._save(trainer)
