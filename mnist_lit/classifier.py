@@ -68,7 +68,7 @@ class DigitClassifier(LightningModule):
         self.network = CNN(classes=classes, **network)
         self.network_settings = ["classes", *network]
 
-        self.counts = EpochMetrics(classes)  # of training; named so in checkpoints
+        self.counts = EpochMetrics()  # of training; named so in checkpoints
         self.loss = Mean()
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
         """Of the latest evaluation: how many images of class i were classified as j, int64 (K, K)."""
@@ -117,9 +117,9 @@ class DigitClassifier(LightningModule):
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset all but `train…` metrics. Not at the end of the epoch: the confusion matrix is read after it."""
+        """Reset all but the training metrics. Not at the end of the epoch: the confusion matrix is read after it."""
         for name, module in self.named_children():
-            if isinstance(module, Metric | MetricCollection) and not name.startswith("train"):
+            if isinstance(module, Metric | MetricCollection) and not name.startswith(("counts", "train")):
                 module.reset()
 
     on_test_epoch_start = on_validation_epoch_start
@@ -190,7 +190,9 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its learning rate, which changes each step."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, foreach=True)
+        # All parameters in one pass. Lightning cannot clip gradients for it in mixed precision.
+        fused = None if self.trainer.gradient_clip_val else True
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, fused=fused)
         if self.schedule == "constant":
             return optimizer
         cycle = one_cycle(optimizer, self.learning_rate, self.trainer)

@@ -15,7 +15,7 @@ from time import sleep
 from mnist_lit import __version__
 from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, suggest
-from mnist_lit.system.libraries import silence_libraries
+from mnist_lit.system.libraries import set_up_libraries
 from mnist_lit.system.memory import keep_freed_memory
 from mnist_lit.system.program import CHECKOUT
 from mnist_lit.system.signals import (
@@ -101,7 +101,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         flags = ["--help"]
     keep_freed_memory()
     module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
-    silence_libraries()
+    set_up_libraries()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 

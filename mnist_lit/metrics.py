@@ -4,9 +4,8 @@ from math import nan
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -16,6 +15,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 5.0
 """Without bounds, images that are all classified correctly would give a temperature of 0."""
 MIN_IMAGES = 100
 """For a temperature: fewer are often all classified correctly."""
+
+FORMER_NAMES = {"loss.mean_value": "loss", "loss.weight": "images", "accuracy.tp": "correct"}
+"""Names of the states of `EpochMetrics` in earlier checkpoints."""
 
 Mistake = tuple[Tensor, Tensor, Tensor]
 """Pixels (N, C, H, W), labels (N,) and probabilities (N, K)."""
@@ -33,36 +35,46 @@ class Mean(MeanMetric):
         self.weight = self.weight + weight
 
 
-class EpochMetrics(nn.Module):
+class EpochMetrics(Metric):
     """Loss and accuracy over all images of a training epoch so far, in one process or several.
 
     They are sums over images, not means of batch means: the last batch may be smaller. Checkpoints contain them, so
     that an epoch that is resumed within it ends with the metrics of all its steps.
 
-    Args:
-        classes: number of classes, K.
+    >>> metrics = EpochMetrics()
+    >>> metrics.update(torch.tensor(0.5), torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    >>> metrics.compute()
+    {'train/loss': tensor(0.5000), 'train/accuracy': tensor(0.7500)}
     """
 
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.loss = Mean()
-        self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
-        for metric in (self.loss, self.accuracy):
-            metric.persistent(mode=True)
+    full_state_update = False
+    loss: Tensor
+    correct: Tensor
+    images: Tensor
 
-    def reset(self) -> None:
-        """Start a new epoch."""
-        self.loss.reset()
-        self.accuracy.reset()
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss", torch.zeros(()), dist_reduce_fx="sum", persistent=True)
+        for name in ("correct", "images"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum", persistent=True)
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: its mean loss (), logits (B, K) and labels (B,)."""
-        self.loss.update(loss, len(labels))
-        self.accuracy.update(logits, labels)
+        self.loss += loss.float() * len(labels)  # it may be in half precision
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+        self.images += len(labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Return `train/loss` and `train/accuracy` over all processes."""
-        return {"train/loss": self.loss.compute(), "train/accuracy": self.accuracy.compute()}
+        return {"train/loss": self.loss / self.images, "train/accuracy": self.correct / self.images}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load the states, also those of checkpoints which have them by their former names."""
+        for name in [name for name in state_dict if name.startswith(prefix) and name.count(".") > prefix.count(".")]:
+            value = state_dict.pop(name)
+            if new := FORMER_NAMES.get(name.removeprefix(prefix)):
+                state_dict[prefix + new] = value.to(self._defaults[new].dtype)  # type: ignore[union-attr]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def gather(self, checkpoint: dict[str, Any], prefix: str) -> None:
         """Replace the metric states in a checkpoint by those of all processes, (processes,)."""

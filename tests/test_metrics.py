@@ -1,4 +1,4 @@
-"""Temperature scaling, and the mistakes of an evaluation."""
+"""Training metrics, temperature scaling, and the mistakes of an evaluation."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from conftest import stock_trainer
 from torch.nn.functional import cross_entropy
 
 from mnist_lit import DigitClassifier, MNISTDataModule
-from mnist_lit.metrics import MAX_TEMPERATURE, MIN_TEMPERATURE, Mistakes, TemperatureScaling
+from mnist_lit.metrics import MAX_TEMPERATURE, MIN_TEMPERATURE, EpochMetrics, Mistakes, TemperatureScaling
 
 
 def sample(temperature: float, size: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,6 +18,26 @@ def sample(temperature: float, size: int = 20_000) -> tuple[torch.Tensor, torch.
     logits = 2 * torch.randn(size, 10, generator=generator)
     labels = logits.softmax(dim=1).multinomial(1, generator=generator)[:, 0]
     return temperature * logits, labels
+
+
+def test_training_metrics_are_means_over_images_not_batches() -> None:
+    metrics = EpochMetrics()
+    logits, labels = sample(1.0, size=25)
+    for batch in (slice(20), slice(20, 25)):
+        metrics.update(cross_entropy(logits[batch], labels[batch]), logits[batch], labels[batch])
+    computed = metrics.compute()
+    torch.testing.assert_close(computed["train/loss"], cross_entropy(logits, labels))
+    assert float(computed["train/accuracy"]) == pytest.approx(int((logits.argmax(dim=1) == labels).sum()) / 25)
+
+
+def test_training_metrics_of_earlier_checkpoints_are_loaded() -> None:
+    former = {"loss.mean_value": 3.0, "loss.weight": 4.0, "accuracy.tp": 2, "accuracy.fp": 2}
+    state = {f"counts.{name}": torch.tensor(value) for name, value in former.items()}
+    classifier = DigitClassifier(channels=[1])
+    weights = {name: value for name, value in classifier.state_dict().items() if not name.startswith("counts.")}
+    classifier.load_state_dict(weights | state)
+    classifier.counts.update(torch.tensor(1.0), torch.eye(4), torch.arange(4))
+    assert classifier.counts.compute() == {"train/loss": torch.tensor(0.875), "train/accuracy": torch.tensor(0.75)}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

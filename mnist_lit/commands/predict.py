@@ -39,7 +39,7 @@ from mnist_lit.runs.ensemble import average, choose_members, explain_calibration
 from mnist_lit.runs.series import find_checkpoints
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
-from mnist_lit.system.libraries import silence_libraries
+from mnist_lit.system.libraries import set_up_libraries
 
 if TYPE_CHECKING:
     from mnist_lit.commands.restore import Restored
@@ -117,7 +117,7 @@ def _open_reader(argv: Sequence[str]) -> Reader | None:
 def _restore(argv: Sequence[str]) -> "Restored":
     from mnist_lit.commands.restore import restore
 
-    silence_libraries()
+    set_up_libraries()
     return restore("predict", argv)
 
 

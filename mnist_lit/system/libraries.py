@@ -1,9 +1,10 @@
-"""Messages of libraries."""
+"""Settings of libraries: their messages, and how they look for a GPU."""
 
 import logging
+import os
 import warnings
 
-__all__ = ["silence_libraries"]
+__all__ = ["set_up_libraries"]
 
 EXPECTED_WARNINGS = (
     ".*does not have many workers",  # batches from memory are slower through workers
@@ -16,10 +17,22 @@ EXPECTED_WARNINGS = (
 """Patterns of warnings about which a user can do nothing."""
 
 
-def silence_libraries() -> None:
-    """Silence what a user can do nothing about. Lightning sets the levels of its loggers when it is imported."""
+GPU_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""An environment variable of torch, set by Lightning: torch loads the driver's library to look for a GPU."""
+
+
+def set_up_libraries() -> None:
+    """Silence what a user can do nothing about, and let Adam not load a missing driver in each step.
+
+    Lightning sets the levels of its loggers, and `GPU_CHECK`, when it is imported.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    if GPU_CHECK in os.environ:  # thus torch is imported
+        import torch
+
+        if not torch.cuda.is_available():
+            del os.environ[GPU_CHECK]

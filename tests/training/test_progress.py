@@ -70,7 +70,9 @@ def test_time_left_of_the_run_is_in_the_lines_and_the_bar(command: Command) -> N
     code, out, err = command("fit", *SHORT)
     assert (code, err) == (0, "")
     first, last = re.findall(r"^epoch .*", out, re.MULTILINE)
-    assert re.search(r"val/accuracy \S+  \d+ s left$", first)
+    assert re.search(r"train/accuracy 0\.\d+ .*val/accuracy \S+  \d+ s left$", first), (
+        "validation resets no training metric"
+    )
     assert "left" not in last
     _, out, err = command("fit", *SHORT, "--trainer.enable_progress_bar=true")
     assert re.search(r"epoch  1/2: .*10/20 .*, left=\d+ s\]", out + err)
