@@ -98,6 +98,8 @@ def build_trainer(
     _check_strategy(trainer, settings["strategy"])
     if isinstance(trainer.strategy, DDPStrategy):
         _adapt(trainer.strategy)
+        # Otherwise all processes wait for each other in each step to learn of a SIGTERM, which `KeepLast` handles.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 
@@ -127,9 +129,10 @@ def _check_strategy(trainer: Trainer, given: Any) -> None:
 
 
 def _adapt(strategy: DDPStrategy) -> None:
-    """Do not send buffers in every step (see `SyncBuffers`), and mark child processes as such."""
-    names = ("forward_sync_buffers", "broadcast_buffers")  # since torch 2.15, and before
+    """Do not send buffers in every step (see `SyncBuffers`), nor copy gradients, and mark child processes as such."""
     given = strategy._ddp_kwargs  # noqa: SLF001
+    given.setdefault("gradient_as_bucket_view", True)
+    names = ("forward_sync_buffers", "broadcast_buffers")  # since torch 2.15, and before
     if not given.keys() & {*names}:
         accepted = signature(DistributedDataParallel).parameters
         given[next(name for name in names if name in accepted)] = False
