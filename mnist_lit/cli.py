@@ -23,6 +23,7 @@ from mnist_lit.system.signals import (
     exit_at_once,
     handle_signals,
     is_child_process,
+    is_worker,
     raise_stopped,
     set_handler,
     watch_parent,
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_handler(exit_at_once)
         if is_child_process():
             watch_parent()
+        if is_worker():
+            from mnist_lit.system.processes import become_worker  # here: others need no subprocess
+
+            become_worker()
         return _run(sys.argv[1:])
     with handle_signals(raise_stopped):
         return _run(argv)

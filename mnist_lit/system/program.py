@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "PROGRAM", "config_names", "find_config", "install_hint"]
+__all__ = ["CHECKOUT", "PROGRAM", "START", "config_names", "find_config", "install_hint"]
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None
@@ -26,6 +26,8 @@ def _program(argv0: str) -> str:
 
 
 PROGRAM = _program(sys.argv[0] if sys.argv else "")
+START = (sys.executable, *((str(CHECKOUT / "train.py"),) if CHECKOUT else ("-P", "-m", "mnist_lit")))
+"""The command line that starts this program again, however it was started, and in whatever folder."""
 
 
 def install_hint(extra: str) -> str:

@@ -12,15 +12,18 @@ from contextlib import contextmanager
 from threading import Thread
 from time import sleep
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
+    "WORKER",
     "StopRequest",
     "Stopped",
     "exit_at_once",
     "handle_signals",
     "is_child_process",
+    "is_worker",
     "launching_children",
+    "mask_signals",
     "raise_stopped",
     "set_handler",
     "watch_parent",
@@ -29,6 +32,8 @@ __all__ = [
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 PARENT = "MNIST_LIT_PARENT"
 """The environment variable with the parent's process id, set in child processes."""
+WORKER = "MNIST_LIT_WORKER_OF"
+"""The same in workers (see `processes`): they save and stop on a signal, as any other process."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -106,11 +111,11 @@ def launching_children() -> Iterator[None]:
     Signals are blocked meanwhile, and in a child process until it calls `watch_parent`.
     """
     os.environ[PARENT] = str(os.getpid())
-    _mask("SIG_BLOCK")
+    mask_signals("SIG_BLOCK")
     try:
         yield
     finally:
-        _mask("SIG_UNBLOCK")
+        mask_signals("SIG_UNBLOCK")
         del os.environ[PARENT]
 
 
@@ -119,12 +124,17 @@ def is_child_process() -> bool:
     return PARENT in os.environ
 
 
+def is_worker() -> bool:
+    """Return whether this process was started by `run_workers`."""
+    return WORKER in os.environ
+
+
 def watch_parent() -> None:
     """Unblock signals, which `set_handler` ignores in a child process, and exit when the parent process has exited.
 
     (On Windows, a child process detects that only when a collective operation fails.)
     """
-    _mask("SIG_UNBLOCK")
+    mask_signals("SIG_UNBLOCK")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides warnings about the lost connection
 
     def watch() -> None:
@@ -135,6 +145,7 @@ def watch_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _mask(how: str) -> None:
+def mask_signals(how: Literal["SIG_BLOCK", "SIG_UNBLOCK"]) -> None:
+    """Block or unblock both signals; processes that are started meanwhile inherit it."""
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(getattr(signal, how), SIGNALS)

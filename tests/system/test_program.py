@@ -1,17 +1,24 @@
 """Hints name the command that was used, and configs are found by name."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN
 
+from mnist_lit import __version__
 from mnist_lit.system import program
-from mnist_lit.system.program import find_config, install_hint
+from mnist_lit.system.program import START, find_config, install_hint
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_program_starts_again_in_another_folder() -> None:
+    started = subprocess.run([*START, "--version"], capture_output=True, text=True, check=True)
+    assert started.stdout == f"mnist-lit {__version__}\n"
 
 
 @pytest.mark.parametrize("name", ["fast", "fast.yaml"])
