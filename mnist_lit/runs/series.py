@@ -47,6 +47,12 @@ class Series:
         """All seeds, trained or not."""
         return list(self._read()["seeds"])
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads each run has: with another number, resumed runs would round differently."""
+        threads: int | None = self._read().get("threads")
+        return threads
+
     def runs(self) -> dict[int, Run]:
         """Return the runs that have begun, by seed."""
         runs = {int(seed): Run(self.path.parent / name) for seed, name in self._read()["runs"].items()}
@@ -62,6 +68,24 @@ class Series:
         """Return the first seed that is not trained yet, nor claimed by a living process, if there is one."""
         with _exclusively(self.path.parent):
             return self.claim_locked()
+
+    def free(self) -> list[int]:
+        """Return the seeds that are not trained yet, nor claimed by a living process."""
+        with _exclusively(self.path.parent):
+            unclaimed = [seed for seed in self.seeds if not self._is_locked(seed)]  # first: a run may end meanwhile
+            runs = self.runs()
+            return [seed for seed in unclaimed if not (seed in runs and runs[seed].ended)]
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let others join the series within a context, while the processes that will claim its seeds are starting."""
+        lock = self._lock("workers")
+        with _exclusively(self.path.parent), suppress(Timeout):  # another process does it already
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def add(self, seed: int, run: Run) -> None:
         """Record the run of a seed."""
@@ -89,14 +113,8 @@ class Series:
                     os.removedirs(self.path.parent)
 
     def is_being_trained(self) -> bool:
-        """Return whether a living process has claimed a seed."""
-        for seed in self.seeds:
-            try:
-                with self._lock(seed):
-                    pass
-            except Timeout:
-                return True
-        return False
+        """Return whether a living process has claimed a seed, or is starting others that will."""
+        return self._is_locked("workers") or any(map(self._is_locked, self.seeds))
 
     def claim_locked(self) -> Claim | None:
         """Return the same as `claim`, for a caller that has locked the folder."""
@@ -118,29 +136,40 @@ class Series:
         return (content["seeds"], content["settings"]) == ([*seeds], settings)
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write the file: its seeds, settings and runs."""
+        """Write the file: its seeds, settings, threads and runs."""
         write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
 
-    def _lock(self, seed: int) -> FileLock:
-        return FileLock(self.path.with_name(f".{self.path.stem}_{seed}.lock"), timeout=0)
+    def _lock(self, what: int | str) -> FileLock:
+        return FileLock(self.path.with_name(f".{self.path.stem}_{what}.lock"), timeout=0)
+
+    def _is_locked(self, what: int | str) -> bool:
+        """Return whether a living process has a lock. The caller has locked the folder: this takes it for a moment."""
+        try:
+            with self._lock(what):
+                return False
+        except Timeout:
+            return True
 
     def _read(self) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
             _ = [int(seed) for seed in (*content["seeds"], *content["runs"])], content["settings"]
-            _ = content["runs"].items()
+            _ = content["runs"].items(), range(content.get("threads") or 0)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path} is no seeds_<n>.json of fit --seeds, or is damaged") from error
         return content
 
 
-def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[Series, Claim | None]:
+def join_series(
+    experiment: str, seeds: Sequence[int], settings: str, threads: int | None = None
+) -> tuple[Series, Claim | None]:
     """Return the series that another process is training now with the same seeds and settings, or a new one.
 
     Args:
         experiment: name of the folder in `runs`.
         seeds: of the runs.
         settings: a digest of all other settings.
+        threads: of each run, if the series is new.
 
     Returns:
         The series, and a seed to train, unless all are finished or being trained.
@@ -153,7 +182,7 @@ def join_series(experiment: str, seeds: Sequence[int], settings: str) -> tuple[S
             if series.has(seeds, settings) and not series.ended and series.is_being_trained():
                 return series, series.claim_locked()
         series = Series(folder / f"seeds_{max(numbered, default=-1) + 1}.json")
-        series.write({"seeds": [*seeds], "settings": settings, "runs": {}})
+        series.write({"seeds": [*seeds], "settings": settings, "threads": threads, "runs": {}})
         return series, series.claim_locked()  # claimed before others look: then they join
 
 

@@ -1,5 +1,6 @@
 """A series of seeds: recorded in a file, shared through locks, and found again by one of its runs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,40 @@ def test_a_series_that_is_being_trained_is_joined_if_it_is_alike() -> None:
     assert join_series("a", SEEDS, "settings")[0] != series, "nobody trains it any more"
 
 
+def test_free_seeds_are_neither_claimed_nor_trained() -> None:
+    series, claim = join_series("a", SEEDS, "settings")
+    assert series.free() == [778, 779]
+    run = begin(series, claim)
+    assert claim is not None
+    claim.release()
+    assert series.free() == SEEDS
+    run.record(fit={})
+    assert series.free() == [778, 779]
+
+
+def test_a_series_is_joined_while_the_processes_that_train_it_are_starting() -> None:
+    series, claim = join_series("a", SEEDS, "settings")
+    assert claim is not None
+    with series.shared(), series.shared():
+        claim.release()
+        joined, second = join_series("a", SEEDS, "settings")
+        assert joined == series
+        assert second is not None
+        second.release()
+    assert join_series("a", SEEDS, "settings")[0] != series
+
+
+def test_the_number_of_threads_stays_that_of_the_beginning() -> None:
+    series, claim = join_series("a", SEEDS, "settings", threads=3)
+    begin(series, claim)
+    assert join_series("a", SEEDS, "settings", threads=1)[0] == series
+    assert series.threads == 3
+    content = json.loads(series.path.read_text(encoding="utf-8"))
+    del content["threads"]
+    series.write(content)  # as by an earlier version
+    assert series.threads is None
+
+
 def test_the_series_of_a_run_is_found() -> None:
     series, claim = join_series("a", SEEDS, "settings")
     run = begin(series, claim)
@@ -88,7 +123,14 @@ def test_the_series_of_a_run_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"seeds": [1], "runs": []}', '{"seeds": ["x"], "runs": {}, "settings": ""}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"seeds": [1], "runs": []}',
+        '{"seeds": ["x"], "runs": {}, "settings": ""}',
+        '{"seeds": [1], "runs": {}, "settings": "", "threads": "x"}',
+    ],
 )
 def test_a_damaged_file_is_named(text: str) -> None:
     (run := new_run("a")).config.touch()
