@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
 
+from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -63,14 +65,61 @@ def search(argv: Sequence[str]) -> None:
     config = parse(build_parser("search"), argv)
     space, trials = config.pop("space"), config.pop("trials")
     _check_config(config, space)
-    study = _open_study(ROOT / config.experiment)
-    while (finished := sum(trial.state.is_finished() for trial in study.trials)) < trials:
+    study = _open_study(folder := ROOT / config.experiment)
+    while claim := _claim_trial(study, folder, trials):
+        trial, lock, number = claim
+        try:
+            study.sampler = build_sampler(config.seed, trial, space)
+            values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+            print(f"trial {number} of {trials}: {_format_values(values)}")
+            _run_trial(study, trial, config, values)
+        finally:
+            _release(lock)
+    _report(study, folder)
+
+
+def _claim_trial(study: "Study", folder: Path, trials: int) -> "tuple[Trial, FileLock, int] | None":
+    """Begin a trial, if there are fewer than `trials` that are finished or that living processes run.
+
+    Returns:
+        The trial, its lock, to be released when it has ended, and how many have begun.
+    """
+    with _exclusively(folder):
+        if (begun := len(_begun(study, folder))) >= trials:
+            return None
         trial = study.ask()
-        study.sampler = build_sampler(config.seed, trial, space)
-        values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
-        print(f"trial {finished + 1} of {trials}: {_format_values(values)}")
-        _run_trial(study, trial, config, values)
-    _report(study, ROOT / config.experiment)
+        (lock := _trial_lock(folder, trial.number)).acquire()
+    return trial, lock, begun + 1
+
+
+def _begun(study: "Study", folder: Path) -> "list[FrozenTrial]":
+    """Return the trials that are finished or that living processes run. The caller has locked the folder."""
+    return [trial for trial in study.trials if trial.state.is_finished() or _is_running(folder, trial.number)]
+
+
+def _is_running(folder: Path, number: int) -> bool:
+    lock = _trial_lock(folder, number)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    _release(lock)
+    return False
+
+
+def _trial_lock(folder: Path, number: int) -> FileLock:
+    return FileLock(folder / f".trial_{number}.lock", timeout=0)
+
+
+def _release(lock: FileLock) -> None:
+    lock.release()
+    with suppress(PermissionError):  # Windows cannot remove open files; FileLock removes it there
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _exclusively(folder: Path) -> FileLock:
+    """Return a lock: the process that has it alone begins trials, or looks which are running."""
+    return FileLock(folder / ".study.lock")
 
 
 def _check_config(config: Namespace, space: dict[str, Any]) -> None:
@@ -188,7 +237,12 @@ def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[s
 
 
 def _report(study: "Study", folder: Path) -> None:
-    """Print the best trials, and write the settings of the best one to `best.yaml`."""
+    """Print the best trials, and write the settings of the best one to `best.yaml`, unless trials are still running."""
+    with _exclusively(folder):
+        running = [trial.number for trial in _begun(study, folder) if not trial.state.is_finished()]
+    if running:
+        print("another process runs the trial that is left, and reports at its end")
+        return
     states = [trial.state.name.lower() for trial in study.trials if trial.state.is_finished()]
     print(", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))))
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]

@@ -1,6 +1,7 @@
 """Hyperparameter search: its trials, sampled values, pruning, failures, and how a study is resumed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mnist_lit import DigitClassifier
+from mnist_lit.commands import search
 from mnist_lit.commands.resume import Start
 from mnist_lit.commands.search import build_sampler
 from mnist_lit.commands.settings import build_parser, parse
@@ -208,8 +210,37 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
     processes = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate() and process.returncode for process in processes] == [0, 0]
     trials = load_study().trials
-    assert 3 <= len(trials) <= 4
-    assert len({trial.user_attrs["run"] for trial in trials}) == len(trials)
+    assert [trial.state.is_finished() for trial in trials] == [True] * 3
+    assert len({trial.user_attrs["run"] for trial in trials}) == 3
+
+
+def test_trials_of_living_processes_count_and_those_of_others_do_not(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    study.ask()  # of a process that was killed
+    first, second = (search._claim_trial(study, tmp_path, 2) for _ in range(2))  # noqa: SLF001
+    assert first is not None
+    assert second is not None
+    assert (first[2], second[2]) == (1, 2)
+    assert search._claim_trial(study, tmp_path, 2) is None  # noqa: SLF001
+    search._release(second[1])  # noqa: SLF001  # it was interrupted
+    third = search._claim_trial(study, tmp_path, 2)  # noqa: SLF001
+    assert third is not None
+    study.tell(first[0], 0.5)
+    assert search._claim_trial(study, tmp_path, 2) is None, "a finished trial counts"  # noqa: SLF001
+
+
+def test_a_process_that_ends_before_another_leaves_the_report_to_it(command: Command, config: str) -> None:
+    FOLDER.mkdir(parents=True)
+    study = search._open_study(FOLDER)  # noqa: SLF001
+    claim = search._claim_trial(study, FOLDER, 3)  # noqa: SLF001  # as another process would
+    assert claim is not None
+    code, out, err = command("search", config)
+    assert (code, err) == (0, "")
+    assert re.findall(r"^trial (\d) of 3", out, re.MULTILINE) == ["2", "3"]
+    assert "another process runs the trial that is left, and reports at its end" in out
+    assert not (FOLDER / "best.yaml").exists()
+    search._release(claim[1])  # noqa: SLF001
+    assert "3 complete" in command("search", config)[1]
 
 
 @pytest.mark.parametrize(
