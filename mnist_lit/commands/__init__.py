@@ -61,6 +61,7 @@ FLAG_HELP = {
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation
+  --processes N            train N seeds at once, each with its share of the cores (1)
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
   --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
@@ -70,6 +71,7 @@ FLAG_HELP = {
     "search": f"""\
   --config FILE            the search space and what all trials have in common (search)
   --trials N               trials of the study in all (20); a larger number resumes a study
+  --processes N            run N trials at once, each with its share of the cores (1)
   --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
   --trainer.max_epochs N   epochs of a trial (15)
 {COMMON}""",

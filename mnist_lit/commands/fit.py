@@ -1,11 +1,14 @@
 """Train one run, or one for each of several seeds."""
 
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 from jsonargparse import Namespace
+from torch import get_num_threads, set_num_threads
 
 from mnist_lit.commands.resume import (
     LIMITS,
@@ -16,7 +19,7 @@ from mnist_lit.commands.resume import (
     new_start,
     resume_run,
 )
-from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.commands.settings import Parser, build_parser, parse
 from mnist_lit.commands.train import train, try_out
 from mnist_lit.datasets.catalog import MNIST, has_photographs
 from mnist_lit.runs.folders import ROOT, Run, find_versions
@@ -24,14 +27,21 @@ from mnist_lit.runs.results import format_seeds
 from mnist_lit.runs.series import Claim, Series, find_series, join_series
 from mnist_lit.system.distributed import is_one_process, process_rank
 from mnist_lit.system.errors import UsageError
+from mnist_lit.system.processes import run_workers, share_cores
 from mnist_lit.system.program import PROGRAM
+from mnist_lit.system.signals import Stopped, is_worker
 from mnist_lit.training.callbacks import DivergedError
 
 __all__ = ["digest_settings", "fit"]
 
+SERIES = "MNIST_LIT_SERIES"
+"""The environment variable with the file of the series whose seeds a worker trains."""
+
 
 def fit(argv: Sequence[str]) -> None:
     """Train a run, or resume one; with `--seeds`, a run for each of several seeds, which are resumed together.
+
+    With `--processes`, workers train the seeds.
 
     Raises:
         UsageError: if a flag is wrong.
@@ -39,20 +49,18 @@ def fit(argv: Sequence[str]) -> None:
     """
     parser = build_parser("fit")
     config = parse(parser, argv)
-    if config.ckpt_path is None:
-        if config.seeds:
-            _train_seeds(config, argv)
-            return
-        start: Start | None = new_start(parser, config, argv)
+    if is_worker():
+        _work(Series(Path(os.environ[SERIES])), argv, resumed=config.ckpt_path is not None)
+        return
+    if config.ckpt_path is not None:
+        start = _resume(parser, config, argv)
+    elif config.seeds:
+        _train_seeds(config, argv)
+        return
+    elif config.processes > 1:
+        raise UsageError("--processes: they share the seeds of several runs: give --seeds, too")
     else:
-        run, path = find_run(parser, config, argv)
-        is_last = (path and path.resolve()) == (run.last and run.last.resolve())
-        if (series := find_series(run)) and not series.ended and (is_last or config.seeds):
-            _resume_seeds(series, run, argv)
-            return
-        if config.seeds:
-            raise UsageError(f"--seeds: {run.folder} is no run of several seeds that is unfinished: start new ones")
-        start = resume_run(run, path, argv)
+        start = new_start(parser, config, argv)
     if not start:
         return
     if start.config.trainer.fast_dev_run:
@@ -64,14 +72,30 @@ def fit(argv: Sequence[str]) -> None:
         print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
 
 
+def _resume(parser: Parser, config: Namespace, argv: Sequence[str]) -> Start | None:
+    """Return where to resume a run, or None if it is finished, or one of several seeds, which are all resumed here."""
+    run, path = find_run(parser, config, argv)
+    is_last = (path and path.resolve()) == (run.last and run.last.resolve())
+    if series := find_series(run):
+        _use_threads(series)
+        if not series.ended and (is_last or config.seeds):
+            _resume_seeds(series, run, argv)
+            return None
+    if config.seeds or config.processes > 1:
+        flag = "seeds" if config.seeds else "processes"
+        raise UsageError(f"--{flag}: {run.folder} is no run of several seeds that is unfinished: start new ones")
+    return resume_run(run, path, argv)
+
+
 def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
     """Train a run for each seed. Processes that are started alike share the seeds."""
     seeds = range(config.seed, config.seed + config.seeds)
     if seeds[-1] >= 2**32:
         raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
     _check_trainer(config)
-    series, claim = join_series(config.experiment, seeds, digest_settings(config))
-    _train_claims(series, claim, argv, argv)
+    threads = get_num_threads() if config.processes == 1 else share_cores(config.processes)
+    series, claim = join_series(config.experiment, seeds, digest_settings(config), threads)
+    _train_series(series, claim, argv, argv, config.processes)
 
 
 def _check_trainer(config: Namespace) -> None:
@@ -79,9 +103,7 @@ def _check_trainer(config: Namespace) -> None:
     if config.trainer.fast_dev_run:
         raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
     if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
-        raise UsageError(
-            "--seeds: a run has one process then: start the command several times to train seeds in parallel"
-        )
+        raise UsageError("--seeds: a run has one process then: give --processes to train seeds in parallel")
 
 
 def digest_settings(config: Namespace) -> str:
@@ -109,35 +131,73 @@ def _resume_seeds(series: Series, run: Run, argv: Sequence[str]) -> None:
     for name in sorted(changed_settings(run, saved, config) & {*LIMITS}):
         raise UsageError(f"--{name} cannot change: {series.path} has seeds that are not trained yet")
     _check_trainer(config)
-    _train_claims(series, series.claim(), [f"--config={run.config}", *argv], argv)
+    _train_series(series, series.claim(), [f"--config={run.config}", *argv], argv, config.processes)
 
 
-def _train_claims(series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str]) -> None:
-    """Train seeds until none is left that no other process trains, and print the table of all.
+def _use_threads(series: Series) -> None:
+    """Compute with as many threads as the runs of a series began with: another number rounds differently."""
+    if series.threads not in {None, get_num_threads()}:
+        set_num_threads(series.threads)
+
+
+def _train_series(
+    series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str], processes: int
+) -> None:
+    """Train all seeds that no other process trains, here or in workers, and print the table.
 
     Args:
         series: of all seeds.
         claim: the first seed, None if none is left.
         settings: flags of new runs.
         changes: flags that win over the settings of runs that are resumed.
+        processes: that share the seeds.
 
     Raises:
-        ValueError: at the end, if the runs of some seeds failed.
+        ValueError: at the end, if the runs of some seeds failed or are missing.
     """
-    seeds = series.seeds
+    failure = None
     try:
-        while claim:
-            print(f"seed     {claim.seed} ({seeds.index(claim.seed) + 1} of {len(seeds)})")
-            following = None
-            try:
-                _train_claim(series, claim, settings, changes)
-                following = series.claim()  # before the release: others see that the series is being trained
-            finally:
-                claim.release()
-            claim = following
+        if processes == 1:
+            _train_claims(series, claim, settings, changes)
+        elif claim:
+            failure = _run_workers(series, claim, changes, processes)
+        _report(series, failure)
     finally:
         series.clean()
-    _report(series)
+
+
+def _run_workers(series: Series, claim: Claim, argv: Sequence[str], processes: int) -> str | None:
+    """Run workers, at most one for each seed that is left, and return which have failed (see `run_workers`)."""
+    try:
+        with series.shared():
+            claim.release()
+            number = min(processes, len(series.free()))
+            threads = series.threads or share_cores(processes)
+            return run_workers(["fit", *argv, "--processes=1"], number, threads, **{SERIES: str(series.path)})
+    except Stopped as stopped:
+        hint = f": to resume, {PROGRAM} fit --ckpt_path last" if series.runs() else ""
+        raise Stopped(stopped.exit_code - 128, hint) from None
+
+
+def _work(series: Series, argv: Sequence[str], *, resumed: bool) -> None:
+    """Train seeds as a worker: the parent has checked the flags, and prints the table."""
+    configs = [f"--config={run.config}" for run in series.runs().values()][:1] if resumed else []
+    _train_claims(series, series.claim(), [*configs, *argv], argv)
+
+
+def _train_claims(series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str]) -> None:
+    """Train seeds until none is left that no other process trains (see `_train_series`)."""
+    _use_threads(series)
+    seeds = series.seeds
+    while claim:
+        print(f"seed     {claim.seed} ({seeds.index(claim.seed) + 1} of {len(seeds)})")
+        following = None
+        try:
+            _train_claim(series, claim, settings, changes)
+            following = series.claim()  # before the release: others see that the series is being trained
+        finally:
+            claim.release()
+        claim = following
 
 
 def _train_claim(series: Series, claim: Claim, settings: Sequence[str], changes: Sequence[str]) -> None:
@@ -157,21 +217,37 @@ def _train_claim(series: Series, claim: Claim, settings: Sequence[str], changes:
     print()
 
 
-def _report(series: Series) -> None:
+def _report(series: Series, failure: str | None) -> None:
     """Print the table of all seeds, unless another process still trains some.
 
+    Args:
+        series: of all seeds.
+        failure: which workers have failed, if any.
+
     Raises:
-        ValueError: if runs failed.
+        ValueError: if runs failed, or workers; others may have trained the seeds of those.
     """
+    free = series.free()  # before: a run may end meanwhile
     runs, folder = series.runs(), series.path.parent
-    if others := [seed for seed in series.seeds if not (seed in runs and runs[seed].ended)]:
-        print(f"another process trains {', '.join(map(str, others))}, and prints the table at its end")
+    if failure and not runs:  # nothing to resume
+        raise ValueError(failure)
+    left = [seed for seed in series.seeds if not (seed in runs and runs[seed].ended)]
+    if {*left} - {*free}:
+        print(f"another process trains {', '.join(map(str, left))}, and prints the table at its end")
         return
-    finished = {seed: (run.folder.name, run.results()) for seed, run in sorted(runs.items()) if not run.failed}
+    finished = {
+        seed: (run.folder.name, run.results()) for seed, run in sorted(runs.items()) if run.ended and not run.failed
+    }
     if finished:
         recipe = folder if len(find_versions(folder)) == len(runs) else series.path
         print(f"{folder}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {recipe} {ROOT / 'OTHER'}")
+    if left:
+        names = ", ".join(map(str, left))
+        reason = failure or "another process failed"
+        raise ValueError(f"{reason}: to train what is left of {names}, {PROGRAM} fit --ckpt_path last")
     for seed, run in runs.items():
         if run.failed:
             number = len(runs) - len(finished)
             raise ValueError(f"{number} of {len(runs)} runs failed, the first with seed {seed}: {run.folder}")
+    if failure:
+        raise ValueError(failure)

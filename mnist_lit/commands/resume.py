@@ -22,6 +22,7 @@ LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 LIMITS = (*LENGTH, "trainer.max_time", "trainer.min_epochs", "trainer.min_steps")
 CHANGEABLE = (
     *LIMITS,
+    "processes",
     "save_every",
     "data.data_dir",
     "data.mirrors",

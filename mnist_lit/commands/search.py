@@ -20,7 +20,9 @@ from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.distributed import is_one_process
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.processes import run_workers, share_cores
 from mnist_lit.system.program import PROGRAM, install_hint
+from mnist_lit.system.signals import Stopped, is_worker
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -56,26 +58,42 @@ def search(argv: Sequence[str]) -> None:
     """Run trials until the study has `--trials` of them, print the best ones, and write `best.yaml`.
 
     The study is stored in a journal file beside its runs. The same command resumes a study that was stopped, and
-    several processes started with it run trials of the same study in parallel.
+    several processes started with it, or by `--processes`, run trials of the same study in parallel.
 
     Raises:
         UsageError: if a flag or the search space is wrong, or Optuna is not installed.
         ValueError: if no trial is complete.
     """
     config = parse(build_parser("search"), argv)
-    space, trials = config.pop("space"), config.pop("trials")
+    space, trials, processes = (config.pop(name) for name in ("space", "trials", "processes"))
     _check_config(config, space)
-    study = _open_study(folder := ROOT / config.experiment)
-    while claim := _claim_trial(study, folder, trials):
-        trial, lock, number = claim
-        try:
-            study.sampler = build_sampler(config.seed, trial, space)
-            values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
-            print(f"trial {number} of {trials}: {_format_values(values)}")
-            _run_trial(study, trial, config, values)
-        finally:
-            _release(lock)
-    _report(study, folder)
+    study, failure = _open_study(folder := ROOT / config.experiment), None
+    if processes > 1:
+        with _exclusively(folder):
+            left = max(0, trials - len(_begun(study, folder)))
+        failure = _run_workers(argv, min(processes, left), processes)
+    else:
+        while claim := _claim_trial(study, folder, trials):
+            trial, lock, number = claim
+            try:
+                study.sampler = build_sampler(config.seed, trial, space)
+                values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+                print(f"trial {number} of {trials}: {_format_values(values)}")
+                _run_trial(study, trial, config, values)
+            finally:
+                _release(lock)
+    if not is_worker():
+        _report(study, folder)
+    if failure:
+        raise ValueError(failure)
+
+
+def _run_workers(argv: Sequence[str], number: int, processes: int) -> str | None:
+    """Run workers, if any trials are left for them, and return which have failed (see `run_workers`)."""
+    try:
+        return run_workers(["search", *argv, "--processes=1"], number, share_cores(processes))
+    except Stopped as stopped:
+        raise Stopped(stopped.exit_code - 128, ": to resume, the same command") from None
 
 
 def _claim_trial(study: "Study", folder: Path, trials: int) -> "tuple[Trial, FileLock, int] | None":
@@ -130,7 +148,7 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
     if config.trainer.fast_dev_run:
         raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
     if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
-        raise UsageError("a trial runs in one process: start the search several times to run trials in parallel")
+        raise UsageError("a trial runs in one process: give --processes to run trials in parallel")
     build_data(config.data)
     parser = build_parser("fit")
     for name, domain in space.items():

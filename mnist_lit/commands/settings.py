@@ -50,6 +50,7 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represen
 FolderName = restricted_string_type("FolderName", FOLDER_NAME)
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
 Seeds = restricted_number_type("Seeds", int, [(">=", 1), ("<=", 1_000)])
+Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", 64)])
 GROUPS = ("model", "data", "trainer")
 TRAINER_DEFAULTS = {
     "trainer.max_epochs": 15,
@@ -58,7 +59,7 @@ TRAINER_DEFAULTS = {
 }
 FROM_DATASET = {"shape", "classes"}
 """Settings of the model that follow from the data set, instead of flags."""
-ONLY_IN_CONFIGS = ("seed", "seeds", "select", "save_every", "init_from")
+ONLY_IN_CONFIGS = ("seed", "seeds", "processes", "select", "save_every", "init_from")
 """Flags of fit that other commands accept in a run's config.yaml, and nowhere else."""
 BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 
@@ -132,6 +133,8 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--seeds", type=Seeds | None, default=None, help="runs, with seeds seed, seed + 1, …")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
+    what = "trials" if command == "search" else "seeds"
+    parser.add_argument("--processes", type=Processes, default=1, help=f"processes that share the {what}")
     parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
     parser.add_argument(
         "--select",

@@ -214,6 +214,17 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
     assert len({trial.user_attrs["run"] for trial in trials}) == 3
 
 
+def test_processes_run_exactly_the_trials_and_report_once(command: Command, config: str) -> None:
+    code, out, err = command("search", config, "--processes=2", "--trials=3", "--trainer.accelerator=cpu")
+    assert (code, err) == (0, "")
+    assert sorted(re.findall(r"^[12]│ trial (\d) of 3: ", out, re.MULTILINE)) == ["1", "2", "3"]
+    assert [trial.state.name for trial in load_study().trials] == ["COMPLETE"] * 3
+    assert out.count("val/accuracy  run") == 1
+    assert (FOLDER / "best.yaml").is_file()
+    assert not list(FOLDER.glob(".trial*"))
+    assert "│" not in command("search", config, "--processes=2")[1], "nothing is left to start"
+
+
 def test_trials_of_living_processes_count_and_those_of_others_do_not(tmp_path: Path) -> None:
     study = optuna.create_study()
     study.ask()  # of a process that was killed
@@ -257,7 +268,8 @@ def test_a_process_that_ends_before_another_leaves_the_report_to_it(command: Com
         ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list of choices, or integers low <= high"),
         ('--space={"seed": [-1]}', "--space: seed: -1 must be >=0"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
-        ("--trainer.devices=2", "a trial runs in one process: start the search several times"),
+        ("--trainer.devices=2", "a trial runs in one process: give --processes to run trials in parallel"),
+        ("--processes=0", "--processes: 0 must be >=1 and <=64"),
         ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares complete runs"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
     ],

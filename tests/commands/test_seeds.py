@@ -2,23 +2,29 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from conftest import RUN, SHORT, TRAIN, Command
+import torch
+from conftest import RUN, SHORT, TRAIN, Command, posix
 from outcomes import differences, outcome
 
 from mnist_lit import DigitClassifier
 from mnist_lit.commands import fit as module
 from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.runs.results import format_seeds
-from mnist_lit.runs.series import join_series
+from mnist_lit.runs.series import Series, join_series
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped
 
@@ -33,6 +39,14 @@ def run(number: int) -> Run:
 def weights(run: Run) -> dict[str, Any]:
     state: dict[str, Any] = outcome(run)["checkpoints"]["last.ckpt"]["state_dict"]
     return state
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Restore the number of threads at the end of a test."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
 
 
 def stop_once(monkeypatch: pytest.MonkeyPatch, run: Run, step: int) -> None:
@@ -148,6 +162,107 @@ def test_seeds_are_shared_with_a_process_that_trains_some(command: Command) -> N
     assert [path.name for path in FOLDER.glob("seeds_*")] == ["seeds_0.json"]
 
 
+@pytest.mark.usefixtures("threads")
+def test_processes_train_the_seeds_as_one_with_as_many_threads(command: Command) -> None:
+    code, out, err = command("fit", "--seeds=3", "--processes=2", *FLAGS)
+    assert (code, err) == (0, "")
+    content = json.loads((FOLDER / "seeds_0.json").read_text(encoding="utf-8"))
+    assert sorted(re.findall(r"^[12]│ seed     (\d+) ", out, re.MULTILINE)) == sorted(content["runs"])
+    assert {line[:3] for line in out.split(f"\n{FOLDER}\n")[0].splitlines()} == {"1│ ", "2│ "}
+    runs = {int(seed): Run(FOLDER / name) for seed, name in content["runs"].items()}
+    assert runs.keys() == {777, 778, 779}
+    results = {seed: (runs[seed].folder.name, runs[seed].results()) for seed in sorted(runs)}
+    assert out.count(format_seeds(results)) == out.count("next:") == 1
+    assert [path.name for path in FOLDER.glob(".*")] == [".seeds.lock"]
+    assert "processes: 1\n" in runs[777].config.read_text(encoding="utf-8")
+    torch.set_num_threads(content["threads"])
+    assert command("fit", "--seeds=3", "--experiment=one", *FLAGS)[0] == 0
+    for number, seed in enumerate(runs):
+        assert not differences(weights(runs[seed]), weights(Run(Path(f"runs/one/version_{seed - 777}")))), number
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_seeds_resume_with_the_threads_that_they_began_with(
+    command: Command, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    flags = ["--seeds=2", *FLAGS]
+    torch.set_num_threads(1)
+    assert command("fit", *flags)[0] == 0
+    expected = [weights(run(number)) for number in range(2)]
+    shutil.rmtree("runs")
+    stop_once(monkeypatch, run(0), 33)
+    assert command("fit", *flags)[0] == 130
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    code, out, err = command("fit", "--ckpt_path=last", f"--processes={processes}")
+    assert (code, err) == (0, "")
+    assert f"resuming {run(0).last}" in out
+    assert torch.get_num_threads() == 1
+    assert not differences([weights(run(number)) for number in range(2)], expected)
+
+
+@posix
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "kill"])
+def test_processes_save_and_stop_on_ctrl_c_and_when_their_parent_is_killed(
+    command: Command, send: Callable[[int, int], None]
+) -> None:
+    """In the first epoch, so that nothing is saved before."""
+    flags = ["--seeds=2", "--processes=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    argv = [sys.executable, str(TRAIN), "fit", *flags, "--save_every=1000"]
+    with subprocess.Popen(argv, start_new_session=True, **pipes) as parent:
+        begun: set[str] = set()
+        assert parent.stdout is not None
+        while len(begun) < 2:
+            line = parent.stdout.readline()
+            assert line
+            begun.update(re.findall(r"^(.)│ epoch  1/15: .* [1-9]\d*/550 ", line))
+        send(parent.pid, signal.SIGINT if send == os.killpg else signal.SIGKILL)
+        _, printed = parent.communicate()
+    if send == os.killpg:
+        message = f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path last\n"
+        assert (parent.returncode, printed) == (130, message)
+    series = Series(FOLDER / "seeds_0.json")
+    wait_until(lambda: series.free() == [777, 778])
+    for number in range(2):
+        last = run(number).last
+        assert last is not None
+        assert 0 < Checkpoint.read(last).content["global_step"] < 550
+        assert not run(number).ended
+    code, _, err = command("fit", "--ckpt_path=last", "--processes=2", "--seeds=3")
+    assert (code, err.count("\n")) == (2, 1), "it is found, and is this series"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = monotonic() + 60
+    while not condition():
+        assert monotonic() < end
+        sleep(0.05)
+
+
+def test_a_seed_that_a_failed_process_has_left_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any, **variables: str) -> str:
+        series = Series(Path(variables["MNIST_LIT_SERIES"]))
+        assert series.is_being_trained(), "others join it"
+        claim = series.claim()
+        assert claim is not None
+        assert command("fit", "--seeds=3", *FLAGS, "--seed=777")[0] == 0, "another terminal trains the others"
+        run(5).folder.mkdir()
+        run(5).config.touch()
+        series.add(claim.seed, run(5))
+        claim.release()
+        return "of 2 processes, these failed: 1 (exit code -9)"
+
+    monkeypatch.setattr(module, "run_workers", train)
+    code, out, err = command("fit", "--seeds=3", "--processes=2", *FLAGS)
+    assert code == 1
+    left = f"to train what is left of 777, {PROGRAM} fit --ckpt_path last"
+    assert err == f"error: of 2 processes, these failed: 1 (exit code -9): {left}\n"
+    assert re.findall(r"^(77\d) ", out, re.MULTILINE) == ["778", "779"]
+    assert [path.name for path in FOLDER.glob("seeds_*")] == ["seeds_0.json"]
+
+
 @pytest.mark.slow
 def test_processes_that_are_started_alike_share_the_seeds(command: Command) -> None:
     assert command is not None  # changes into the folder
@@ -179,6 +294,11 @@ def test_a_finished_series_is_not_joined(command: Command) -> None:
         (["--seeds=2", "--trainer.devices=2"], "a run has one process then"),
         (["--seeds=2", "--trainer.devices=[0,1]"], "a run has one process then"),
         (["--seeds=2", "--model.dropout=2"], "dropout"),
+        pytest.param(["--seeds=2", "--processes=2", "--model.dropout=2"], "dropout", marks=pytest.mark.slow),
+        (["--seeds=2", "--processes=2", "--trainer.devices=2"], "a run has one process then: give --processes"),
+        (["--seeds=2", "--processes=0"], "--processes"),
+        (["--seeds=2", "--processes=65"], "--processes: 65 must be >=1 and <=64"),
+        (["--processes=2"], "--processes: they share the seeds of several runs: give --seeds, too"),
         (["--seeds=2", "--data.batch_size=70000"], "--data.batch_size"),
         (["--seeds=2", "--seed=4294967295"], "4,294,967,296 is no seed"),
     ],
@@ -190,8 +310,9 @@ def test_what_seeds_cannot_do_is_refused(command: Command, flags: list[str], mes
     assert not Path("runs").exists()
 
 
-def test_seeds_cannot_be_added_to_a_run(trained: Command) -> None:
-    code, _, err = trained("fit", "--ckpt_path=last", "--seeds=3")
+@pytest.mark.parametrize("flag", ["seeds", "processes"])
+def test_seeds_cannot_be_added_to_a_run(trained: Command, flag: str) -> None:
+    code, _, err = trained("fit", "--ckpt_path=last", f"--{flag}=3")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: --seeds: {RUN.folder} is no run of several seeds that is unfinished")
+    assert err.startswith(f"error: --{flag}: {RUN.folder} is no run of several seeds that is unfinished")
     assert RUN.results().keys() == {"fit", "test"}
