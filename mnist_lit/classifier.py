@@ -190,9 +190,13 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters, with the schedule of its learning rate, which changes each step."""
-        # All parameters in one pass. Lightning cannot clip gradients for it in mixed precision.
-        fused = None if self.trainer.gradient_clip_val else True
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas, fused=fused)
+        # Fused: all parameters in one pass. In mixed precision, Lightning could not clip the gradients before it.
+        optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.learning_rate,
+            betas=self.betas,
+            fused=None if self.trainer.precision.endswith("-mixed") else True,
+        )
         if self.schedule == "constant":
             return optimizer
         cycle = one_cycle(optimizer, self.learning_rate, self.trainer)

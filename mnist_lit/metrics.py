@@ -73,7 +73,7 @@ class EpochMetrics(Metric):
         for name in [name for name in state_dict if name.startswith(prefix) and name.count(".") > prefix.count(".")]:
             value = state_dict.pop(name)
             if new := FORMER_NAMES.get(name.removeprefix(prefix)):
-                state_dict[prefix + new] = value.to(self._defaults[new].dtype)  # type: ignore[union-attr]
+                state_dict[prefix + new] = value.to(self._defaults[new].dtype).squeeze()  # type: ignore[union-attr]
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def gather(self, checkpoint: dict[str, Any], prefix: str) -> None:

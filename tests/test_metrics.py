@@ -31,7 +31,7 @@ def test_training_metrics_are_means_over_images_not_batches() -> None:
 
 
 def test_training_metrics_of_earlier_checkpoints_are_loaded() -> None:
-    former = {"loss.mean_value": 3.0, "loss.weight": 4.0, "accuracy.tp": 2, "accuracy.fp": 2}
+    former = {"loss.mean_value": 3.0, "loss.weight": 4.0, "accuracy.tp": [2], "accuracy.fp": [2]}
     state = {f"counts.{name}": torch.tensor(value) for name, value in former.items()}
     classifier = DigitClassifier(channels=[1])
     weights = {name: value for name, value in classifier.state_dict().items() if not name.startswith("counts.")}

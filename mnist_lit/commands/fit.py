@@ -78,7 +78,7 @@ def _resume(parser: Parser, config: Namespace, argv: Sequence[str]) -> Start | N
     is_last = (path and path.resolve()) == (run.last and run.last.resolve())
     if series := find_series(run):
         _use_threads(series)
-        if not series.ended and (is_last or config.seeds):
+        if not series.ended and (is_last or config.seeds or config.processes > 1):
             _resume_seeds(series, run, argv)
             return None
     if config.seeds or config.processes > 1:
@@ -93,7 +93,7 @@ def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
     if seeds[-1] >= 2**32:
         raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
     _check_trainer(config)
-    threads = get_num_threads() if config.processes == 1 else share_cores(config.processes)
+    threads = get_num_threads() if config.processes == 1 else share_cores(min(config.processes, len(seeds)))
     series, claim = join_series(config.experiment, seeds, digest_settings(config), threads)
     _train_series(series, claim, argv, argv, config.processes)
 
@@ -172,7 +172,7 @@ def _run_workers(series: Series, claim: Claim, argv: Sequence[str], processes: i
         with series.shared():
             claim.release()
             number = min(processes, len(series.free()))
-            threads = series.threads or share_cores(processes)
+            threads = series.threads or share_cores(number)
             return run_workers(["fit", *argv, "--processes=1"], number, threads, **{SERIES: str(series.path)})
     except Stopped as stopped:
         hint = f": to resume, {PROGRAM} fit --ckpt_path last" if series.runs() else ""
@@ -234,6 +234,8 @@ def _report(series: Series, failure: str | None) -> None:
     left = [seed for seed in series.seeds if not (seed in runs and runs[seed].ended)]
     if {*left} - {*free}:
         print(f"another process trains {', '.join(map(str, left))}, and prints the table at its end")
+        if failure:
+            raise ValueError(failure)
         return
     finished = {
         seed: (run.folder.name, run.results()) for seed, run in sorted(runs.items()) if run.ended and not run.failed
@@ -243,7 +245,7 @@ def _report(series: Series, failure: str | None) -> None:
         print(f"{folder}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {recipe} {ROOT / 'OTHER'}")
     if left:
         names = ", ".join(map(str, left))
-        reason = failure or "another process failed"
+        reason = failure or "another process has ended early"
         raise ValueError(f"{reason}: to train what is left of {names}, {PROGRAM} fit --ckpt_path last")
     for seed, run in runs.items():
         if run.failed:

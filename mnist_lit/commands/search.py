@@ -71,7 +71,7 @@ def search(argv: Sequence[str]) -> None:
     if processes > 1:
         with _exclusively(folder):
             left = max(0, trials - len(_begun(study, folder)))
-        failure = _run_workers(argv, min(processes, left), processes)
+        failure = _run_workers(argv, min(processes, left))
     else:
         while claim := _claim_trial(study, folder, trials):
             trial, lock, number = claim
@@ -83,15 +83,15 @@ def search(argv: Sequence[str]) -> None:
             finally:
                 _release(lock)
     if not is_worker():
-        _report(study, folder)
+        _report(study, folder, failure)
     if failure:
-        raise ValueError(failure)
+        raise ValueError(f"{failure}: to resume, the same command")
 
 
-def _run_workers(argv: Sequence[str], number: int, processes: int) -> str | None:
+def _run_workers(argv: Sequence[str], number: int) -> str | None:
     """Run workers, if any trials are left for them, and return which have failed (see `run_workers`)."""
     try:
-        return run_workers(["search", *argv, "--processes=1"], number, share_cores(processes))
+        return run_workers(["search", *argv, "--processes=1"], number, share_cores(max(1, number)))
     except Stopped as stopped:
         raise Stopped(stopped.exit_code - 128, ": to resume, the same command") from None
 
@@ -254,18 +254,18 @@ def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[s
         study.tell(trial, accuracy)
 
 
-def _report(study: "Study", folder: Path) -> None:
+def _report(study: "Study", folder: Path, failure: str | None) -> None:
     """Print the best trials, and write the settings of the best one to `best.yaml`, unless trials are still running."""
     with _exclusively(folder):
         running = [trial.number for trial in _begun(study, folder) if not trial.state.is_finished()]
     if running:
-        print("another process runs the trial that is left, and reports at its end")
+        print("other processes still run trials: the last one reports")
         return
     states = [trial.state.name.lower() for trial in study.trials if trial.state.is_finished()]
     print(", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))))
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
-        raise ValueError("no trial is complete, so there is no best one")
+        raise ValueError(failure or "no trial is complete, so there is no best one")
     best = sorted(complete, key=_accuracy, reverse=True)
     print("val/accuracy  run")
     for trial in best[:MAX_ROWS]:

@@ -154,7 +154,9 @@ class Series:
         try:
             content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
             _ = [int(seed) for seed in (*content["seeds"], *content["runs"])], content["settings"]
-            _ = content["runs"].items(), range(content.get("threads") or 0)
+            _ = content["runs"].items()
+            if (threads := content.get("threads")) is not None and threads < 1:
+                raise ValueError(threads)  # noqa: TRY301  # it is damaged as in the other cases
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{self.path} is no seeds_<n>.json of fit --seeds, or is damaged") from error
         return content

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 
 __all__ = ["set_up_libraries"]
@@ -31,7 +32,7 @@ def set_up_libraries() -> None:
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    if GPU_CHECK in os.environ:  # thus torch is imported
+    if GPU_CHECK in os.environ and "lightning" in sys.modules:
         import torch
 
         if not torch.cuda.is_available():

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from errno import EINVAL, EPIPE
 from io import BufferedWriter, FileIO, TextIOWrapper
 from queue import Empty, Queue
 from signal import SIGTERM
@@ -29,10 +30,10 @@ USAGE, STOPPED = 2, (130, 143)
 
 
 def share_cores(processes: int) -> int:
-    """Return how many threads each of several processes has: OMP_NUM_THREADS, or its share of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(given) if given.isdecimal() and int(given) else max(1, cores // processes)
+    """Return how many threads each of several processes has: OMP_NUM_THREADS, or its share of torch's default."""
+    from torch import get_num_threads  # here: a worker must not import it before it handles signals
+
+    return get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, get_num_threads() // processes)
 
 
 def run_workers(argv: Sequence[str], number: int, threads: int, **variables: str) -> str | None:
@@ -121,7 +122,9 @@ class _Output(FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in {EPIPE, EINVAL}:  # EINVAL: on Windows
+                raise
             return len(data)
 
 

@@ -8,7 +8,7 @@ the parent process would wait for it.
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from time import sleep
 from types import FrameType
@@ -100,7 +100,8 @@ def raise_stopped(number: int, _frame: FrameType | None) -> None:
 
 def _exit(number: int, how: str = "") -> None:
     """Exit without cleanup, which is safe because files are written atomically."""
-    os.write(2, f"error: {SIGNALS[signal.Signals(number)]}{how}\n".encode())
+    with suppress(OSError):  # whoever reads the messages may have ended
+        os.write(2, f"error: {SIGNALS[signal.Signals(number)]}{how}\n".encode())
     os._exit(128 + number)
 
 

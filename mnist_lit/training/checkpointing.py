@@ -89,13 +89,17 @@ class KeepLast(LightningCheckpoint):
         self.saved = 0
         self.stopped = False
 
-    def on_sanity_check_start(self, *_: Any) -> None:
-        """Handle SIGTERM instead of Lightning, which would stop between two batches without a checkpoint."""
+    def on_sanity_check_start(self, trainer: Trainer, *_: Any) -> None:
+        """Handle SIGTERM instead of Lightning, which would stop between two batches without a checkpoint.
+
+        In each step, its processes would wait for each other to learn of a signal.
+        """
         set_handler(self.stop.handle)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Do the same where there is no sanity check, and do not train if a callback had ended the training."""
-        self.on_sanity_check_start()
+        self.on_sanity_check_start(trainer)
         trainer.should_stop = trainer.should_stop or self.stopped
 
     def on_test_start(self, *_: Any) -> None:

@@ -98,8 +98,6 @@ def build_trainer(
     _check_strategy(trainer, settings["strategy"])
     if isinstance(trainer.strategy, DDPStrategy):
         _adapt(trainer.strategy)
-        # Otherwise all processes wait for each other in each step to learn of a SIGTERM, which `KeepLast` handles.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import RUN, SHORT, TRAIN, Command, posix
+from filelock import FileLock
 from outcomes import differences, outcome
 
 from mnist_lit import DigitClassifier
@@ -24,7 +25,7 @@ from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.runs.results import format_seeds
-from mnist_lit.runs.series import Series, join_series
+from mnist_lit.runs.series import Claim, Series, join_series
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped
 
@@ -154,7 +155,17 @@ def test_seeds_are_shared_with_a_process_that_trains_some(command: Command) -> N
     assert re.findall(r"^seed     (\d+) ", out, re.MULTILINE) == ["778", "779"]
     assert "another process trains 777, and prints the table at its end" in out
     assert series.runs().keys() == {778, 779}
-    claim.release()
+    failure = "of 2 processes, these failed: 2 (exit code -9)"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_run_workers", lambda *_: failure)
+        patch.setattr(Series, "claim", lambda _: Claim(778, None, FileLock("another.lock")))
+        code, out, err = command("fit", "--ckpt_path=last", "--processes=2")
+        assert (code, err) == (1, f"error: {failure}\n")
+        assert "another process trains 777, " in out
+        claim.release()
+        best = run(0).checkpoints / "best.ckpt"
+        code, _, err = command("fit", f"--ckpt_path={best}", "--processes=2")
+        assert (code, err.startswith(f"error: {failure}: to train what is left of 777, ")) == (1, True)
     code, out, err = command("fit", "--ckpt_path=last")
     assert (code, err) == (0, "")
     assert re.findall(r"^seed     (\d+) ", out, re.MULTILINE) == ["777"]

@@ -139,7 +139,7 @@ def test_bars_feature_maps_and_picture_follow_the_drawing(page: "Page") -> None:
     titles = page.locator("#maps h2").all_inner_texts()
     captions = page.locator("#maps figcaption").all_inner_texts()
     assert titles == ["layer1", "layer2", "layer3"]
-    assert captions == ["16 feature maps of 8×8", "48 feature maps of 3×3", "96 feature maps of 1×1"]
+    assert captions == ["16 feature maps of 8×8", "48 feature maps of 3×3", "128 feature maps of 1×1"]
     empty = page.evaluate("blocks.map(({canvas}) => canvas.toDataURL())")
     assert page.locator("#bars li").all_inner_texts() == [f"{digit}\n–" for digit in range(10)]
     draw(page, STROKES[7])
