@@ -193,7 +193,7 @@ def test_processes_train_the_seeds_as_one_with_as_many_threads(command: Command)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_seeds_resume_with_the_threads_that_they_began_with(
     command: Command, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
@@ -214,10 +214,8 @@ def test_seeds_resume_with_the_threads_that_they_began_with(
 
 
 @posix
-@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "kill"])
-def test_processes_save_and_stop_on_ctrl_c_and_when_their_parent_is_killed(
-    command: Command, send: Callable[[int, int], None]
-) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("kill", marks=pytest.mark.slow)])
+def test_processes_save_and_stop_on_ctrl_c_and_when_their_parent_is_killed(command: Command, how: str) -> None:
     """In the first epoch, so that nothing is saved before."""
     flags = ["--seeds=2", "--processes=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
@@ -229,9 +227,12 @@ def test_processes_save_and_stop_on_ctrl_c_and_when_their_parent_is_killed(
             line = parent.stdout.readline()
             assert line
             begun.update(re.findall(r"^(.)│ epoch  1/15: .* [1-9]\d*/550 ", line))
-        send(parent.pid, signal.SIGINT if send == os.killpg else signal.SIGKILL)
+        if how == "kill":
+            parent.kill()
+        else:
+            os.killpg(parent.pid, signal.SIGINT)
         _, printed = parent.communicate()
-    if send == os.killpg:
+    if how == "Ctrl-C":
         message = f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path last\n"
         assert (parent.returncode, printed) == (130, message)
     series = Series(FOLDER / "seeds_0.json")

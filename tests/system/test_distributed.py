@@ -100,6 +100,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_processes_wait_for_each_other_only_for_gradients_in_most_steps(command: Command) -> None:  # noqa: ARG001
     """DDP averages the gradients in C++, which does not count here; every tenth step agrees on whether to stop."""
     Path("count.py").write_text(COUNT, encoding="utf-8")
