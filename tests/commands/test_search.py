@@ -214,6 +214,7 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
     assert len({trial.user_attrs["run"] for trial in trials}) == 3
 
 
+@pytest.mark.slow
 def test_processes_run_exactly_the_trials_and_report_once(command: Command, config: str) -> None:
     code, out, err = command("search", config, "--processes=2", "--trials=3", "--trainer.accelerator=cpu")
     assert (code, err) == (0, "")

@@ -214,7 +214,8 @@ def test_seeds_resume_with_the_threads_that_they_began_with(
 
 
 @posix
-@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("kill", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill"])
 def test_processes_save_and_stop_on_ctrl_c_and_when_their_parent_is_killed(command: Command, how: str) -> None:
     """In the first epoch, so that nothing is saved before."""
     flags = ["--seeds=2", "--processes=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true"]
