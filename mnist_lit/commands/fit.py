@@ -93,7 +93,7 @@ def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
     if seeds[-1] >= 2**32:
         raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
     _check_trainer(config)
-    threads = get_num_threads() if config.processes == 1 else share_cores(min(config.processes, len(seeds)))
+    threads = share_cores(min(config.processes, len(seeds)))
     series, claim = join_series(config.experiment, seeds, digest_settings(config), threads)
     _train_series(series, claim, argv, argv, config.processes)
 

@@ -77,7 +77,7 @@ def test_a_process_of_rank_1_removes_no_run_when_it_fails(command: Command, monk
 
 
 COUNT = """
-import atexit, sys
+import sys
 from torch import distributed
 
 calls = []
