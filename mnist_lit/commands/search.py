@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -19,7 +19,7 @@ from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.system.distributed import is_one_process
 from mnist_lit.system.errors import UsageError, suggest
-from mnist_lit.system.files import write_atomically
+from mnist_lit.system.files import is_locked, write_atomically
 from mnist_lit.system.processes import run_workers, share_cores
 from mnist_lit.system.program import PROGRAM, install_hint
 from mnist_lit.system.signals import Stopped, is_worker
@@ -116,13 +116,9 @@ def _begun(study: "Study", folder: Path) -> "list[FrozenTrial]":
 
 
 def _is_running(folder: Path, number: int) -> bool:
-    lock = _trial_lock(folder, number)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    _release(lock)
-    return False
+    if not (running := is_locked(lock := _trial_lock(folder, number))):
+        _release(lock)
+    return running
 
 
 def _trial_lock(folder: Path, number: int) -> FileLock:

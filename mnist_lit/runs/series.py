@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mnist_lit.runs.folders import ROOT, Run, find_checkpoint, find_versions
-from mnist_lit.system.files import write_atomically
+from mnist_lit.system.files import is_locked, write_atomically
 
 __all__ = ["Claim", "Series", "find_checkpoints", "find_runs", "find_series", "join_series"]
 
@@ -144,11 +144,7 @@ class Series:
 
     def _is_locked(self, what: int | str) -> bool:
         """Return whether a living process has a lock. The caller has locked the folder: this takes it for a moment."""
-        try:
-            with self._lock(what):
-                return False
-        except Timeout:
-            return True
+        return is_locked(self._lock(what))
 
     def _read(self) -> dict[str, Any]:
         try:
