@@ -98,6 +98,19 @@ def without_mps() -> None:
         torch.backends.mps.is_available = lambda: False
 
 
+def torch_threads() -> int | None:
+    """Return torch's number of threads, None if it is not imported."""
+    return torch.get_num_threads() if (torch := sys.modules.get("torch")) else None
+
+
+@pytest.fixture(autouse=True)
+def threads_stay() -> Iterator[None]:
+    """Expect that no test leaves another number of threads: those after it would compute other bits."""
+    before = torch_threads()
+    yield
+    assert before in {None, torch_threads()}
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The MNIST files."""

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,18 @@ SERIES = "MNIST_LIT_SERIES"
 """The environment variable with the file of the series whose seeds a worker trains."""
 
 
+@contextmanager
+def _restored_threads() -> Iterator[None]:
+    """Restore the number of threads, which a series may have changed: a caller of `main` goes on in this process."""
+    number = get_num_threads()
+    try:
+        yield
+    finally:
+        if get_num_threads() != number:
+            set_num_threads(number)
+
+
+@_restored_threads()
 def fit(argv: Sequence[str]) -> None:
     """Train a run, or resume one; with `--seeds`, a run for each of several seeds, which are resumed together.
 

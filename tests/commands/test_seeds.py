@@ -206,10 +206,13 @@ def test_seeds_resume_with_the_threads_that_they_began_with(
     assert command("fit", *flags)[0] == 130
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    used: list[int] = []
+    monkeypatch.setattr(DigitClassifier, "on_train_start", lambda _: used.append(torch.get_num_threads()))
     code, out, err = command("fit", "--ckpt_path=last", f"--processes={processes}")
     assert (code, err) == (0, "")
     assert f"resuming {run(0).last}" in out
-    assert torch.get_num_threads() == 1
+    assert used == ([1, 1] if processes == 1 else []), "workers train elsewhere"
+    assert torch.get_num_threads() == 2, "it is restored"
     assert not differences([weights(run(number)) for number in range(2)], expected)
 
 
