@@ -86,6 +86,7 @@ def test_a_documented_command_has_flags_that_exist(path: Path, line: str, monkey
 
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.slow
 def test_the_code_from_loop_to_lightning_runs(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

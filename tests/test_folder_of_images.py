@@ -279,6 +279,7 @@ def test_weights_of_a_folder_start_a_training_on_digits(flags: Command) -> None:
     assert Run(Path("runs/baseline/version_1")).results()["test"]["total"] == 10_000
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_folder_as_one_does(flags: Command) -> None:
     assert flags("fit", *FLAGS, "--trainer.max_epochs=1", "--experiment=one")[0] == 0
     ddp = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_epochs=1"]

@@ -39,12 +39,14 @@ def measure(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return lambda name: runpy.run_path(str(LESSONS / f"{name}.py"))["measure"]
 
 
+@pytest.mark.slow
 def test_other_scales_of_the_pixels_lower_the_accuracy(measure: Callable[[str], Callable[..., Any]]) -> None:
     accuracy = measure("pixels")(seed=777)
     assert accuracy["0 to 1, as in training"] == max(accuracy.values()) > 0.9
     assert accuracy["inverted: black on white"] < 0.7
 
 
+@pytest.mark.slow
 def test_labels_are_wrong_in_training_only(measure: Callable[[str], Callable[..., Any]]) -> None:
     accuracy = measure("label_noise")(0.5, seed=777)
     assert accuracy["train/accuracy"] < 0.55

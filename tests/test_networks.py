@@ -66,7 +66,7 @@ class ResidualNetwork(nn.Module):
     ("network", "flag", "shapes"),
     [
         (MLP, "--model.hidden=8", "(1, 28, 28) → 784 → 8 → 10"),
-        (ResidualNetwork, "--model.width=3", "(1, 28, 28) → (3, 14, 14) → 10"),
+        pytest.param(ResidualNetwork, "--model.width=3", "(1, 28, 28) → (3, 14, 14) → 10", marks=pytest.mark.slow),
     ],
     ids=["MLP", "residual"],
 )

@@ -76,6 +76,7 @@ class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
+@pytest.mark.slow
 def test_no_float64_is_created_on_the_training_device(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for convert in (Tensor.double, lambda tensor: tensor.to("cpu", torch.float64)):
         with pytest.raises(TypeError, match="creates float64"), NoFloat64(monkeypatch):

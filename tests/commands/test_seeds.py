@@ -84,7 +84,7 @@ def test_each_seed_is_an_ordinary_run(command: Command) -> None:
     assert not differences(weights(run(1)), weights(Run(Path("runs/single/version_0"))))
 
 
-@pytest.mark.parametrize("step", [0, 33])
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 33])
 def test_interrupted_seeds_end_as_if_never_interrupted(
     command: Command, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -174,6 +174,7 @@ def test_seeds_are_shared_with_a_process_that_trains_some(command: Command) -> N
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.slow
 def test_processes_train_the_seeds_as_one_with_as_many_threads(command: Command) -> None:
     code, out, err = command("fit", "--seeds=3", "--processes=2", *FLAGS)
     assert (code, err) == (0, "")

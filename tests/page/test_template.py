@@ -95,7 +95,7 @@ def prepare(path: Path) -> NDArray[np.float64] | str:
         return str(error)
 
 
-@pytest.mark.parametrize("device", ["mouse", "touch"])
+@pytest.mark.parametrize("device", ["mouse", pytest.param("touch", marks=pytest.mark.slow)])
 def test_all_digits_that_are_drawn_are_read_as_by_predict(
     page: "Page", fast: DigitClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:

@@ -112,6 +112,7 @@ def test_processes_wait_for_each_other_only_for_gradients_in_most_steps(command:
 
 
 @posix
+@pytest.mark.slow
 def test_two_processes_make_one_run_with_the_weights_of_one_process_up_to_rounding(command: Command) -> None:
     flags = [flag for flag in FLAGS if "limit_test" not in flag]
     assert command("fit", *flags)[0] == 0
