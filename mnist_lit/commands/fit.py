@@ -90,10 +90,10 @@ def _resume(parser: Parser, config: Namespace, argv: Sequence[str]) -> Start | N
     run, path = find_run(parser, config, argv)
     is_last = (path and path.resolve()) == (run.last and run.last.resolve())
     if series := find_series(run):
-        _use_threads(series)
         if not series.ended and (is_last or config.seeds or config.processes > 1):
             _resume_seeds(series, run, argv)
             return None
+        _use_threads(series)
     if config.seeds or config.processes > 1:
         flag = "seeds" if config.seeds else "processes"
         raise UsageError(f"--{flag}: {run.folder} is no run of several seeds that is unfinished: start new ones")
