@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnist_lit.model import CNN
 
 __all__ = ["CNN", "DigitClassifier", "MNISTDataModule"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {"CNN": "model", "DigitClassifier": "classifier", "MNISTDataModule": "data"}
 

@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CalibratedNetwork", "calibrated_softmax"]
-
-
-def calibrated_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
-    """Return probabilities (N, K) from logits (N, K) and a temperature ()."""
-    return (logits / temperature).softmax(dim=1)
+__all__ = ["CalibratedNetwork"]
 
 
 class CalibratedNetwork(nn.Module):
@@ -16,7 +11,7 @@ class CalibratedNetwork(nn.Module):
 
     Args:
         network: maps pixels 0-255, (N, C, H, W), to logits (N, K).
-        temperature: by which they are divided, ().
+        temperature: temperature by which the logits are divided, (); 1 if there was no validation to fit it to.
     """
 
     temperature: Tensor
@@ -29,9 +24,17 @@ class CalibratedNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, as in the data set, (N, C, H, W), to probabilities (N, K)."""
-        return calibrated_softmax(self.network(pixels), self.temperature)
+        logits: Tensor = self.network(pixels)
+        return (logits / self.temperature).softmax(dim=1)
 
     @torch.inference_mode()
     def classify(self, pixels: Tensor, batch_size: int) -> Tensor:
         """Return the probabilities of any number of images, computed in batches."""
         return torch.cat([self(batch) for batch in torch.split(pixels, batch_size)])
+
+    @property
+    def uncalibrated(self) -> str | None:
+        """Why the probabilities are not calibrated, or None if they are."""
+        if self.temperature == 1:
+            return "trained without validation, or with too few images of it: the probabilities are not calibrated"
+        return None

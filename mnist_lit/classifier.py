@@ -1,36 +1,34 @@
 """The LightningModule: the network, its loss, its optimizer and its metrics."""
 
 from collections.abc import Sequence
-from math import inf
-from pathlib import Path
-from typing import Any, Literal, Self
+from math import inf, isfinite
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+from torch.optim.lr_scheduler import OneCycleLR
+from torchmetrics.classification import MulticlassAccuracy
 
-from mnist_lit.calibration import calibrated_softmax
-from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.loading import Batch
-from mnist_lit.metrics import EpochMetrics, Mean, TemperatureScaling
 from mnist_lit.model import CNN
-from mnist_lit.schedule import one_cycle
 
 __all__ = ["DigitClassifier"]
+
+Batch = tuple[Tensor, Tensor]
 
 
 class DigitClassifier(LightningModule):
     """The network, trained with cross-entropy and Adam.
 
+    A batch has pixels 0-255, (B, C, H, W), and labels (B,).
+
     Args:
-        learning_rate: of Adam (Kingma & Ba 2015, arXiv:1412.6980); with a schedule, its maximum.
+        learning_rate: Adam's learning rate (Kingma & Ba 2015, arXiv:1412.6980); with a schedule, its peak.
         betas: decay rates of Adam's moment estimates.
-        schedule: of the learning rate: constant, or one_cycle from a 25th up to it and down to 0 (Smith & Topin 2018,
-            arXiv:1708.07120).
+        schedule: how the learning rate changes: `constant`, or `one_cycle`, which rises from `learning_rate` / 25 to
+            `learning_rate` and falls to 0 (Smith & Topin 2018, arXiv:1708.07120).
         label_smoothing: label smoothing factor of the training loss (Szegedy et al. 2016, arXiv:1512.00567).
         classes: number of classes, K.
         **network: keyword arguments passed to `CNN`.
@@ -49,9 +47,9 @@ class DigitClassifier(LightningModule):
         *,
         learning_rate: float = 0.001,
         betas: Sequence[float] = (0.9, 0.999),
-        schedule: Literal["constant", "one_cycle"] = "constant",
+        schedule: Literal["constant", "one_cycle"] = "constant",  # noqa: ARG002  # read from `self.hparams`
         label_smoothing: float = 0.0,
-        classes: int = len(MNIST.classes),
+        classes: int = 10,
         **network: Any,
     ) -> None:
         if not 0 < learning_rate < inf:
@@ -60,144 +58,60 @@ class DigitClassifier(LightningModule):
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing}")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
-        betas = list(betas)  # in YAML, a tuple is not a plain value
         super().__init__()
         self.save_hyperparameters()
-        self.learning_rate, self.betas = learning_rate, (betas[0], betas[1])
-        self.schedule, self.label_smoothing = schedule, label_smoothing
         self.network = CNN(classes=classes, **network)
-        self.network_settings = ["classes", *network]
-
-        self.counts = EpochMetrics()  # of training; named so in checkpoints
-        self.loss = Mean()
-        self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
-        """Of the latest evaluation: how many images of class i were classified as j, int64 (K, K)."""
-        self.temperature_scaling = TemperatureScaling()
+        # Fitted on the validation images by the callback `Calibration`; it divides the logits of predictions.
         self.register_buffer("temperature", torch.ones(()))
-        self.uncalibrated_error, self.calibration_error = (
-            MulticlassCalibrationError(classes, norm="l1", validate_args=False) for _ in range(2)
+        self.train_accuracy, self.val_accuracy, self.test_accuracy = (
+            MulticlassAccuracy(classes, average="micro", validate_args=False) for _ in range(3)
         )
-        """Expected calibration errors of the latest test."""
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, **settings: Any) -> Self:  # type: ignore[override]
-        """Return the classifier in a checkpoint; see Lightning for the settings.
-
-        It is loaded with `weights_only=True`, whatever the environment says: no code in it is run.
-        """
-        loaded: Self = super().load_from_checkpoint(checkpoint_path, **settings | {"weights_only": True})
-        return loaded
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, (N, C, H, W), to logits (N, K)."""
         logits: Tensor = self.network(pixels)
         return logits
 
-    def on_train_epoch_start(self) -> None:
-        """Reset the training metrics. Lightning does not call this where an epoch is resumed within it."""
-        self.counts.reset()
-
     def training_step(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of a batch, and update the training metrics."""
-        pixels, labels = batch
-        logits = self(pixels)
-        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        self.latest_loss = loss.detach()
-        self.counts.update(self.latest_loss, logits, labels)
+        """Return the mean cross-entropy of a batch, and log the loss and the accuracy of the epoch."""
+        loss, _ = self._step(batch, "train", self.hparams["label_smoothing"])
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Log the training metrics of the epoch now, not after this hook as Lightning would.
-
-        The checkpoint of the epoch is saved in between, and the curves of a resumed run must not miss a point. An epoch
-        that a limit has ended early logs none: the run may be resumed within it.
-        """
-        self.log_dict(metrics := self.counts.compute(), logger=False, sync_dist=True, reduce_fx="max")
-        for logger in self.loggers if self.trainer.is_last_batch else ():
-            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.global_step - 1)
-
-    def on_validation_epoch_start(self) -> None:
-        """Reset all but the training metrics. Not at the end of the epoch: the confusion matrix is read after it."""
-        for name, module in self.named_children():
-            if isinstance(module, Metric | MetricCollection) and not name.startswith(("counts", "train")):
-                module.reset()
-
-    on_test_epoch_start = on_validation_epoch_start
-
     def validation_step(self, batch: Batch) -> Tensor:
-        """Update the metrics, and return the logits (B, K)."""
-        logits, labels = self._evaluate(batch)
-        self.temperature_scaling.update(logits, labels)
+        """Log the loss and the accuracy, and return the logits (B, K) for the callbacks."""
+        _, logits = self._step(batch, "val")
         return logits
 
     def test_step(self, batch: Batch) -> Tensor:
-        """Update the metrics, with the calibration errors, and return the logits (B, K)."""
-        logits, labels = self._evaluate(batch)
-        self.uncalibrated_error.update(logits.softmax(dim=1), labels)
-        self.calibration_error.update(calibrated_softmax(logits, self.temperature), labels)
+        """Log the loss and the accuracy, and return the logits (B, K) for the callbacks."""
+        _, logits = self._step(batch, "test")
         return logits
 
-    def _evaluate(self, batch: Batch) -> Batch:
+    def _step(self, batch: Batch, stage: str, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         pixels, labels = batch
-        logits: Tensor = self(pixels).float()
-        self.loss.update(cross_entropy(logits, labels), len(labels))
-        self.confusion.update(logits, labels)
-        return logits, labels
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics, of which `val/accuracy` selects the best checkpoint, and fit the temperature."""
-        temperature = self.temperature_scaling.compute()
-        if temperature.isfinite() and not self.trainer.sanity_checking:
-            self.temperature.copy_(temperature)
-        self._log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics; the calibration errors go to the Trainer's `callback_metrics` only."""
-        self._log_evaluation("test")
-        errors = {"calibration_error_before": self.uncalibrated_error, "calibration_error": self.calibration_error}
-        computed = {f"test/{name}": metric.compute() for name, metric in errors.items()}
-        self.log_dict(computed, logger=False, sync_dist=True, reduce_fx="max")
-
-    def _log_evaluation(self, stage: str) -> None:
-        counts = self.confusion.compute()  # over all processes
-        metrics = {"loss": self.loss.compute(), "accuracy": counts.diagonal().sum() / counts.sum()}
-        for name, value in metrics.items():
-            # All processes have the same value; their mean might differ from it by rounding.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, reduce_fx="max")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the metrics of all processes, the precision, and the temperature: weight averaging would average it.
-
-        The network's class and the names of its settings are saved for those who load it without Lightning.
-        """
-        kind = type(self.network)
-        checkpoint["network"] = {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": self.network_settings}
-        checkpoint["precision"] = self.trainer.precision
-        self.counts.gather(checkpoint, "counts.")
-        checkpoint["state_dict"]["temperature"] = self.temperature.clone()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's part of the metrics."""
-        self.counts.scatter(checkpoint, "counts.", self.global_rank)
+        logits = self(pixels).float()  # (B, K); they may be in half precision
+        loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        accuracy = getattr(self, f"{stage}_accuracy")
+        accuracy.update(logits, labels)  # `forward` would also compute the batch's own accuracy
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
+        return loss, logits
 
     def predict_step(self, batch: Batch) -> Tensor:
-        """Return probabilities (B, K), calibrated if there was a validation.
-
-        `predict --images` and exported files have the network and the temperature only, and compute the same.
-        """
+        """Return probabilities (B, K), which are calibrated if there was a validation."""
         pixels, _ = batch
-        return calibrated_softmax(self(pixels).float(), self.temperature)  # float: logits may be in half precision
+        logits: Tensor = self(pixels).float()
+        return (logits / self.temperature).softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return Adam over all parameters, with the schedule of its learning rate, which changes each step."""
-        # Fused: all parameters in one pass. In mixed precision, Lightning could not clip the gradients before it.
-        optimizer = torch.optim.Adam(
-            self.parameters(),
-            lr=self.learning_rate,
-            betas=self.betas,
-            fused=None if self.trainer.precision.endswith("-mixed") else True,
-        )
-        if self.schedule == "constant":
+        """Return Adam over all parameters and, with a schedule, the learning rate's scheduler."""
+        learning_rate, (beta1, beta2) = self.hparams["learning_rate"], self.hparams["betas"]
+        # Fused: one pass over all parameters. In mixed precision, Lightning could not clip the gradients before it.
+        fused = None if self.trainer.precision.endswith("-mixed") else True
+        optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, betas=(beta1, beta2), fused=fused)
+        if self.hparams["schedule"] == "constant":
             return optimizer
-        cycle = one_cycle(optimizer, self.learning_rate, self.trainer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        if not isfinite(steps := self.trainer.estimated_stepping_batches):
+            raise ValueError("schedule one_cycle needs an end: give the Trainer max_epochs or max_steps")
+        scheduler = OneCycleLR(optimizer, learning_rate, total_steps=int(steps), cycle_momentum=False)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -3,31 +3,20 @@
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from itertools import pairwise
 from signal import SIG_IGN
 from time import sleep
 
 from mnist_lit import __version__
 from mnist_lit.commands import COMMANDS, HELP, describe_flags
-from mnist_lit.system.errors import UsageError, printable, suggest
-from mnist_lit.system.libraries import set_up_libraries
-from mnist_lit.system.memory import keep_freed_memory
-from mnist_lit.system.program import CHECKOUT
-from mnist_lit.system.signals import (
-    Stopped,
-    exit_at_once,
-    handle_signals,
-    is_child_process,
-    is_worker,
-    raise_stopped,
-    set_handler,
-    watch_parent,
-)
+from mnist_lit.system.errors import UsageError, printable, redact_credentials, suggest
+from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
+from mnist_lit.system.program import CHECKOUT, is_child_process, process_rank
+from mnist_lit.system.signals import Stopped, exit_at_once, follow_parent, handle_signals, raise_stopped, set_handler
 
 __all__ = ["main"]
 
@@ -44,11 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         set_handler(exit_at_once)
         if is_child_process():
-            watch_parent()
-        if is_worker():
-            from mnist_lit.system.processes import become_worker  # here: others need no subprocess
-
-            become_worker()
+            follow_parent()
         return _run(sys.argv[1:])
     with handle_signals(raise_stopped):
         return _run(argv)
@@ -64,10 +49,8 @@ def _run(given: Sequence[str]) -> int:
         error = _cause(raised)
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
-        if isinstance(error, Stopped) and int(os.environ.get("LOCAL_RANK", "0")) > 0:
-            return 0  # the first process reports it; after an error code Lightning would kill that one
         if is_child_process():
-            sleep(10)  # if the parent process fails too, it ends this one meanwhile, without a message
+            sleep(10)  # if the parent process fails too, this one follows it meanwhile, without a message
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))
@@ -91,11 +74,6 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if name == "--version":
         print(f"mnist-lit {__version__}")
         return
-    if name == "--print_completion":
-        from mnist_lit.commands.completion import format_completion
-
-        print(format_completion(flags))
-        return
     if name not in COMMANDS:
         raise UsageError(f"no command {name}{suggest(name, COMMANDS) or ': the commands are ' + ', '.join(COMMANDS)}")
     if {"-h", "--help", "--help=all"} & {*flags}:
@@ -105,15 +83,13 @@ def _dispatch(arguments: Sequence[str]) -> None:
             return
         flags = ["--help"]
     keep_freed_memory()
-    module = import_module(f"mnist_lit.commands.{COMMANDS[name]}")  # here, so that help does not import torch
+    module = import_module(f"mnist_lit.{COMMANDS[name]}")  # here, so that help does not import torch
     set_up_libraries()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 
 
 def _fail(message: str, code: int) -> int:
-    from mnist_lit.datasets.mirrors import redact_credentials
-
     line = printable(redact_credentials(" ".join(message.split())))
     print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
     return code
@@ -133,6 +109,8 @@ def _describe(error: BaseException) -> tuple[str, int]:
 
 
 def _set_up_output() -> None:
-    """Flush each line, also in a pipe, and replace characters that the output cannot have."""
+    """Flush each line, also in a pipe, and replace characters that the output cannot have. One process prints."""
+    if process_rank() > 0:
+        sys.stdout = StringIO()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mnist_lit.datasets.catalog import MNIST
-
 __all__ = ["CNN"]
-
-MAX_ELEMENTS = 100_000_000
-"""Parameters and activations of one image: 1 to 2 GB in training. A damaged checkpoint may ask for any number."""
 
 
 def conv_block(
@@ -45,10 +40,10 @@ class CNN(nn.Sequential):
         kernel_sizes: kernel size of each block, in pixels; by default 3.
         padding: padding of each block's convolutions, in pixels; by default half the kernel size, which keeps the size
             of the image.
-        pooling: max-pooling window of each block, in pixels; 1: none; by default 2.
+        pooling: max-pooling window of each block, in pixels; 1 means no pooling; by default 2.
         batch_norm: whether to use batch normalisation after each convolution.
         dropout: dropout probability before the linear layer (Srivastava et al. 2014).
-        shape: of an image, (C, H, W).
+        shape: shape of an image, (C, H, W).
         classes: number of classes, K.
 
     Raises:
@@ -70,8 +65,8 @@ class CNN(nn.Sequential):
         pooling: Sequence[int] | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
-        shape: Sequence[int] = MNIST.shape,
-        classes: int = len(MNIST.classes),
+        shape: Sequence[int] = (1, 28, 28),
+        classes: int = 10,
     ) -> None:
         kernel_sizes = kernel_sizes or [3] * len(channels)
         by_block = {
@@ -89,29 +84,19 @@ class CNN(nn.Sequential):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
 
-        inputs, *sides = shape
-        elements = 0
+        inputs, height, width = shape
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for i, (outputs, number, size, zeros, window) in enumerate(zip(*by_block.values(), strict=True), start=1):
-            convolved = [side + number * (2 * zeros + 1 - size) for side in sides]
-            largest = max(*sides, *convolved)
-            sides = [side // window for side in convolved]
-            if min(sides) < 1:
+            height, width = ((side + number * (2 * zeros + 1 - size)) // window for side in (height, width))
+            if min(height, width) < 1:
                 raise ValueError(f"channels {list(channels)}: block {i} leaves no pixel of {shape[1]}×{shape[2]}")
-            # Weights and activations, and 100,000 for the overhead of each layer.
-            elements += number * (outputs * (max(inputs, outputs) * size**2 + largest**2) + 100_000)
-            if elements > MAX_ELEMENTS:
-                raise ValueError(f"channels {list(channels)}: block {i} is too large: some {elements:.0e} numbers")
             block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": window}
             blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm)
             inputs = outputs
-        features = inputs * sides[0] * sides[1]
-        if elements + features * classes > MAX_ELEMENTS:
-            raise ValueError(f"channels {list(channels)}: {features:,} features are too many for {classes:,} classes")
         blocks["flatten"] = nn.Flatten()
         if dropout:
             blocks["dropout"] = nn.Dropout(dropout)
-        blocks["fc"] = nn.Linear(features, classes)
+        blocks["fc"] = nn.Linear(inputs * height * width, classes)
         super().__init__(blocks)
         nn.init.xavier_uniform_(self.fc.weight)
         # The fastest layout for convolutions and pooling on a CPU: 1.6 times the steps per second of the default one.

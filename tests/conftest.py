@@ -186,7 +186,8 @@ def fast(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "DigitClas
 
     flag = f"--config={TRAIN.parent / 'configs/fast.yaml'}"
     folder = make_once(tmp_path_factory, "fast", lambda folder: train(folder, data_dir, flag))
-    return DigitClassifier.load_from_checkpoint(folder / "runs/fast/version_0/checkpoints/best.ckpt").eval()
+    best = folder / "runs/fast/version_0/checkpoints/best.ckpt"
+    return DigitClassifier.load_from_checkpoint(best, weights_only=True).eval()
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def outcome(run: Run = RUN) -> dict[str, Any]:
     """Return all results of a run but its times; absolute paths begin at `runs`."""
     content = {path.name: Checkpoint.read(path).content for path in sorted(run.checkpoints.glob("*.ckpt"))}
     for checkpoint in content.values():
-        del checkpoint["callbacks"]["Limits"]
+        del checkpoint["callbacks"]["TrainingTimer"]
         # Lightning's count of the batches of a completed validation, which nothing reads.
         del checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     # TensorBoard reads files in the order of their names, which have the second of their start: order those that were

@@ -46,7 +46,6 @@ BASE = [
     "--trainer.limit_val_batches=5",
     "--trainer.limit_test_batches=5",
     "--model.channels=[4,8]",
-    "--save_every=7",
 ]
 RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
 RECIPES = {

@@ -1,4 +1,4 @@
-"""The LightningModule: training with Lightning's Trainer, exact metrics, and its settings."""
+"""The LightningModule: training with Lightning's Trainer, exact metrics, the learning rate's schedule, and settings."""
 
 import math
 from pathlib import Path
@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import stock_trainer
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
-from torchmetrics import MetricCollection, SumMetric
 
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.loading import Batch
+from mnist_lit.datasets.sampling import Batch
+
+UNVALIDATED: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": False}
 
 
 def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path, tmp_path: Path) -> None:
@@ -24,12 +25,12 @@ def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path,
     data = MNISTDataModule(data_dir=str(data_dir))
     classifier = DigitClassifier(channels=[4, 8], learning_rate=0.01)
     best = ModelCheckpoint(tmp_path, monitor="val/accuracy", mode="max")
-    trainer = stock_trainer(tmp_path, max_epochs=2, limit_train_batches=60, callbacks=[best])
+    trainer = stock_trainer(tmp_path, max_epochs=1, limit_train_batches=100, callbacks=[best])
     trainer.fit(classifier, data)
-    [tested] = trainer.test(ckpt_path="best", datamodule=data)
+    [tested] = trainer.test(ckpt_path="best", datamodule=data, weights_only=True)
     assert tested["test/accuracy"] > 0.9
 
-    loaded = DigitClassifier.load_from_checkpoint(best.best_model_path)
+    loaded = DigitClassifier.load_from_checkpoint(best.best_model_path, weights_only=True)
     assert loaded.hparams == classifier.hparams
     assert (loaded.hparams["channels"], loaded.hparams["learning_rate"]) == ([4, 8], 0.01)
     assert isinstance(loaded.network, CNN)
@@ -46,97 +47,49 @@ def test_accuracy_and_loss_are_means_over_all_images(data_dir: Path, tmp_path: P
         logits = classifier(pixels)
     assert tested["test/accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
     assert tested["test/loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
-    counts = classifier.confusion.compute()
-    assert counts.sum() == 10_000
-    assert torch.equal(counts.sum(dim=1), torch.bincount(labels))
 
 
-def test_each_evaluation_resets_the_metrics(data_dir: Path, tmp_path: Path) -> None:
-    data = MNISTDataModule(data_dir=str(data_dir), batch_size=1_000)
-    classifier, trainer = DigitClassifier(channels=[4]), stock_trainer(tmp_path)
-    trainer.validate(classifier, data)
-    trainer.validate(classifier, data)
-    assert classifier.confusion.compute().sum() == 5_000
-    trainer.test(classifier, data)
-    assert classifier.confusion.compute().sum() == 10_000
+def test_training_metrics_are_those_of_the_whole_epoch_even_if_it_is_validated_within(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    batches: list[Batch] = []
 
+    class Record(DigitClassifier):
+        def training_step(self, batch: Batch) -> Tensor:
+            batches.append(batch)
+            return super().training_step(batch)
 
-def test_training_loss_is_the_mean_cross_entropy_of_a_batch(data_dir: Path, tmp_path: Path) -> None:
-    seed_everything(1, verbose=False)
-    data = MNISTDataModule(data_dir=str(data_dir))
-    classifier = DigitClassifier(channels=[4])
-    before = DigitClassifier(channels=[4])
-    before.load_state_dict(classifier.state_dict())
-    trainer = stock_trainer(tmp_path, max_steps=1, limit_val_batches=0, enable_checkpointing=False)
-    trainer.fit(classifier, data)
-    pixels, labels = next(iter(data.train_dataloader()))
+    classifier = Record(channels=[4], learning_rate=1e-12)  # the weights stay
+    limits = {"limit_train_batches": 6, "limit_val_batches": 1, "val_check_interval": 2}
+    trainer = stock_trainer(tmp_path, max_epochs=1, enable_checkpointing=False, **limits)
+    trainer.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     with torch.no_grad():
-        expected = cross_entropy(before(pixels), labels)
-    assert_close(trainer.callback_metrics["train/loss"], expected)
+        logits = classifier(pixels)
+    assert len(labels) == 600
+    assert_close(trainer.callback_metrics["train/loss"], cross_entropy(logits, labels))
+    assert_close(trainer.callback_metrics["train/accuracy"], (logits.argmax(dim=1) == labels).float().mean())
+
+
+def test_label_smoothing_applies_to_the_training_loss_only(data_dir: Path) -> None:
+    pixels, labels = (tensor[:100] for tensor in MNIST.read(data_dir, train=False))
+    classifier, logged = DigitClassifier(channels=[4], label_smoothing=0.5), {}
+    classifier.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign]  # no Trainer
+    logits = classifier(pixels)
+    loss = classifier.training_step((pixels, labels))
+    assert_close(loss, cross_entropy(logits, labels, label_smoothing=0.5))
+    assert_close(classifier.validation_step((pixels, labels)), logits)
+    assert_close(logged["val/loss"], cross_entropy(logits, labels))
+    assert_close(logged["train/loss"], loss)
 
 
 def test_predictions_are_probabilities(data_dir: Path) -> None:
     pixels, labels = MNIST.read(data_dir, train=False)
     classifier = DigitClassifier(channels=[4])
+    classifier.temperature.fill_(2)
     probabilities = classifier.predict_step((pixels[:7], labels[:7]))
-    assert probabilities.shape == (7, 10)
+    assert_close(probabilities, (classifier(pixels[:7]) / 2).softmax(dim=1))
     assert_close(probabilities.sum(dim=1), torch.ones(7))
-
-
-@pytest.mark.parametrize("learning_rate", [0.0, -1.0, math.inf, math.nan])
-def test_learning_rate_out_of_range_is_refused(learning_rate: float) -> None:
-    with pytest.raises(ValueError, match="learning_rate must be positive"):
-        DigitClassifier(learning_rate=learning_rate)
-
-
-@pytest.mark.parametrize("betas", [[0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9]])
-def test_betas_out_of_range_are_refused(betas: list[float]) -> None:
-    with pytest.raises(ValueError, match="betas must be two numbers"):
-        DigitClassifier(betas=betas)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
-def test_label_smoothing_out_of_range_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="label_smoothing must be at least 0 and less than 1"):
-        DigitClassifier(label_smoothing=value)
-
-
-def test_label_smoothing_applies_to_the_training_loss_only(data_dir: Path) -> None:
-    pixels, labels = MNIST.read(data_dir, train=False)
-    batch = pixels[:100], labels[:100]
-    classifier = DigitClassifier(channels=[4], label_smoothing=0.5)
-    logits = classifier(batch[0])
-    classifier.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no Trainer to log to
-    assert_close(classifier.training_step(batch), cross_entropy(logits, batch[1], label_smoothing=0.5))
-    classifier.validation_step(batch)
-    assert_close(classifier.loss.compute(), cross_entropy(logits, batch[1]).detach())
-
-
-def test_validation_fits_the_temperature_and_test_computes_calibration_errors(data_dir: Path, tmp_path: Path) -> None:
-    seed_everything(1, verbose=False)
-    data, trainer = MNISTDataModule(data_dir=str(data_dir)), stock_trainer(tmp_path, max_epochs=1)
-    classifier = DigitClassifier(channels=[4, 8], learning_rate=0.01)
-    trainer.fit(classifier, data)
-    pixels, labels = (torch.cat(tensors) for tensors in zip(*data.val_dataloader(), strict=True))
-    classifier.eval()
-    with torch.no_grad():
-        logits = classifier(pixels)
-    losses = [float(cross_entropy(logits / (classifier.temperature * factor), labels)) for factor in (0.98, 1, 1.02)]
-    assert losses[1] == min(losses)
-
-    trainer.test(classifier, data)
-    pixels, labels = MNIST.read(data_dir, train=False)
-    with torch.no_grad():
-        logits = classifier(pixels)
-    for scaled, metric in (
-        (logits, classifier.uncalibrated_error),
-        (logits / classifier.temperature, classifier.calibration_error),
-    ):
-        confidences, predictions = scaled.softmax(dim=1).max(dim=1)
-        differences = confidences - (predictions == labels).float()
-        bins = (confidences * 15).ceil().long()
-        expected = sum(float(differences[bins == i].sum().abs()) for i in bins.unique()) / len(labels)
-        assert float(metric.compute()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None:
@@ -147,26 +100,52 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
     assert math.isnan(validated["val/loss"])
 
 
-def test_metrics_of_training_are_not_reset_by_a_validation_but_all_others_are(data_dir: Path, tmp_path: Path) -> None:
-    class WithMetrics(DigitClassifier):
-        def __init__(self, **settings: Any) -> None:
-            super().__init__(**settings)
-            self.train_sum = SumMetric()
-            self.sums = MetricCollection({"sum": SumMetric()})
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(({"learning_rate": rate}, "learning_rate must be positive") for rate in (0.0, -1.0, math.inf, math.nan)),
+        *(({"betas": betas}, "betas must be two") for betas in ([0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9])),
+        *(({"label_smoothing": value}, "label_smoothing must be at least 0") for value in (-0.1, 1.0, math.nan)),
+        ({"channels": [0]}, "channels must be"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DigitClassifier(**settings)
 
-        def training_step(self, batch: Batch) -> Tensor:
-            self.train_sum.update(1)
-            self.log("train/sum", self.train_sum, on_step=False, on_epoch=True)
-            return super().training_step(batch)
 
-        def validation_step(self, batch: Batch) -> Tensor:
-            self.sums.update(1)
-            return super().validation_step(batch)
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ({"max_epochs": 3, "limit_train_batches": 0.5}, 9),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 8),
+        ({"max_epochs": 9, "max_steps": 5}, 5),
+        ({"max_epochs": -1, "max_steps": 10}, 10),
+    ],
+)
+def test_one_cycle_rises_from_a_25th_and_decays_to_0_at_the_last_step(
+    data_dir: Path, tmp_path: Path, arguments: dict[str, Any], steps: int
+) -> None:
+    rates: list[float] = []
 
-    classifier = WithMetrics(channels=[1])
-    stock = stock_trainer(
-        tmp_path, max_epochs=2, limit_train_batches=4, limit_val_batches=3, enable_checkpointing=False
-    )
-    stock.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
-    assert stock.callback_metrics["train/sum"] == 4
-    assert classifier.sums.compute() == {"sum": 3}
+    class Record(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == len(rates):
+                rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = stock_trainer(tmp_path, callbacks=[Record()], **UNVALIDATED, **arguments)
+    data = MNISTDataModule(batch_size=100, val_size=59_300, data_dir=str(data_dir))
+    trainer.fit(DigitClassifier(channels=[1], schedule="one_cycle", learning_rate=0.1), data)
+    assert len(rates) == steps == trainer.global_step
+    assert rates[0] == pytest.approx(0.1 / 25)
+    assert max(rates) > 0.08
+    assert rates[-1] < 0.1 / 10_000
+    warm_up = rates[: rates.index(max(rates))]
+    assert warm_up == sorted(warm_up)
+
+
+def test_one_cycle_needs_a_number_of_steps(data_dir: Path, tmp_path: Path) -> None:
+    trainer = stock_trainer(tmp_path, max_epochs=-1, **UNVALIDATED)
+    with pytest.raises(ValueError, match="schedule one_cycle needs an end"):
+        trainer.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))

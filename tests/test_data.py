@@ -1,5 +1,6 @@
 """The data module: batches, splits, order, augmentation and its settings."""
 
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,8 +15,7 @@ from torch.utils.data import DataLoader
 from mnist_lit import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.loading import Batch, identity_collate
-from mnist_lit.datasets.sampling import split
+from mnist_lit.datasets.sampling import Batch, identity_collate, split
 
 
 def set_up(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_000) -> MNISTDataModule:
@@ -25,8 +25,8 @@ def set_up(data_dir: Path, stage: str, batch_size: int = 100, val_size: int = 5_
     return data
 
 
-def labels_of(loader: DataLoader[Batch]) -> Tensor:
-    return torch.cat([labels for _, labels in loader])
+def labels_of(loader: DataLoader[Batch], batches: int | None = None) -> Tensor:
+    return torch.cat([labels for _, labels in islice(loader, batches)])
 
 
 def test_batch_is_uint8_pixels_and_int64_labels(data_dir: Path) -> None:
@@ -70,10 +70,33 @@ def test_training_order_depends_on_the_seed_of_torch_and_the_epoch(data_dir: Pat
         torch.manual_seed(seed)
         loader = set_up(data_dir, "fit").train_dataloader()
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as the Trainer does
-        orders.append(labels_of(loader))
+        orders.append(labels_of(loader, 20))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[3])
+
+
+def test_batches_of_several_processes_are_together_those_of_one(data_dir: Path) -> None:
+    batches = []
+    for processes in (1, 2):
+        parts = []
+        for rank in range(processes):
+            torch.manual_seed(1)
+            data = set_up(data_dir, "fit")
+            data.trainer = cast("Trainer", SimpleNamespace(global_rank=rank, world_size=processes))
+            loader = data.train_dataloader()
+            assert len(loader) == 550
+            parts.append(labels_of(loader, 20).view(20, -1))
+        batches.append(torch.cat(parts, dim=1).sort(dim=1).values)
+    assert batches[0].shape == (20, 100)
+    assert torch.equal(*batches)
+
+
+def test_loading_a_batch_draws_none_of_the_random_numbers_of_an_epoch(data_dir: Path) -> None:
+    loader = set_up(data_dir, "fit").train_dataloader()
+    before = torch.get_rng_state()
+    next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
@@ -99,11 +122,6 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         MNISTDataModule(**settings)
 
 
-def test_batch_larger_than_the_training_set_is_refused(data_dir: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size must be at most 1,000, the training images"):
-        set_up(data_dir, "fit", batch_size=1_001, val_size=59_000)
-
-
 def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
     assert dict(MNISTDataModule(batch_size=50, rotation=5, data_dir="/mine", mirrors=["file:///mine"]).hparams) == {
         "batch_size": 50,
@@ -115,7 +133,7 @@ def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
     }
 
 
-def batches(trainer: Trainer, data: MNISTDataModule, seed: int = 777, ckpt_path: Path | None = None) -> list[Tensor]:
+def batches(trainer: Trainer, data: MNISTDataModule) -> list[Tensor]:
     """Return the augmented pixels of all training batches."""
     recorded: list[Tensor] = []
 
@@ -124,8 +142,8 @@ def batches(trainer: Trainer, data: MNISTDataModule, seed: int = 777, ckpt_path:
             recorded.append(batch[0])
             return super().training_step(batch)
 
-    torch.manual_seed(seed)
-    trainer.fit(Record(channels=[1]), data, ckpt_path=ckpt_path)
+    torch.manual_seed(777)
+    trainer.fit(Record(channels=[1]), data)
     return recorded
 
 
@@ -144,36 +162,3 @@ def test_augmentation_differs_by_epoch_and_not_by_run(data_dir: Path, tmp_path: 
     for before, after in zip(plain, augmented, strict=True):
         assert (before.float() - after).abs().mean() > 1
         assert before.float().mean() == pytest.approx(after.mean().item(), rel=0.01)
-
-
-def test_training_without_a_seed_is_resumed_in_its_own_order(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And with its own augmentation, though the process that resumes it has another random seed."""
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    recorded = []
-    for epochs, seed, path in [(2, 1, None), (1, 1, None), (2, 2, tmp_path / "my.ckpt")]:
-        trainer = stock_trainer(tmp_path, max_epochs=epochs, limit_val_batches=0, enable_checkpointing=False)
-        data = MNISTDataModule(1_000, 58_000, rotation=10, data_dir=str(data_dir))
-        recorded.append(batches(trainer, data, seed, path))
-        trainer.save_checkpoint(tmp_path / "my.ckpt")
-    uninterrupted, first, second = map(torch.stack, recorded)
-    assert torch.equal(uninterrupted, torch.cat([first, second]))
-
-
-def test_given_seed_takes_precedence_over_that_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = MNISTDataModule()
-    data.order_seed = 1
-    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
-    data.load_state_dict({"order_seed": 2})
-    assert data.order_seed == 1
-
-
-def test_all_processes_have_the_order_of_the_first_one(data_dir: Path) -> None:
-    data = MNISTDataModule(data_dir=str(data_dir))
-    data.trainer = cast(
-        "Trainer", SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: 5, root_device=torch.device("cpu")))
-    )
-    data.prepare_data()
-    data.setup("fit")
-    assert data.order_seed == 5

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from conftest import TRAIN, link_data
 
-from mnist_lit.commands import COMMANDS, compare
-from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.commands import COMMANDS
+from mnist_lit.commands.flags import build_parser, parse
+from mnist_lit.studies import compare
 
 PROJECT = TRAIN.parent
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), PROJECT / "tests/benchmarks/README.md"])

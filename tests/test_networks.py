@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
 from conftest import RUN, SHORT, Command
@@ -91,9 +90,9 @@ def test_every_command_works_with_another_network(
     assert RUN.results()["test"]["total"] == 10_000
     assert command("predict")[::2] == (0, "")
     assert len(Path(RUN.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 10_001
-    assert command("export")[::2] == (0, "")
-    session = onnxruntime.InferenceSession(RUN.folder / "model.onnx")
-    assert session.run(None, {"pixels": torch.zeros(3, *MNIST.shape, dtype=torch.uint8).numpy()})[0].shape == (3, 10)
+    assert command("export", "--output=model.pt2")[::2] == (0, "")
+    program = torch.export.load("model.pt2").module()
+    assert program(torch.zeros(3, *MNIST.shape, dtype=torch.uint8)).shape == (3, 10)
 
 
 def test_without_a_graph_of_a_network_that_cannot_be_traced_one_line_says_so(

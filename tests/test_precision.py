@@ -18,8 +18,8 @@ from mnist_lit.training.tensorboard import TensorBoardCallback
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--trainer.precision=bf16-mixed"],
-        ["--trainer.gradient_clip_val=0.5"],
+        pytest.param(["--trainer.precision=bf16-mixed"], marks=pytest.mark.slow),
+        pytest.param(["--trainer.gradient_clip_val=0.5"], marks=pytest.mark.slow),
         ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"],
     ],
     ids=["precision", "clipping", "precision, clipping and accumulation"],

@@ -30,16 +30,14 @@ from PIL import Image
 from server import SHIPPED
 
 from mnist_lit import DigitClassifier, MNISTDataModule
-from mnist_lit.commands import fit as fitting
-from mnist_lit.commands.resume import Start
-from mnist_lit.commands.settings import build_parser, instantiate
+from mnist_lit.commands.fit import Start
+from mnist_lit.commands.flags import build_parser, instantiate
 from mnist_lit.datasets import idx
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.images import open_image
 from mnist_lit.photos.preprocess import as_mnist
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run, new_run
-from mnist_lit.runs.results import fit_results
 from mnist_lit.training.trainer import build_trainer
 
 pytestmark = posix  # for SIGALRM
@@ -268,8 +266,8 @@ def test_checkpoint_with_random_settings_is_used_or_rejected(
         names = st.one_of(st.sampled_from(sorted(content[group])), st.text(max_size=5))
         content[group] |= data.draw(st.dictionaries(names, st.one_of(VALUES, st.lists(NUMBERS)), max_size=2))
     torch.save(content, "any.ckpt")
-    monkeypatch.setattr("mnist_lit.commands.restore.build_trainer", lambda _: Mock())
-    monkeypatch.setattr("mnist_lit.commands.evaluate.report_test", lambda *_: None)
+    monkeypatch.setattr("mnist_lit.commands.restore.build_trainer", lambda *_: Mock(world_size=1))
+    monkeypatch.setattr("mnist_lit.commands.evaluate.report_test", lambda *_: ({"total": 0}, []))
     check(command, "test", "--ckpt_path=any.ckpt")
 
 
@@ -328,10 +326,11 @@ def untrained(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
         if opened:
             opened(run)
             run.config.touch()
-            run.record(fit=fit_results(epochs=0, seconds=0, images=0, best_epoch=None, best_val_accuracy=None))
+            run.record(fit={"epochs": 0, "seconds": 0.0, "best_epoch": None, "best_val_accuracy": None})
         return run
 
-    monkeypatch.setattr(fitting, "train", train)
+    for name in ("commands.fit", "studies.seeds"):
+        monkeypatch.setattr(f"mnist_lit.{name}.train", train)
     return command
 
 

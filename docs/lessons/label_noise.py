@@ -11,7 +11,7 @@ from torch import Generator
 from torch.utils.data import Subset
 
 from mnist_lit import DigitClassifier, MNISTDataModule
-from mnist_lit.datasets.loading import InMemoryDataset
+from mnist_lit.datasets.sampling import InMemoryDataset
 
 
 class NoisyLabels(MNISTDataModule):

@@ -5,13 +5,13 @@ from mnist_lit.system.program import PROGRAM
 __all__ = ["COMMANDS", "DESCRIPTIONS", "HELP", "describe_flags"]
 
 COMMANDS = {
-    "fit": "fit",
-    "validate": "evaluate",
-    "test": "evaluate",
-    "predict": "predict",
-    "export": "export",
-    "compare": "compare",
-    "search": "search",
+    "fit": "commands.fit",
+    "validate": "commands.evaluate",
+    "test": "commands.evaluate",
+    "predict": "commands.predict",
+    "export": "commands.export",
+    "compare": "studies.compare",
+    "search": "studies.search",
 }
 """Module of each command."""
 DESCRIPTIONS = {
@@ -38,7 +38,7 @@ examples:
 
 A run goes to runs/<experiment>/version_<n>/; the other commands take the best checkpoint of the newest run.
 The flags of a command: {PROGRAM} COMMAND --help
-Add --traceback to see where an error comes from. Others: --version, --print_completion SHELL
+Add --traceback to see where an error comes from. --version prints the version.
 """
 
 OF_DATA = """\
@@ -49,8 +49,7 @@ COMMON = f"""\
   --data.batch_size N      images of a batch (100)
 {OF_DATA}"""
 CHECKPOINT = """\
-  --ckpt_path WHICH …      best, last or a checkpoint file (best); model and data settings come from it. Of several, of
-                           a folder of runs, or of a seeds_<n>.json, the probabilities are averaged: an ensemble
+  --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
   --experiment NAME        look for the newest run in runs/NAME only
 """
 FLAG_HELP = {
@@ -61,9 +60,8 @@ FLAG_HELP = {
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation
-  --processes N            train N seeds at once, each with its share of the cores (1)
   --model.channels LIST    filters of each convolution block ([32,64])
-  --model.learning_rate X  learning rate; with a schedule, its maximum (0.001)
+  --model.learning_rate X  learning rate; with a schedule, its peak (0.001)
   --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
   --data.val_size N        images held out for validation (5000, but at most a tenth of the training images)
   --trainer.max_epochs N   epochs to train (15)
@@ -71,7 +69,6 @@ FLAG_HELP = {
     "search": f"""\
   --config FILE            the search space and what all trials have in common (search)
   --trials N               trials of the study in all (20); a larger number resumes a study
-  --processes N            run N trials at once, each with its share of the cores (1)
   --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
   --trainer.max_epochs N   epochs of a trial (15)
 {COMMON}""",

@@ -9,9 +9,10 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lit import __version__
+from mnist_lit.commands.flags import get_setting
 from mnist_lit.commands.restore import Restored
 from mnist_lit.datasets.catalog import DATASETS, MNIST
-from mnist_lit.runs.ensemble import explain_calibration
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
 from mnist_lit.system.yaml_loader import load
@@ -77,7 +78,7 @@ def describe_model(
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
     results = evaluation_results(confusion, 0.0)
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
-    calibration = explain_calibration(restored.classifier) or "the temperature was fitted on validation images"
+    calibration = restored.model.uncalibrated or "the temperature was fitted on validation images"
     trained, page = _name(restored.checkpoint.settings["data"]["dataset"]), path.suffix == ".html"
     sections = [
         _header(path, trained, _name(dataset.name), results["accuracy"]),
@@ -87,7 +88,7 @@ def describe_model(
         "## How to use it",
         "Open it in a browser." if page else _use(path, dataset.shape, len(classes)),
         "## How it was trained",
-        *_training(restored),
+        _training(restored.checkpoint),
         "## Results",
         f"On the test images of {_name(dataset.name)}: {format_evaluation('test', results)}.",
         *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
@@ -118,32 +119,22 @@ def _header(path: Path, trained: str, tested: str, accuracy: float) -> str:
 def _describe_network(restored: Restored, trained: str) -> str:
     parameters = count_parameters(restored.classifier.network)
     classes = ", ".join(restored.checkpoint.classes)
-    networks = f"An ensemble of {len(restored.members)} networks" if restored.members else "A network"
-    return f"{networks} with {parameters:,} parameters, for images like those of {trained}: {printable(classes)}."
+    return f"A network with {parameters:,} parameters, for images like those of {trained}: {printable(classes)}."
 
 
-def _training(restored: Restored) -> list[str]:
-    """Return the settings of the training: of an ensemble, those of its members, where they differ."""
-    sources: dict[str, list[str]] = {}
-    for checkpoint in restored.checkpoints:
-        settings = {group: dict(values) for group, values in checkpoint.settings.items()}
-        settings["data"]["dataset"] = _name(settings["data"]["dataset"])
-        run, origin = checkpoint.run, checkpoint.path.name
-        if run:
-            config = load(run.config.read_text(encoding="utf-8"))
-            found = {name: _get(config, name) for name in LENGTH}
-            seed = found.pop("seed")
-            settings["run"] = {name: value for name, value in found.items() if value is not None}
-            folder = run.folder.resolve()
-            origin = f"{folder.parent.name}/{folder.name}/{origin}, seed {seed}"
-        sources.setdefault(yaml.safe_dump(settings), []).append(origin)
-    return [f"{printable('; '.join(origins))}:\n\n```yaml\n{text}```" for text, origins in sources.items()]
-
-
-def _get(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
+def _training(checkpoint: Checkpoint) -> str:
+    """Return the settings of the training."""
+    settings = {group: dict(values) for group, values in checkpoint.settings.items()}
+    settings["data"]["dataset"] = _name(settings["data"]["dataset"])
+    origin = checkpoint.path.name
+    if run := checkpoint.run:
+        config = load(run.config.read_text(encoding="utf-8"))
+        found = {name: get_setting(config, name) for name in LENGTH}
+        seed = found.pop("seed")
+        settings["run"] = {name: value for name, value in found.items() if value is not None}
+        folder = run.folder.resolve()
+        origin = f"{folder.parent.name}/{folder.name}/{origin}, seed {seed}"
+    return f"{printable(origin)}:\n\n```yaml\n{yaml.safe_dump(settings)}```"
 
 
 def _name(dataset: str) -> str:

@@ -24,7 +24,6 @@ from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.page.html import node_classifier, write_page
 from mnist_lit.page.operations import describe_network
 from mnist_lit.photos.preprocess import as_mnist
-from mnist_lit.runs.ensemble import explain_calibration
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import install_hint
@@ -47,18 +46,16 @@ def export(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: if the file's name ends otherwise, a package is not installed, or a page cannot prepare such images.
-        ValueError: if the exported model classifies an image otherwise, or the test set has images trained on.
+        ValueError: if the exported model classifies an image otherwise.
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
     if target.suffix not in FORMATS:
         raise UsageError(f"--output: {target} must end in {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}")
-    classifier = restored.classifier.cpu()
-    data, model = restored.data, CalibratedNetwork(classifier.network, classifier.temperature)
+    data, model = restored.data, restored.model
     example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
     with catch_warnings(action="ignore"):  # the exporters', about their own code
         content, classify = FORMATS[target.suffix](model, example, restored)
-    restored.check_test_set()
     data.prepare_data()
     data.setup("predict")
     pixels, labels = data.test_set.pixels, data.test_set.labels
@@ -99,7 +96,7 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
 
 def _metadata(restored: Restored) -> dict[str, str]:
     """Return the input, output and origin of the exported model."""
-    dataset, runs = restored.data.dataset, [checkpoint.run for checkpoint in restored.checkpoints]
+    dataset, checkpoint = restored.data.dataset, restored.checkpoint
     settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
     shape = ", ".join(map(str, dataset.shape))
     tone = "" if has_photographs(dataset.name) else ", white on black"
@@ -109,8 +106,8 @@ def _metadata(restored: Restored) -> dict[str, str]:
         "classes": json.dumps(dataset.classes),
         "dataset": dataset.name,
         "mnist_lit": __version__,
-        "run": " ".join(run.folder.as_posix() for run in runs if run),
-        "checkpoint": " ".join(checkpoint.path.name for checkpoint in restored.checkpoints),
+        "run": checkpoint.run.folder.as_posix() if checkpoint.run else "",
+        "checkpoint": checkpoint.path.name,
         "settings": json.dumps(settings),
     }
 
@@ -155,8 +152,6 @@ def _to_safetensors(model: CalibratedNetwork, _example: Tensor, restored: Restor
         from safetensors.torch import load, save
     except ImportError as error:
         raise UsageError(f"safetensors are not installed: {install_hint('export')}") from error
-    if restored.members:
-        raise UsageError("--output: .safetensors has the weights of one network: export an ensemble to .onnx or .pt2")
     tensors = {**model.network.state_dict(), "temperature": model.temperature}
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, _metadata(restored))
     weights = load(content)
@@ -171,19 +166,12 @@ def _to_html(model: CalibratedNetwork, example: Tensor, restored: Restored) -> t
     prepare, _ = find_preprocessing(restored.checkpoint)
     digits, checkpoint = prepare is as_mnist, restored.checkpoint
     about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
-    calibration = explain_calibration(restored.classifier)
-    page = describe_page(model, example, checkpoint.classes, about, calibration, digits=digits)
+    page = describe_page(model, example, checkpoint.classes, about, digits=digits)
     return write_page(page).encode(), node_classifier(page)
 
 
 def describe_page(
-    model: CalibratedNetwork,
-    example: Tensor,
-    classes: Sequence[str],
-    about: str,
-    calibration: str | None,
-    *,
-    digits: bool,
+    model: CalibratedNetwork, example: Tensor, classes: Sequence[str], about: str, *, digits: bool
 ) -> dict[str, Any]:
     """Return what `write_page` needs.
 
@@ -192,19 +180,19 @@ def describe_page(
         example: two images, uint8 (2, C, H, W).
         classes: their names.
         about: a line at the end of the page.
-        calibration: why the probabilities are not calibrated, None if they are.
         digits: whether drawings and pictures are prepared as MNIST's digits, otherwise as photographs.
 
     Raises:
         ValueError: if the page cannot compute the network.
     """
     program = _trace(model, example)
+    calibration = model.uncalibrated or "these probabilities are calibrated on validation images"
     return {
         "kind": "digits" if digits else "photographs",
         "classes": list(classes),
         "shape": list(example.shape[1:]),
         "unsure": MIN_CONFIDENCE,
-        "calibration": f"{calibration or 'these probabilities are calibrated on validation images'}.".capitalize(),
+        "calibration": f"{calibration}.".capitalize(),
         "about": f"{about}: {count_parameters(model.network):,} parameters",
         **describe_network(program),
         "novelty": _describe_novelty(example) if digits else None,

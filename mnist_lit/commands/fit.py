@@ -1,268 +1,335 @@
-"""Train one run, or one for each of several seeds."""
+"""Train a run: a new one, one that is resumed, or one for each of several seeds."""
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from hashlib import sha256
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
-from torch import get_num_threads, set_num_threads
+from lightning.pytorch import Callback, Trainer, seed_everything
 
-from mnist_lit.commands.resume import (
-    LIMITS,
-    NOT_OF_THE_EXPERIMENT,
-    Start,
-    changed_settings,
-    find_run,
-    new_start,
-    resume_run,
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.flags import (
+    Parser,
+    build_parser,
+    find_flags,
+    instantiate,
+    parse,
+    set_checkpoint_defaults,
 )
-from mnist_lit.commands.settings import Parser, build_parser, parse
-from mnist_lit.commands.train import train, try_out
-from mnist_lit.datasets.catalog import MNIST, has_photographs
-from mnist_lit.runs.folders import ROOT, Run, find_versions
-from mnist_lit.runs.results import format_seeds
-from mnist_lit.runs.series import Claim, Series, find_series, join_series
-from mnist_lit.system.distributed import is_one_process, process_rank
-from mnist_lit.system.errors import UsageError
-from mnist_lit.system.processes import run_workers, share_cores
-from mnist_lit.system.program import PROGRAM
-from mnist_lit.system.signals import Stopped, is_worker
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, has_photographs
+from mnist_lit.datasets.sampling import changed_split
+from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
+from mnist_lit.runs.results import format_fit
+from mnist_lit.system.errors import UsageError, printable, redact_credentials
+from mnist_lit.system.files import write_atomically
+from mnist_lit.system.program import PROGRAM, process_rank
+from mnist_lit.system.signals import Stopped
+from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.callbacks import DivergedError
+from mnist_lit.training.evaluation import report_test
+from mnist_lit.training.inspection import count_parameters, layer_shapes
+from mnist_lit.training.tensorboard import write_summary
+from mnist_lit.training.trainer import build_trainer, build_training, fit_results
 
-__all__ = ["digest_settings", "fit"]
+__all__ = ["LIMITS", "NOT_OF_THE_EXPERIMENT", "Start", "changed_settings", "fit", "new_start", "resume_run", "train"]
 
-SERIES = "MNIST_LIT_SERIES"
-"""The environment variable with the file of the series whose seeds a worker trains."""
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")
+LIMITS = (*LENGTH, "trainer.max_time", "trainer.min_epochs", "trainer.min_steps")
+CHANGEABLE = (
+    *LIMITS,
+    "data.data_dir",
+    "data.mirrors",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.profiler",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
+"""Settings that may change when a run is resumed, since they do not change the experiment."""
+NOT_OF_THE_EXPERIMENT = frozenset({"config", "ckpt_path", *CHANGEABLE} - {*LIMITS})
+"""Settings in which runs of one experiment may differ."""
+MAX_LISTED = 20  # names of classes
 
 
-@contextmanager
-def _restored_threads() -> Iterator[None]:
-    """Restore the number of threads, which a series may have changed: a caller of `main` goes on in this process."""
-    number = get_num_threads()
-    try:
-        yield
-    finally:
-        if get_num_threads() != number:
-            set_num_threads(number)
-
-
-@_restored_threads()
 def fit(argv: Sequence[str]) -> None:
-    """Train a run, or resume one; with `--seeds`, a run for each of several seeds, which are resumed together.
-
-    With `--processes`, workers train the seeds.
+    """Train a run, or resume one; with `--seeds`, a run for each of several seeds.
 
     Raises:
         UsageError: if a flag is wrong.
-        OSError, ValueError: if there is nothing to resume, or the run of a seed failed.
+        OSError, ValueError: if there is nothing to resume, or the run failed.
     """
-    parser = build_parser("fit")
-    config = parse(parser, argv)
-    if is_worker():
-        _work(Series(Path(os.environ[SERIES])), argv, resumed=config.ckpt_path is not None)
-        return
-    if config.ckpt_path is not None:
-        start = _resume(parser, config, argv)
-    elif config.seeds:
-        _train_seeds(config, argv)
-        return
-    elif config.processes > 1:
-        raise UsageError("--processes: they share the seeds of several runs: give --seeds, too")
+    given = find_flags(argv, "ckpt_path", "experiment", "init_from", "seeds")
+    if "ckpt_path" in given and "init_from" in given:
+        raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
+    if given.keys() & {"ckpt_path", "seeds"}:
+        from mnist_lit.studies.seeds import train_seeds
+
+        if train_seeds(argv, given):
+            return
+    if "ckpt_path" in given:
+        start = resume_run(*find_resumable(given["ckpt_path"], given.get("experiment")), argv)
     else:
-        start = new_start(parser, config, argv)
+        start = new_start(argv, given.get("init_from"))
     if not start:
         return
     if start.config.trainer.fast_dev_run:
         try_out(start)
         return
-    run, dataset = train(start), start.config.data.dataset
-    if process_rank() == 0 and (run.checkpoints / "best.ckpt").is_file():
-        images = " --images PHOTO.jpg" if dataset == MNIST.name or has_photographs(dataset) else ""
-        print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
+    train(start)
+    dataset = start.config.data.dataset
+    images = " --images PHOTO.jpg" if dataset == MNIST.name or has_photographs(dataset) else ""
+    print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
 
 
-def _resume(parser: Parser, config: Namespace, argv: Sequence[str]) -> Start | None:
-    """Return where to resume a run, or None if it is finished, or one of several seeds, which are all resumed here."""
-    run, path = find_run(parser, config, argv)
-    is_last = (path and path.resolve()) == (run.last and run.last.resolve())
-    if series := find_series(run):
-        if not series.ended and (is_last or config.seeds or config.processes > 1):
-            _resume_seeds(series, run, argv)
-            return None
-        _use_threads(series)
-    if config.seeds or config.processes > 1:
-        flag = "seeds" if config.seeds else "processes"
-        raise UsageError(f"--{flag}: {run.folder} is no run of several seeds that is unfinished: start new ones")
-    return resume_run(run, path, argv)
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts: at the beginning of a new run or, with `run`, in an unfinished one."""
+
+    parser: Parser
+    config: Namespace
+    run: Run | None = None
+    resumed: Checkpoint | None = None
+    """The checkpoint to resume, None if the run has no complete epoch."""
+    initial: Checkpoint | None = None
+    """The checkpoint of `--init_from`."""
 
 
-def _train_seeds(config: Namespace, argv: Sequence[str]) -> None:
-    """Train a run for each seed. Processes that are started alike share the seeds."""
-    seeds = range(config.seed, config.seed + config.seeds)
-    if seeds[-1] >= 2**32:
-        raise UsageError(f"--seeds: {seeds[-1]:,} is no seed, which is less than {2**32:,}")
-    _check_trainer(config)
-    threads = share_cores(min(config.processes, len(seeds)))
-    series, claim = join_series(config.experiment, seeds, digest_settings(config), threads)
-    _train_series(series, claim, argv, argv, config.processes)
+def train(
+    start: Start,
+    callbacks: Sequence[Callback] = (),
+    *,
+    tested: bool = True,
+    opened: Callable[[Run], object] = lambda _: None,
+) -> Run:
+    """Train from `start` on, test the best checkpoint once, record the results, and return the run.
+
+    Args:
+        start: what to train, and from where.
+        callbacks: callbacks besides those of every run.
+        tested: whether to test the best checkpoint; otherwise the test set is not even read.
+        opened: called with the run as soon as its folder is there.
+    """
+    config, ckpt_path = start.config, start.resumed.path if start.resumed else None
+    seed_everything(config.seed, verbose=False)
+    settings = instantiate(start.parser, config)
+    data, classifier = settings.data, settings.model
+    load_weights(start, classifier, data)
+    with open_run(start, keep_failed=not tested) as run:
+        opened(run)
+        training = build_training(config, settings.trainer, run, classifier, data, callbacks, purge_step(start))
+        trainer = training.trainer
+        write_config(start, run, data)
+        print(describe(f"{run.folder}, seed {config.seed}", trainer, classifier, data))
+
+        trainer.fit(classifier, data, ckpt_path=ckpt_path, weights_only=True)
+        results = {"fit": fit_results(training, data)}  # before the test, which restores the best epoch's callbacks
+        summary = [format_fit(results["fit"])]
+        print(f"\n{summary[0]}")
+        if tested and settings.trainer.limit_test_batches != 0:
+            trainer.test(classifier, data, ckpt_path="best", weights_only=True, verbose=False)
+            results["test"], lines = report_test(trainer, classifier, data.dataset.classes, training.outputs)
+            summary += lines
+            print("\n".join(lines))
+
+        record(run, trainer, results, summary)
+    return run
 
 
-def _check_trainer(config: Namespace) -> None:
-    """Raise UsageError if the runs of several seeds cannot be trained so."""
-    if config.trainer.fast_dev_run:
-        raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
-    if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
-        raise UsageError("--seeds: a run has one process then: give --processes to train seeds in parallel")
-
-
-def digest_settings(config: Namespace) -> str:
-    """Return a digest of the settings of the experiment, which processes that share seeds have in common."""
-    settings = config.clone()
-    for name in NOT_OF_THE_EXPERIMENT:
-        settings.pop(name, None)
-    return sha256(json.dumps(settings.as_dict(), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _resume_seeds(series: Series, run: Run, argv: Sequence[str]) -> None:
-    """Resume the runs of a series that were interrupted, and train the seeds that are left, as `run` was trained.
+def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModule) -> None:
+    """Load the weights of `--init_from`, and print what they are; check that a resumed run has the same images.
 
     Raises:
-        UsageError: if a flag would change the experiment, or how long it is.
+        ValueError: if the images have changed, or no weights fit.
+    """
+    if start.resumed:
+        start.resumed.check_images(data.dataset)
+        start.resumed.load_into(classifier)  # refuses another network before the run is touched
+    if not (initial := start.initial):
+        return
+    kept = initial.initialize(classifier)
+    others = f"; reinitialised, since it has none of this shape: {', '.join(kept)}" if kept else ""
+    print(f"weights from {initial.path}{others}")
+    if not initial.was_trained_on(data.dataset):
+        return
+    trained = initial.settings["data"]
+    if changed := changed_split(trained, data.hparams):
+        flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
+        print(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
+    if initial.digests != data.dataset.digests:
+        print(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
+
+
+@contextmanager
+def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
+    """Make the run's folder and lock it; remove it after an error that leaves nothing to resume.
+
+    Args:
+        start: the start of the training.
+        keep_failed: whether to keep a run that failed in its training without a checkpoint.
+    """
+    if process_rank() > 0:  # the first process makes the folder and writes into it
+        yield start.run or Run(ROOT)
+        return
+    run = start.run or new_run(start.config.experiment)
+    try:
+        with run.lock():
+            yield run
+    except BaseException as error:
+        begun = run.config.is_file()
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # TensorBoard's, on a full disk
+            error.filename = str(run.folder)
+        if isinstance(error, DivergedError) or (begun and keep_failed and isinstance(error, Exception)):
+            run.fail(str(error))
+        elif not (start.run or run.checkpoints.is_dir() or (begun and isinstance(error, Stopped))):
+            run.remove()
+        if isinstance(error, Stopped) and begun:
+            raise Stopped(error.exit_code - 128, f": to resume, {PROGRAM} fit --ckpt_path last") from None
+        raise
+
+
+def write_config(start: Start, run: Run, data: MNISTDataModule) -> None:
+    """Write the settings that repeat the run, and remove what an earlier training of it has left."""
+    if process_rank() > 0:
+        return
+    config = start.config.clone()
+    config.ckpt_path, config.seeds, config.data.val_size = None, None, data.val_size  # it may depend on the data
+    if config.data.mirrors:
+        config.data.mirrors = [redact_credentials(mirror) for mirror in config.data.mirrors]
+    write_atomically(run.config, start.parser.dump(config, skip_unset=False).encode())
+    run.clear()
+    if start.resumed and start.resumed.path.resolve() != (run.checkpoints / "last.ckpt").resolve():
+        write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
+
+
+def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
+    """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
+    write_summary(trainer, summary)
+    if trainer.is_global_zero:
+        run.record(**results)
+
+
+def purge_step(start: Start) -> int | None:
+    """Return the step from which the curves of a resumed run are replaced, None for a new run."""
+    return (start.resumed.content["global_step"] if start.resumed else 0) if start.run else None
+
+
+def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:
+    """Return lines about the run, the data and the network."""
+    dataset, network = data.dataset, classifier.network
+    shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, dataset.shape))
+    return (
+        f"run      {run}, {trainer.accelerator.name()}\n"
+        f"data     {dataset.name}: {dataset.train_size - data.val_size:,} images to train on, "
+        f"{data.val_size:,} to validate, {dataset.test_size:,} to test\n"
+        f"{_list_classes(dataset)}network  {count_parameters(network):,} parameters: {shapes}\n"
+    )
+
+
+def _list_classes(dataset: ImageDataset) -> str:
+    """Return a line with the classes of a folder: those of the catalog are known."""
+    if dataset.name in DATASETS:
+        return ""
+    more = f" and {len(dataset.classes) - MAX_LISTED} more" if len(dataset.classes) > MAX_LISTED else ""
+    return f"classes  {printable(', '.join(dataset.classes[:MAX_LISTED]))}{more}\n"
+
+
+def try_out(start: Start) -> None:
+    """Run a few batches of training, validation and test, and keep nothing (the Trainer's `fast_dev_run`)."""
+    seed_everything(start.config.seed, verbose=False)
+    settings = instantiate(start.parser, start.config)
+    data, classifier, trainer = settings.data, settings.model, build_trainer(settings.trainer)
+    print(describe("a trial run that leaves nothing", trainer, classifier, data))
+    trainer.fit(classifier, data)
+    trainer.test(classifier, data)
+    print("a trial run: nothing is recorded")
+
+
+def new_start(argv: Sequence[str], init_from: str | None = None) -> Start:
+    """Return the start of a new run; with `init_from`, the network is the checkpoint's, and flags win over it."""
+    parser, initial = build_parser("fit"), None
+    if init_from:
+        initial = Checkpoint.read(Path(init_from))
+        others = signature(DigitClassifier).parameters
+        network = {name: value for name, value in initial.settings["model"].items() if name not in others}
+        set_checkpoint_defaults(parser, {"model": network}, initial.path)
+    return Start(parser, parse(parser, argv), initial=initial)
+
+
+def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None:
+    """Return where to resume a run, or None, with a message, if it is finished.
+
+    Args:
+        run: the run to resume.
+        path: its checkpoint, None if no epoch is complete.
+        argv: flags that win over the run's settings.
+
+    Raises:
+        UsageError: if a flag is wrong, would change the experiment, or asks for more steps than its schedule has.
+        OSError, ValueError: if its checkpoint cannot be read (see `Checkpoint.read_newest`).
     """
     parser = build_parser("fit")
-    saved, config = (parse(parser, [f"--config={run.config}", *flags]) for flags in ((), argv))
-    if config.seeds not in {None, len(series.seeds)}:
-        raise UsageError(
-            f"--seeds: {series.path} has {len(series.seeds)} seeds; for others, start fit with another --seed"
-        )
-    if config.seed in {saved.seed, series.seeds[0]}:
-        config.seeds, config.seed = None, saved.seed  # the command that has started the series
-    for name in sorted(changed_settings(run, saved, config) & {*LIMITS}):
-        raise UsageError(f"--{name} cannot change: {series.path} has seeds that are not trained yet")
-    _check_trainer(config)
-    _train_series(series, series.claim(), [f"--config={run.config}", *argv], argv, config.processes)
+    config = parse(parser, [f"--config={run.config}", *argv])
+    changed = changed_settings(run, parser, config)
+    if changed & {*LENGTH} and config.model.schedule != "constant":
+        raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
+    if "fit" in run.results() and not changed & {*LIMITS}:
+        print(f"{run.folder} is finished: give more --trainer.max_epochs to train it longer")
+        return None
+    resumed = Checkpoint.read_newest(path) if path else None
+    if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
+        resumed = Checkpoint.read_newest(run.last) if run.last else None
+    if resumed is None:
+        print(f"{run.folder} has no complete epoch: it starts again")
+        initial = Checkpoint.read(Path(config.init_from)) if config.init_from else None
+        return Start(parser, config, run, initial=initial)
+    if changed & {*LIMITS}:
+        _check_limits(config, resumed)
+    print(f"resuming {resumed.path}")
+    return Start(parser, config, run, resumed)
 
 
-def _use_threads(series: Series) -> None:
-    """Compute with as many threads as the runs of a series began with: another number rounds differently."""
-    if series.threads not in {None, get_num_threads()}:
-        set_num_threads(series.threads)
-
-
-def _train_series(
-    series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str], processes: int
-) -> None:
-    """Train all seeds that no other process trains, here or in workers, and print the table.
-
-    Args:
-        series: of all seeds.
-        claim: the first seed, None if none is left.
-        settings: flags of new runs.
-        changes: flags that win over the settings of runs that are resumed.
-        processes: that share the seeds.
+def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
+    """Return the names of the settings that are not the run's.
 
     Raises:
-        ValueError: at the end, if the runs of some seeds failed or are missing.
+        UsageError: if one of them would change the experiment.
     """
-    failure = None
-    try:
-        if processes == 1:
-            _train_claims(series, claim, settings, changes)
-        elif claim:
-            failure = _run_workers(series, claim, changes, processes)
-        _report(series, failure)
-    finally:
-        series.clean()
+    saved = _flatten(load(run.config.read_text(encoding="utf-8")))
+    given = _flatten(load(parser.dump(config, skip_unset=False)))
+    changed = {name for name in {*saved, *given} if saved.get(name) != given.get(name)} - {"ckpt_path", "config"}
+    if not DATASETS.keys() & {saved.get("data.dataset"), config.data.dataset}:
+        changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
+    for name in sorted(changed):
+        if not f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE)):
+            raise UsageError(
+                f"--{name} cannot change when a run is resumed ({run.folder} has {saved.get(name)}): "
+                f"to start a new run from its weights, give --init_from {run.checkpoints / 'best.ckpt'}"
+            )
+    return changed
 
 
-def _run_workers(series: Series, claim: Claim, argv: Sequence[str], processes: int) -> str | None:
-    """Run workers, at most one for each seed that is left, and return which have failed (see `run_workers`)."""
-    try:
-        with series.shared():
-            claim.release()
-            number = min(processes, len(series.free()))
-            threads = series.threads or share_cores(number)
-            return run_workers(["fit", *argv, "--processes=1"], number, threads, **{SERIES: str(series.path)})
-    except Stopped as stopped:
-        hint = f": to resume, {PROGRAM} fit --ckpt_path last" if series.runs() else ""
-        raise Stopped(stopped.exit_code - 128, hint) from None
+def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their full names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
 
 
-def _work(series: Series, argv: Sequence[str], *, resumed: bool) -> None:
-    """Train seeds as a worker: the parent has checked the flags, and prints the table."""
-    configs = [f"--config={run.config}" for run in series.runs().values()][:1] if resumed else []
-    _train_claims(series, series.claim(), [*configs, *argv], argv)
-
-
-def _train_claims(series: Series, claim: Claim | None, settings: Sequence[str], changes: Sequence[str]) -> None:
-    """Train seeds until none is left that no other process trains (see `_train_series`)."""
-    _use_threads(series)
-    seeds = series.seeds
-    while claim:
-        print(f"seed     {claim.seed} ({seeds.index(claim.seed) + 1} of {len(seeds)})")
-        following = None
-        try:
-            _train_claim(series, claim, settings, changes)
-            following = series.claim()  # before the release: others see that the series is being trained
-        finally:
-            claim.release()
-        claim = following
-
-
-def _train_claim(series: Series, claim: Claim, settings: Sequence[str], changes: Sequence[str]) -> None:
-    """Train the run of a seed, or resume it. If it diverges, the other seeds may do better."""
-    own = ["--seeds=null", f"--seed={claim.seed}"]  # of flags that are given twice, the last wins
-    if claim.run:
-        start = resume_run(claim.run, claim.run.last, [*changes, *own])
-    else:
-        flags = [*settings, *own, f"--experiment={series.path.parent.name}"]  # which may have been renamed
-        parser = build_parser("fit")
-        start = new_start(parser, parse(parser, flags), flags)
-    try:
-        if start:
-            train(start, opened=partial(series.add, claim.seed))
-    except DivergedError as error:
-        print(f"seed {claim.seed} failed: {error}")
-    print()
-
-
-def _report(series: Series, failure: str | None) -> None:
-    """Print the table of all seeds, unless another process still trains some.
-
-    Args:
-        series: of all seeds.
-        failure: which workers have failed, if any.
-
-    Raises:
-        ValueError: if runs failed, or workers; others may have trained the seeds of those.
-    """
-    free = series.free()  # before: a run may end meanwhile
-    runs, folder = series.runs(), series.path.parent
-    if failure and not runs:  # nothing to resume
-        raise ValueError(failure)
-    left = [seed for seed in series.seeds if not (seed in runs and runs[seed].ended)]
-    if {*left} - {*free}:
-        print(f"another process trains {', '.join(map(str, left))}, and prints the table at its end")
-        if failure:
-            raise ValueError(failure)
-        return
-    finished = {
-        seed: (run.folder.name, run.results()) for seed, run in sorted(runs.items()) if run.ended and not run.failed
-    }
-    if finished:
-        recipe = folder if len(find_versions(folder)) == len(runs) else series.path
-        print(f"{folder}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {recipe} {ROOT / 'OTHER'}")
-    if left:
-        names = ", ".join(map(str, left))
-        reason = failure or "another process has ended early"
-        raise ValueError(f"{reason}: to train what is left of {names}, {PROGRAM} fit --ckpt_path last")
-    for seed, run in runs.items():
-        if run.failed:
-            number = len(runs) - len(finished)
-            raise ValueError(f"{number} of {len(runs)} runs failed, the first with seed {seed}: {run.folder}")
-    if failure:
-        raise ValueError(failure)
+def _check_limits(config: Namespace, resumed: Checkpoint) -> None:
+    """Raise UsageError if a checkpoint is already behind the new limits."""
+    content: dict[str, Any] = resumed.content
+    if content.get("should_stop"):
+        raise UsageError(f"a callback ended the training of {resumed.path}: start a new run to train longer")
+    done = {"max_epochs": (content["epoch"] + 1, "epochs"), "max_steps": (content["global_step"], "steps")}
+    for name, (number, what) in done.items():
+        if config.trainer[name] is not None and -1 < config.trainer[name] < number:
+            raise UsageError(f"--trainer.{name} {config.trainer[name]}: {resumed.path} has {number:,} {what} already")

@@ -1,24 +1,150 @@
-"""The flags of the commands that take a checkpoint, without those of the model, the data and the Trainer."""
+"""The flags and config files of the commands."""
 
+import argparse
 import re
-from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager, suppress
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-__all__ = ["FOLDER_NAME", "add_checkpoint_flags", "parse_checkpoint_flags"]
+import yaml
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
+from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
-FOLDER_NAME = r"^\w[\w.-]*\Z"
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
+from mnist_lit.system.program import PROGRAM, config_names, find_config
+from mnist_lit.system.yaml_loader import load
+from mnist_lit.training.loggers import LOGGER_DEFAULTS
+
+__all__ = [
+    "FROM_DATASET",
+    "Parser",
+    "build_data",
+    "build_parser",
+    "find_flags",
+    "get_setting",
+    "instantiate",
+    "parse",
+    "replace_values",
+    "set_checkpoint_defaults",
+]
+
+# A config may name classes of Lightning and of this package; it imports nothing else.
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lightning.pytorch", "mnist_lit"])
+set_loader("yaml", load, (yaml.YAMLError,))
+
+# Some defaults of Lightning are enums, such as Timer's interval: a saved config contains their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
+
+FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
+Seeds = restricted_number_type("Seeds", int, [(">=", 1), ("<=", 1_000)])
+GROUPS = ("model", "data", "trainer")
+TRAINER_DEFAULTS = {
+    "trainer.max_epochs": 15,
+    "trainer.devices": 1,  # more do not train this network faster
+    "trainer.enable_model_summary": False,  # the shapes of the layers are printed instead
+}
+FROM_DATASET = {"shape", "classes"}
+"""Settings of the model that follow from the data set, instead of flags."""
+ONLY_IN_CONFIGS = ("seed", "seeds", "select", "init_from")
+"""Flags of fit that other commands accept in a run's config.yaml, and nowhere else."""
+BATCH_LIMITS = {f"trainer.limit_{stage}_batches": stage for stage in ("train", "val", "test", "predict")}
 
 
-def add_checkpoint_flags(parser: ArgumentParser, command: str, folder_name: Callable[[str], str]) -> None:
-    """Add the flags of a command to its parser.
+class Parser(ArgumentParser):
+    """A parser that gives loggers the defaults of a run, and reads config files as UTF-8 on every system.
 
-    Args:
-        parser: of argparse or jsonargparse.
-        command: its name.
-        folder_name: raises an error for a name that is not like `FOLDER_NAME`.
+    jsonargparse parses the arguments of a nested class with a parser of the same type.
     """
-    parser.add_argument("--experiment", type=folder_name, default=None, help="look for the newest run in runs/NAME")
-    parser.add_argument("--ckpt_path", type=str, nargs="+", default=["best"], help="best, last or a checkpoint file")
+
+    only_in_configs: Sequence[str] = ()
+    """Names of flags that only config files may have."""
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the arguments of a class, as jsonargparse does."""
+        added = super().add_class_arguments(theclass, *args, **kwargs)
+        self.set_defaults(LOGGER_DEFAULTS.get(theclass, {}))
+        return added
+
+    def parse_path(self, path: str, **kwargs: Any) -> Namespace:
+        """Parse a config file in UTF-8; jsonargparse would use the encoding of the system.
+
+        Raises:
+            UsageError: if it is not UTF-8.
+        """
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not a text in UTF-8: save it as such") from error
+        with chdir(Path(path).parent):  # paths in a config file are relative to its folder
+            parsed: Namespace = self.parse_string(content, path, **kwargs)
+        return parsed
+
+
+def build_parser(command: str) -> Parser:
+    """Return the parser of a command."""
+    parser = Parser(
+        prog=f"{PROGRAM} {command}",
+        usage=f"{PROGRAM} {command} [flags]",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these flags")
+    if command in {"fit", "search"}:
+        _add_training_flags(parser, command)
+    else:
+        _add_checkpoint_flags(parser, command)
+        parser.only_in_configs = ONLY_IN_CONFIGS
+        for name in ONLY_IN_CONFIGS:
+            parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_class_arguments(DigitClassifier, "model", instantiate=False, skip=FROM_DATASET)
+    parser.add_class_arguments(MNISTDataModule, "data", instantiate=False)
+    # The root directory is the run's folder, the data module has its own sampler, and the limits are added below.
+    skipped = {"default_root_dir", "use_distributed_sampler", *(name.removeprefix("trainer.") for name in BATCH_LIMITS)}
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, skip=skipped, fail_untyped=False)
+    for name, stage in BATCH_LIMITS.items():
+        # 1 is one batch and 1.0 all of them, so int must be tried first. Lightning's Optional[Union[int, float]] may be
+        # float first, since typing caches the equal Optional[Union[float, int]] of other modules; `|` caches nothing.
+        kind = f"number (int) or fraction (float) of {stage} batches"
+        parser.add_argument(f"--{name}", type=int | float | None, help=kind)
+    parser.set_defaults(TRAINER_DEFAULTS)
+    return parser
+
+
+def _add_training_flags(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
+    if command == "search":
+        parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
+        parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (see --config search)")
+    else:
+        parser.add_argument("--seeds", type=Seeds | None, default=None, help="runs, with seeds seed, seed + 1, …")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
+        parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
+    parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
+    parser.add_argument(
+        "--select",
+        type=Literal["best_epoch", "last_epoch"],
+        default="best_epoch",
+        help="best.ckpt is the epoch with the best validation accuracy, or the last one that was validated",
+    )
+
+
+def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
+    parser.add_argument("--experiment", type=FolderName | None, default=None, help="the newest run in runs/NAME")
+    parser.add_argument("--ckpt_path", type=str | None, default="best", help="best, last or a checkpoint file")
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
         parser.add_argument("--several", action="store_true", help="read every digit of each picture")
@@ -29,23 +155,164 @@ def add_checkpoint_flags(parser: ArgumentParser, command: str, folder_name: Call
         parser.add_argument("--output", type=str, default=None, help=formats)
 
 
-def parse_checkpoint_flags(command: str, argv: Sequence[str]) -> Namespace | None:
-    """Return the flags, or None if there are others, or wrong ones: then the parser of all flags is needed.
+def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
+    """Return the values of a few flags where they are given, in config files too.
 
-    >>> parse_checkpoint_flags("test", ["--experiment=fast"])
-    Namespace(experiment='fast', ckpt_path=['best'])
-    >>> parse_checkpoint_flags("test", ["--trainer.precision=bf16-mixed"])
+    They tell which run or checkpoint a command is about: its settings are the defaults of all other flags.
+
+    Raises:
+        UsageError: if a value is missing.
     """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    add_checkpoint_flags(parser, command, _folder_name)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in names:
+        parser.add_argument(f"--{name}")
     try:
-        flags, others = parser.parse_known_args(argv)
-    except ArgumentError:
-        return None
-    return None if others else flags
+        given = vars(parser.parse_known_args(argv)[0])
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from error
+    found: dict[str, Any] = {}
+    for config in given.pop("config"):
+        with suppress(UsageError, OSError, ValueError, yaml.YAMLError):  # `parse` reports it
+            content = load(Path(_find_config(config)).read_text(encoding="utf-8"))
+            found |= {name: get_setting(content, name) for name in names}
+    values = {name: found.get(name) if given[name] is None else given[name] for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _folder_name(name: str) -> str:
-    if not re.match(FOLDER_NAME, name):
-        raise ValueError(name)
-    return name
+def get_setting(config: Any, name: str) -> Any:
+    """Return a setting of nested dictionaries, such as `data.dataset`, or None if it is not there."""
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
+    """Parse a command's flags. Those in config files come first, wherever `--config` stands: flags win over all.
+
+    Raises:
+        UsageError: naming the flag or key, its value, and the most similar flag if it is misspelt.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", action="append", default=[])
+    configs: list[str] = []
+    try:
+        given, flags = first.parse_known_args(argv)
+        for name in parser.only_in_configs:
+            if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
+                raise UsageError(f"no flag --{name} of this command: it is one of fit")
+        configs = [_find_config(name) for name in given.config]
+        config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise UsageError(_explain(error, configs, parser)) from error
+    except (ValueError, AttributeError) as error:  # of binary files, invalid paths and YAML tags
+        raise UsageError(f"{' or '.join(configs or argv)}: {error}") from error
+    for group in GROUPS:
+        if not isinstance(config[group], Namespace):
+            raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
+    return config
+
+
+def _find_config(name: str) -> str:
+    """Return the path of a config file.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if not Path(path := find_config(name)).is_file():
+        names = config_names()
+        similar = suggest(Path(name).stem, names)
+        raise UsageError(f"--config: no file {name}{similar or ', and no config of that name: ' + ', '.join(names)}")
+    return path
+
+
+def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]], source: Path) -> None:
+    """Make the settings of a checkpoint, by group, the defaults: flags and config files win over them.
+
+    Those that follow from the data set are not among them.
+
+    Raises:
+        ValueError: naming a setting that this version does not have, or whose value is of another type.
+    """
+    flags = {
+        group: {name: value for name, value in values.items() if group != "model" or name not in FROM_DATASET}
+        for group, values in settings.items()
+    }
+    try:
+        parser.parse_object(flags)
+    except ArgumentError as error:
+        reason = _explain(error, ["its settings"], parser)
+        raise ValueError(f"{source} cannot be used: {reason}") from error
+    parser.set_defaults({f"{group}.{name}": value for group in flags for name, value in flags[group].items()})
+
+
+def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[str, Any]) -> Namespace:
+    """Return a copy of `config` with other values of some flags.
+
+    Raises:
+        UsageError: if a value is of another type than the flag's.
+    """
+    changed = config.clone()
+    for name, value in values.items():
+        changed[name] = value
+    try:
+        checked: Namespace = parser.parse_object(changed)
+    except ArgumentError as error:
+        raise UsageError(_explain(error, ["the space"], parser)) from error
+    return checked
+
+
+def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -> str:
+    message = explain_parser_error(str(error), configs, known=parser.get_defaults().keys())
+    if unknown := re.search(rf"no (flag|setting) \S*model\.({'|'.join(FROM_DATASET)})\b", message):
+        return f"{message[: unknown.end()]}: it follows from --data.dataset"
+    return message
+
+
+def instantiate(parser: ArgumentParser, config: Namespace, images: Mapping[str, Any] | None = None) -> Namespace:
+    """Return `config` with instances of the model, the data module and the classes that the Trainer is given.
+
+    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
+
+    Args:
+        parser: of the config.
+        config: settings.
+        images: their `shape` and number of `classes`, for the model; by default those of the data set. If they are
+            given, the data module is not instantiated (see `build_data`).
+
+    Raises:
+        UsageError: if a value is out of range, or needs a package that is not installed.
+    """
+    with _usage_errors():
+        built: Namespace = parser.instantiate(config, instantiators=[(_postpone, Logger, True)])
+    if images is None:
+        built.data = build_data(built.data)
+        images = {"shape": list(built.data.dataset.shape), "classes": len(built.data.dataset.classes)}
+    try:
+        with _usage_errors():
+            built.model = DigitClassifier(**vars(built.model), **images)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise UsageError("--model: torch cannot build this network, it is too large") from error
+    return built
+
+
+def build_data(settings: Namespace) -> MNISTDataModule:
+    """Return the data module of these settings.
+
+    Raises:
+        UsageError: if a value is out of range, or there is no such data set.
+    """
+    with _usage_errors():
+        return MNISTDataModule(**vars(settings))
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(explain_parser_error(str(error), [], known=())) from error
+
+
+def _postpone(kind: type, **arguments: Any) -> Any:
+    return partial(kind, **arguments)

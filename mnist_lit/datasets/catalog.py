@@ -8,7 +8,6 @@ from typing import Protocol
 from torch import Tensor
 
 from mnist_lit.datasets.cifar import CIFARDataset
-from mnist_lit.datasets.folder import read_folder
 from mnist_lit.datasets.idx import IDXDataset
 
 __all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "has_photographs", "is_same"]
@@ -175,6 +174,8 @@ def find_dataset(
         raise ValueError(f"{known}: {os.path.abspath(name)} {reason}")  # noqa: PTH100
     if mirrors:
         raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
+    from mnist_lit.datasets.folder import read_folder  # here: the data sets of the catalog decode no pictures
+
     return read_folder(name, image_size, cache)
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.published import MAX_FILE_BYTES, PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import MAX_FILE_BYTES, PublishedDataset, fetch, find, has_md5
 
 __all__ = ["CIFARDataset"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_lit.datasets.published import PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import PublishedDataset, fetch, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
 

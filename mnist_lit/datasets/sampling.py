@@ -1,18 +1,51 @@
-"""Splitting and sampling: pure functions of seeds, the same on every machine.
+"""Images in memory: read a batch at a time, and divided into a training and a validation set.
 
 Permutations sort the raw numbers of a bit generator, which are the same in all versions of NumPy; those of
 `Generator.permutation` may change (NEP 19).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import PCG64
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset
 
-__all__ = ["ShardedSampler", "ShuffledSampler", "changed_split", "derive_seed", "split"]
+__all__ = ["Batch", "InMemoryDataset", "changed_split", "derive_seed", "identity_collate", "split"]
+
+Batch = tuple[Tensor, Tensor]
+"""Pixels uint8 (B, C, H, W), 0-255, and labels int64 (B,)."""
+
+
+class InMemoryDataset(Dataset[Batch]):
+    """Images and labels in memory.
+
+    Args:
+        pixels: uint8 (N, C, H, W), 0-255.
+        labels: int64 (N,).
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return an image (C, H, W) and its label ()."""
+        return self.pixels[index], self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return a batch, (B, C, H, W) and (B,), by one gather instead of B look-ups and a stack."""
+        chosen = torch.tensor(indices, dtype=torch.int64)
+        return self.pixels.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+
+def identity_collate(batch: Any) -> Any:
+    """Return the batch as it is: `InMemoryDataset.__getitems__` has collated it."""
+    return batch
 
 
 def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int]]:
@@ -22,9 +55,9 @@ def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int
     fraction, rounded up or down.
 
     Args:
-        labels: (N,).
+        labels: labels of all images, (N,).
         val_size: number of validation images.
-        seed: of the permutation.
+        seed: seed of the permutation.
     """
     by_label = np.lexsort((PCG64(seed).random_raw(len(labels)), labels.numpy()))
     places = np.arange(val_size) * len(labels) // max(val_size, 1)
@@ -33,11 +66,11 @@ def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int
 
 
 def changed_split(trained: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the settings by which a validation set has images that were trained on; none if it has no such images.
+    """Return the changed settings because of which a validation set may have training images; none if it has none.
 
     Args:
-        trained: data settings of the training: `val_size` and `split_seed`.
-        given: those of the validation, on the same data set.
+        trained: data settings of the training, with `val_size` and `split_seed`.
+        given: data settings of the validation, on the same data set.
     """
     same_seed = given["split_seed"] == trained["split_seed"]
     if same_seed and given["val_size"] and trained["val_size"] % given["val_size"] == 0:
@@ -46,59 +79,9 @@ def changed_split(trained: Mapping[str, Any], given: Mapping[str, Any]) -> list[
 
 
 def derive_seed(*numbers: int) -> int:
-    """Return a seed that depends on all the numbers, below 2**32 as torch's generator on the CPU needs it.
+    """Return a seed that depends on all the numbers, below 2**32.
 
     >>> derive_seed(777, 0) == derive_seed(777, 1)
     False
     """
     return int(PCG64(numbers).random_raw()) >> 32
-
-
-class ShardedSampler(DistributedSampler[int]):
-    """Samples a data set in its order; each process has every `processes`-th sample, from its rank on.
-
-    Nothing is repeated to make the shards equal, as torch's own DistributedSampler does. It is a subclass, since
-    Lightning would replace any other sampler.
-
-    Args:
-        size: number of samples.
-        rank: of this process.
-        processes: number of processes.
-    """
-
-    def __init__(self, size: int, rank: int = 0, processes: int = 1) -> None:
-        super().__init__(range(size), num_replicas=processes, rank=rank)  # type: ignore[arg-type]  # has a length
-        self.size = size
-
-    def order(self) -> Sequence[int]:
-        """Return the indices in the order of all processes together."""
-        return range(self.size)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self.order()[self.rank :: self.num_replicas]
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self.size, self.num_replicas))
-
-
-class ShuffledSampler(ShardedSampler):
-    """Shuffles anew in every epoch, as a pure function of the seed and the epoch, and drops the last incomplete batch.
-
-    The Trainer calls `set_epoch` before each epoch, so that the order does not depend on where training was resumed.
-
-    Args:
-        size: number of samples.
-        seed: of the permutations.
-        batch_size: samples of a batch, of all processes together.
-        rank: of this process.
-        processes: number of processes.
-    """
-
-    def __init__(self, size: int, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1) -> None:
-        super().__init__(size - size % batch_size, rank, processes)
-        self.total, self.seed = size, seed
-
-    def order(self) -> Sequence[int]:
-        """Return the epoch's permutation; a batch of all processes together is a slice of it."""
-        places = np.argsort(PCG64((self.seed, self.epoch)).random_raw(self.total), kind="stable")
-        return cast("list[int]", places[: self.size].tolist())

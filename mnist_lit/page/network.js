@@ -55,13 +55,6 @@ const OPERATIONS = {
   },
   relu: ({ data, shape }) => ({ data: data.map((value) => Math.max(value, 0)), shape }),
   add: (one, other) => ({ data: one.data.map((value, i) => value + other.data[i]), shape: one.shape }),
-  log_add_exp: (one, other) => {
-    const data = one.data.map((value, i) => {
-      const [low, high] = [Math.min(value, other.data[i]), Math.max(value, other.data[i])];
-      return high + Math.log1p(Math.exp(low - high));
-    });
-    return { data, shape: one.shape };
-  },
   multiply: ({ data, shape }, { by }) => ({ data: data.map((value) => value * by), shape }),
   flatten({ data, shape: [height, width = 1, channels = 1] }) {
     const area = height * width; // torch has the channels first

@@ -77,7 +77,7 @@ def _operation(node: Node, names: dict[str, Any], tensors: dict[str, Tensor]) ->
         else:
             settings.append(tensors[value.name] if isinstance(value, Node) else value)
     kind = str(node.target)
-    _require(len(inputs) == (2 if kind in {"aten.add.Tensor", "aten.logaddexp.default"} else 1))
+    _require(len(inputs) == (2 if kind == "aten.add.Tensor" else 1))
     described = OPERATIONS[kind]([_shape(value) for value in inputs], *settings, **node.kwargs)
     return {"name": node.name, "inputs": [names[value.name] for value in inputs], **described}
 
@@ -96,10 +96,6 @@ def _layer(node: Node) -> str:
 def _add(shapes: Shapes) -> Settings:
     _require(shapes[0] == shapes[1])
     return {"kind": "add"}
-
-
-def _log_add_exp(shapes: Shapes) -> Settings:
-    return _add(shapes) | {"kind": "log_add_exp"}
 
 
 def _batch_norm(
@@ -189,7 +185,6 @@ OPERATIONS: dict[str, Callable[..., Settings]] = {
     "aten.flatten.using_ints": _flatten,
     "aten.linear.default": _linear,
     "aten.log_softmax.int": _log_softmax,
-    "aten.logaddexp.default": _log_add_exp,
     "aten.max_pool2d.default": _max_pool2d,
     "aten.mean.dim": _mean,
     "aten.mul.Tensor": _multiply,

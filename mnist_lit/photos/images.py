@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from mnist_lit.system.signals import launching_children, set_handler, watch_parent
+from mnist_lit.system.signals import follow_parent, set_handler
 
 __all__ = [
     "SUFFIXES",
@@ -183,12 +183,10 @@ def _in_threads(files: Sequence[str], read: Callable[[str], Result]) -> Generato
 
 
 def _in_processes(files: Sequence[str], read: Callable[[str], Result]) -> Generator[Result, None, None]:
-    """Start the processes anew, since a copy of a process with threads may hang."""
+    """Spawn the processes, since a copy of a process with threads may hang."""
     executor = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=_start_process)
     try:
-        with launching_children():
-            results = executor.map(read, files, chunksize=CHUNK_SIZE)
-        yield from results
+        yield from executor.map(read, files, chunksize=CHUNK_SIZE)
     except BrokenProcessPool as error:
         raise RuntimeError("a process that prepared pictures was killed: is there enough memory?") from error
     except BaseException:
@@ -201,7 +199,7 @@ def _in_processes(files: Sequence[str], read: Callable[[str], Result]) -> Genera
 
 def _start_process() -> None:
     set_handler(SIG_IGN)  # the parent process handles signals
-    watch_parent()
+    follow_parent()
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:

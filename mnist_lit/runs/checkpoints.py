@@ -8,23 +8,19 @@ from io import SEEK_END
 from pathlib import Path
 from pickle import UnpicklingError
 from pickletools import genops
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Self
 from warnings import catch_warnings
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.classifier import DigitClassifier
 from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, is_same
-from mnist_lit.model import CNN
 from mnist_lit.runs.folders import Run, run_of
-from mnist_lit.system.distributed import rank_zero_print
 
-if TYPE_CHECKING:  # this module needs no Lightning, which takes seconds to import
-    from mnist_lit.classifier import DigitClassifier
-
-__all__ = ["FULL_PRECISION", "Checkpoint", "find_output"]
+__all__ = ["FULL_PRECISION", "Checkpoint"]
 
 FULL_PRECISION = "32-true"
 REQUIRED = {
@@ -34,7 +30,6 @@ REQUIRED = {
     "epoch": int,
     "global_step": int,
 }
-NETWORK = f"{CNN.__module__}.{CNN.__qualname__}"
 ALLOWED_GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Size|\w+Storage|[a-z]\w*)"
@@ -44,7 +39,11 @@ such as bytearray, which allocates gigabytes for a number."""
 MAX_VALUES = 1_000_000
 MAX_CLASSES = 100_000
 MAX_LIST_LENGTH = 1_000
-"""Of a setting."""
+"""Length of a setting that is a list."""
+MAX_PARAMETERS = 10_000
+"""Number of parameter tensors of a network."""
+MAX_ACTIVATIONS = 100_000_000
+"""Outputs of all layers for one image, 0.4 GB: a few bytes of settings may ask for any number."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,12 @@ class Checkpoint:
                 size = file.seek(0, SEEK_END)
             except Exception as error:  # unpickling foreign bytes may raise anything
                 raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
+        if isinstance(content, dict) and "counts.images" in (content.get("state_dict") or ()):
+            raise ValueError(f"{path} was written by mnist-lit 0.1, whose checkpoints this version cannot use")
         if not (isinstance(content, dict) and _has_required_parts(content) and _is_bounded(content, size)):
             raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
+        if not _builds_bounded_network(content["hyper_parameters"], size):
+            raise ValueError(f"{path} describes a network that is larger than the file: give another with --ckpt_path")
         if not all(value.isfinite().all() for value in content["state_dict"].values()):
             raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
         return cls(path, content)
@@ -92,7 +95,7 @@ class Checkpoint:
         for other in sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True):
             with suppress(ValueError):
                 checkpoint = cls.read(other)
-                rank_zero_print(f"{str(damaged).partition(':')[0]}: taking {other} instead")
+                print(f"{str(damaged).partition(':')[0]}: taking {other} instead")
                 return checkpoint
         raise damaged
 
@@ -100,8 +103,7 @@ class Checkpoint:
     def settings(self) -> dict[str, dict[str, Any]]:
         """The settings in it, by group: `{"model": …, "data": {"batch_size": 100, …}}`.
 
-        Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers. (A
-        folder of images is a data set, not such a path: `Restored.may_read`.)
+        Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers.
         """
         return _settings(self.content)
 
@@ -128,34 +130,27 @@ class Checkpoint:
         return channels, height, width
 
     def was_trained_on(self, dataset: ImageDataset) -> bool:
-        """Return whether a data set is that of its training, even if a folder has other images now, or another path."""
-        moved = self._digests and dataset.digests and not self.has_other_images(dataset, "train")
-        return bool(moved) or is_same(self.settings["data"]["dataset"], dataset.name)
+        """Return whether a data set is that of its training, even if a folder has another path now."""
+        return self._has_images_of(dataset) or is_same(self.settings["data"]["dataset"], dataset.name)
 
-    def has_other_images(self, dataset: ImageDataset, part: Literal["train", "test"]) -> bool:
-        """Return whether the training or test images of a folder were others when it was trained."""
-        saved, given = self._digests, dataset.digests
-        if not saved or not given:
-            return False
-        return saved[part == "test"] != given[part == "test"]
+    def check_images(self, dataset: ImageDataset) -> None:
+        """Check that a folder of images is as it was in the training, if it is the same folder.
 
-    @property
-    def trained_on(self) -> Tensor:
-        """The images of folders that it was trained on, int64 (N,): see `ImageDataset.hashes`."""
-        hashes: Tensor = _data_state(self.content).get("trained_on", torch.empty(0, dtype=torch.int64))
-        return hashes
-
-    def count_trained_on(self, images: Tensor, training: Tensor) -> int:
-        """Return how many of some images it was trained on.
-
-        Args:
-            images: of a validation or test set, int64 (N,).
-            training: images of the training set that goes with it, (M,): what is in both sets does not count.
+        Raises:
+            ValueError: if images were changed, added or removed: a test image may have been trained on then.
         """
-        return int((torch.isin(images, self.trained_on) & ~torch.isin(images, training)).sum())
+        if self.digests and self.was_trained_on(dataset) and not self._has_images_of(dataset):
+            raise ValueError(
+                f"the images in {dataset.name} have changed since the training of {self.path}: undo the change, or "
+                "start a new run"
+            )
+
+    def _has_images_of(self, dataset: ImageDataset) -> bool:
+        return bool(self.digests) and dataset.digests == self.digests
 
     @property
-    def _digests(self) -> Sequence[str] | None:
+    def digests(self) -> Sequence[str] | None:
+        """Checksums of the training and the test images of a folder, see `FolderDataset.digests`."""
         digests: Sequence[str] | None = _data_state(self.content).get("digests")
         return digests
 
@@ -164,33 +159,7 @@ class Checkpoint:
         """The run whose folder it is in, if any."""
         return run_of(self.path)
 
-    @property
-    def _network_weights(self) -> dict[str, Tensor]:
-        """The parameters and buffers of the network, by the names that they have in it."""
-        prefix, weights = "network.", self.content["state_dict"].items()
-        return {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
-
-    def network(self) -> CalibratedNetwork | None:
-        """Return its network and temperature, or None if only Lightning can load them, or say why they are damaged.
-
-        That is so for other networks than `CNN`, and for trainings in less than full precision.
-        """
-        described = self.content.get("network")
-        if self.precision != FULL_PRECISION or not isinstance(described, dict) or described.get("class") != NETWORK:
-            return None
-        try:
-            network = CNN(**{name: self.settings["model"][name] for name in described["settings"]})
-            network.load_state_dict(self._network_weights)
-            return CalibratedNetwork(network, self.content["state_dict"]["temperature"].reshape(()))
-        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
-            return None
-
-    def has_same_weights(self, other: Self) -> bool:
-        """Return whether the networks of two checkpoints are equal: those of the same training, which was repeated."""
-        ours, theirs = self._network_weights, other._network_weights
-        return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-    def load_into(self, classifier: "DigitClassifier") -> None:
+    def load_into(self, classifier: DigitClassifier) -> None:
         """Load its weights.
 
         Raises:
@@ -203,7 +172,7 @@ class Checkpoint:
                 f"the weights in {self.path} do not fit the network: was a --model flag or --data.dataset changed?"
             ) from error
 
-    def initialize(self, classifier: "DigitClassifier") -> list[str]:
+    def initialize(self, classifier: DigitClassifier) -> list[str]:
         """Load the network's weights whose shapes fit, and return the names of the others, which keep their values.
 
         The temperature is not loaded: it was fitted to other weights.
@@ -211,7 +180,9 @@ class Checkpoint:
         Raises:
             ValueError: if no parameter fits.
         """
-        own, given = classifier.network.state_dict(), self._network_weights
+        own, prefix = classifier.network.state_dict(), "network."
+        weights = self.content["state_dict"].items()
+        given = {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
         fitting = {
             name: given[name] for name, value in own.items() if name in given and given[name].shape == value.shape
         }
@@ -221,12 +192,6 @@ class Checkpoint:
             )
         classifier.network.load_state_dict(own | fitting)
         return [name for name in own if name not in fitting]
-
-
-def find_output(given: str | None, name: str, checkpoints: Sequence[Checkpoint]) -> Path:
-    """Return the file to write: the one given, or `name` in the run folder; without a run, or for several, here."""
-    run = checkpoints[0].run if len(checkpoints) == 1 else None
-    return Path(given or (run.folder if run else Path()) / name)
 
 
 def _load(file: BinaryIO) -> Any:
@@ -270,6 +235,48 @@ def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
     return not waiting
 
 
+def _builds_bounded_network(settings: Mapping[str, Any], size: int) -> bool:
+    """Return whether the network of some settings is about as large as the weights in a file of `size` bytes.
+
+    It is built on the meta device, without memory. Settings that build no network are refused where it is built.
+    """
+    registered = activations = 0
+
+    def register(_module: nn.Module, _name: str, _parameter: nn.Parameter | None) -> None:
+        nonlocal registered
+        if (registered := registered + 1) > MAX_PARAMETERS:
+            raise MemoryError
+
+    def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal activations
+        activations += output.numel() if isinstance(output, Tensor) else 0
+
+    hook = register_module_parameter_registration_hook(register)
+    try:
+        with torch.device("meta"), catch_warnings(action="ignore"):
+            network = DigitClassifier(**settings).network.eval()
+    except MemoryError:
+        return False
+    except Exception as error:  # noqa: BLE001  # settings of another version may raise anything
+        return not _is_overflow(error)
+    finally:
+        hook.remove()
+    for module in network.modules():
+        module.register_forward_hook(count)
+    try:
+        network(torch.zeros(1, *settings.get("shape", MNIST.shape), dtype=torch.uint8, device="meta"))
+    except Exception as error:  # noqa: BLE001  # a network of the user's own may need real numbers
+        if _is_overflow(error):
+            return False
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return weights <= 2 * size and activations <= MAX_ACTIVATIONS  # weights may be stored in half precision
+
+
+def _is_overflow(error: Exception) -> bool:
+    """Return whether torch could not even count the numbers in a tensor."""
+    return "overflow" in str(error).lower()
+
+
 def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     data = content["datamodule_hyper_parameters"].items()
     return {
@@ -300,7 +307,7 @@ def _describes_images(content: dict[str, Any]) -> bool:
     """Return whether the shape of the images, the number of classes, their names and the digests are such."""
     model, state = content["hyper_parameters"], _data_state(content)
     shape, number = model.get("shape", MNIST.shape), model.get("classes", len(MNIST.classes))
-    names, digests, trained_on = (state.get(name) for name in ("classes", "digests", "trained_on"))
+    names, digests = state.get("classes"), state.get("digests")
     return (
         _is_short_list(shape)
         and [type(side) for side in shape] == [int] * 3
@@ -308,7 +315,6 @@ def _describes_images(content: dict[str, Any]) -> bool:
         and 0 < number <= MAX_CLASSES
         and (names is None or _are_strings(names, number))
         and (digests is None or _are_strings(digests, 2))
-        and (trained_on is None or (isinstance(trained_on, Tensor) and trained_on.dtype == torch.int64))
     )
 
 

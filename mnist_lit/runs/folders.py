@@ -79,6 +79,14 @@ class Run:
         except Timeout as error:
             raise OSError(f"{self.folder} is being trained by another process") from error
 
+    def is_locked(self) -> bool:
+        """Return whether another process trains in the folder."""
+        try:
+            with self.lock():
+                return False
+        except OSError:
+            return True
+
     def remove(self) -> None:
         """Remove the folder, and its parents if they are empty then."""
         shutil.rmtree(self.folder)

@@ -4,7 +4,16 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UsageError", "explain_parser_error", "printable", "suggest"]
+__all__ = ["UsageError", "explain_parser_error", "printable", "redact_credentials", "suggest"]
+
+CREDENTIALS = re.compile(
+    r"""
+      (?<=://)(?!(?<=file://)/)\S*:\S*@     # user:password@, but not in the path of a file URL
+    | (?<=//)[^\s/]*@                        # user@
+    | (?<!\S)[^\s/\\:@]+:(?![/\\])\S*@      # user:password@ without a scheme before it, but not in a path
+    """,
+    re.VERBOSE,
+)
 
 
 class UsageError(Exception):
@@ -24,6 +33,17 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
 def printable(text: str) -> str:
     """Return a text with a question mark for each character that is not printable, such as escape codes."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def redact_credentials(text: str) -> str:
+    """Return a text without the user names and passwords in its URLs.
+
+    A password extends to the last @ before a space: whatever may be part of a password is removed too.
+
+    >>> redact_credentials("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
+    'https://example.org/mnist, example.org and /home/me@work/data'
+    """
+    return CREDENTIALS.sub("", text)
 
 
 def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Atomic file writes (a reader finds the old content or the new, never a part of it), and locks of other processes."""
+"""Atomic file writes: a reader finds the old content or the new, never a part of it."""
 
 import os
 import sys
@@ -6,9 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import sleep
 
-from filelock import FileLock, Timeout
-
-__all__ = ["is_locked", "write_atomically"]
+__all__ = ["write_atomically"]
 
 MAX_RETRIES, RETRY_DELAY = 20, 0.1
 """For replacing a file that another process has open on Windows; the delay is in seconds."""
@@ -51,12 +49,3 @@ def _replace(path: Path, temporary: Path) -> None:
             return
         sleep(RETRY_DELAY)
     temporary.replace(path)
-
-
-def is_locked(lock: FileLock) -> bool:
-    """Return whether a living process has a lock that does not wait; if not, this process takes it for a moment."""
-    try:
-        with lock:
-            return False
-    except Timeout:
-        return True

@@ -1,9 +1,10 @@
 """How this program was started and installed: what hints and errors tell people to type."""
 
+import os
 import sys
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "PROGRAM", "START", "config_names", "find_config", "install_hint"]
+__all__ = ["CHECKOUT", "PROGRAM", "config_names", "find_config", "install_hint", "is_child_process", "process_rank"]
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None
@@ -26,8 +27,16 @@ def _program(argv0: str) -> str:
 
 
 PROGRAM = _program(sys.argv[0] if sys.argv else "")
-START = (sys.executable, *((str(CHECKOUT / "train.py"),) if CHECKOUT else ("-P", "-m", "mnist_lit")))
-"""The command line that starts this program again, however it was started, and in whatever folder."""
+
+
+def process_rank() -> int:
+    """Return the rank set by the launcher (Lightning, torchrun or SLURM), 0 without one."""
+    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+
+
+def is_child_process() -> bool:
+    """Return whether a launcher has started this process beside the first one of this machine."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def install_hint(extra: str) -> str:

@@ -1,1 +1,1 @@
-"""What is around the Trainer: its callbacks, loggers, progress and TensorBoard."""
+"""The Trainer of a run: its callbacks, loggers, progress and TensorBoard."""

@@ -1,6 +1,5 @@
-"""Save `best.ckpt` and `last.ckpt`, durably, and stop at a checkpoint when a signal asks for it."""
+"""Save `best.ckpt` and `last.ckpt` at the end of complete epochs, durably."""
 
-import signal
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,183 +7,129 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from mnist_lit import __version__
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
-from mnist_lit.system.signals import StopRequest, raise_stopped, set_handler
-from mnist_lit.training.callbacks import DivergedError, any_process, is_accumulating
+from mnist_lit.training.callbacks import DivergedError
+from mnist_lit.training.loggers import RunLogger
 
-__all__ = ["DurableCheckpointIO", "KeepBest", "KeepLast"]
+__all__ = ["DurableCheckpointIO", "EpochCheckpoint"]
 
 
-class KeepBest(ModelCheckpoint):
-    """Save `best.ckpt`: the epoch with the best validation accuracy; without validation, the last step.
+class EpochCheckpoint(ModelCheckpoint):
+    """Save `best.ckpt` and `last.ckpt` at the end of each complete epoch.
+
+    `best.ckpt` is the epoch with the best validation accuracy, among equal ones that with the lowest validation loss;
+    without a validation it is the last epoch. From `last.ckpt` a run resumes. Lightning's own `save_last=True` skips
+    the epochs that are not the best, and saves one that a limit has cut.
 
     Args:
-        run: whose checkpoint it is.
+        folder: folder of the checkpoints.
         validated: whether there is a validation.
-        last_epoch: whether to save the last epoch that was validated, instead of the best one.
+        last_epoch: whether `best.ckpt` is the last epoch that was validated, instead of the best one.
     """
 
-    def __init__(self, run: Run, *, validated: bool, last_epoch: bool = False) -> None:
-        self.last_epoch = last_epoch
+    def __init__(self, folder: Path, *, validated: bool, last_epoch: bool = False) -> None:
+        self.last_epoch, self.best_loss = last_epoch, torch.tensor(torch.inf)
+        self.epochs, self.best_epoch = 0, 0
+        """Complete epochs, and the one of `best.ckpt`, counted from 1; 0 if none is complete."""
+        self.validated_step, self.stopped = -1, False
         super().__init__(
-            run.checkpoints,
+            folder,
             filename="best",
             monitor="val/accuracy" if validated else None,
             mode="max",
+            save_on_train_epoch_end=True,
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )
 
-    @property
-    def path(self) -> Path:
-        """The file, which all processes know: only the first one has the run."""
-        return Path(self.dirpath or "", "best.ckpt")
-
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Return whether to save an epoch with this validation accuracy: the last epoch replaces any other."""
-        return self.last_epoch or super().check_monitor_top_k(trainer, current)
+        """Return whether to save an epoch with this validation accuracy as the best one."""
+        loss = trainer.callback_metrics.get("val/loss", self.best_loss)
+        tied = current is not None and current == self.best_model_score and bool(loss < self.best_loss)
+        better = self.last_epoch or tied or super().check_monitor_top_k(trainer, current)
+        if better:
+            self.best_loss, self.best_epoch = loss, trainer.current_epoch + 1
+        return better
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step: Lightning keeps the metrics of a validation for the epochs after it."""
+        super().on_validation_end(trainer, pl_module)
+        self.validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless a limit has ended the epoch before its validation."""
-        if trainer.is_last_batch:
+        """Save both, unless a limit has cut the epoch. Weights that were not validated cannot be the best."""
+        if not trainer.is_last_batch:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_training(trainer)
+        self.epochs = trainer.current_epoch + 1
+        if self.monitor is None:
+            self.best_epoch = self.epochs
+        if self.monitor is None or self.validated_step == trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(Path(self.dirpath or "", "last.ckpt"), weights_only=False)
 
-    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
-        """Copy the last checkpoint if training ended before its first validation."""
-        last = self.path.with_name("last.ckpt")
-        if self.best_model_score is None and last.is_file():
-            if trainer.is_global_zero:
-                write_atomically(self.path, last.read_bytes())
-            trainer.strategy.barrier()
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember whether a callback, such as EarlyStopping, had ended the training, which Lightning forgets.
+
+        For a test, its WeightAveraging has just replaced the averaged weights, which were validated, by the others.
+        """
+        self.stopped = checkpoint.get("should_stop", False)
+        if trainer.testing and "current_model_state" in checkpoint:
+            pl_module.load_state_dict(checkpoint["state_dict"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do not train if a callback had ended the training."""
+        super().on_train_start(trainer, pl_module)
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+    def on_fit_end(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Save the weights at the end as `best.ckpt` if no epoch was complete, none was validated, or there was none.
+
+        Without any step, Lightning does not call `on_train_end`.
+        """
+        if not self.best_model_path:
+            self.best_model_path = str(Path(self.dirpath or "", "best.ckpt"))
+            trainer.save_checkpoint(self.best_model_path, weights_only=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not save, and keep weights that are not finite out of every checkpoint."""
+        checkpoint |= {"mnist_lit": __version__, "precision": trainer.precision}
+        checkpoint |= {"complete_epoch": trainer.is_last_batch, "should_stop": trainer.should_stop}
+        weights = checkpoint["state_dict"]
+        if isinstance(temperature := getattr(pl_module, "temperature", None), Tensor):
+            weights["temperature"] = temperature.clone()  # callbacks that average weights would average it too
+        damaged = [name for name, value in weights.items() if not value.isfinite().all()]
+        if trainer.strategy.reduce_boolean_decision(bool(damaged), all=False):  # buffers may differ between processes
+            name = damaged[0] if damaged else "a value in another process"
+            raise DivergedError(f"{name} is not finite after step {trainer.global_step}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the epochs and the loss of the best one."""
+        own = {"best_loss": self.best_loss, "best_epoch": self.best_epoch, "epochs": self.epochs}
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score, also where the run's folder has been moved."""
-        here = str(self.path)
+        """Restore the state, also if the run's folder was moved, which makes Lightning forget the best score."""
+        own = {name: state_dict[name] for name in ("best_loss", "best_epoch", "epochs")}
+        here = str(Path(self.dirpath or "", "best.ckpt"))
         best = dict(zip([here], state_dict["best_k_models"].values(), strict=False))  # one, or none yet
         paths = {name: here for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
-        self.current_score = state_dict["current_score"]
-
-
-class KeepLast(LightningCheckpoint):
-    """Save `last.ckpt`, from which training resumes exactly, and stop there when a signal asks for it.
-
-    It is saved at the end of every epoch, every few steps, and before a signal stops the training.
-
-    Args:
-        run: whose checkpoint it is.
-        every_n_steps: optimizer steps between two saves within an epoch.
-        stop: the request of a signal to stop.
-    """
-
-    def __init__(self, run: Run, every_n_steps: int, stop: StopRequest) -> None:
-        self.path, self.every_n_steps, self.stop = run.checkpoints / "last.ckpt", every_n_steps, stop
-        self.saved = 0
-        self.stopped = False
-
-    def on_sanity_check_start(self, trainer: Trainer, *_: Any) -> None:
-        """Handle SIGTERM instead of Lightning, which would stop between two batches without a checkpoint.
-
-        In each step, its processes would wait for each other to learn of a signal.
-        """
-        set_handler(self.stop.handle)
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
-
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Do the same where there is no sanity check, and do not train if a callback had ended the training."""
-        self.on_sanity_check_start(trainer)
-        trainer.should_stop = trainer.should_stop or self.stopped
-
-    def on_test_start(self, *_: Any) -> None:
-        """Let a signal end the test at once: it is repeated when the run is resumed."""
-        set_handler(raise_stopped)
-
-    def on_load_checkpoint(self, _trainer: Trainer, _module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember whether a callback, such as EarlyStopping, had ended the training."""
-        self.stopped = checkpoint.get("should_stop", False)  # a plain Trainer does not save it
-
-    def on_train_batch_end(
-        self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
-    ) -> None:
-        """Save if it is due. If a validation follows, save after it: Lightning would resume behind the validation."""
-        if not trainer.is_last_batch and not is_accumulating(trainer, batch_idx) and not _validation_is_due(trainer):
-            self._save_if_due(trainer)
-
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop without saving: training resumes from the last save. Several processes finish the epoch together."""
-        if trainer.world_size == 1:
-            self.stop.check()
-
-    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
-        """Save if it is due, after a validation within an epoch and the best checkpoint."""
-        batch_idx = trainer.fit_loop.batch_idx
-        if not trainer.sanity_checking and not trainer.is_last_batch and not is_accumulating(trainer, batch_idx):
-            self._save_if_due(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Save, after validation and the best checkpoint. An epoch that was ended early has been saved before."""
-        if trainer.is_last_batch:
-            self._save(trainer)
-            self.stop_if_asked(trainer)
-
-    def on_save_checkpoint(self, trainer: Trainer, _module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep weights that are not finite out of every checkpoint, and flush the curves up to it."""
-        states = (checkpoint["state_dict"], checkpoint.get("current_model_state", {}))
-        damaged = [name for state in states for name, value in state.items() if not value.isfinite().all()]
-        if any_process(trainer, decision=bool(damaged), now=True):  # buffers may differ between processes
-            name = damaged[0] if damaged else "a value in another process"
-            raise DivergedError(f"{name} is not finite after step {trainer.global_step}")
-        checkpoint["should_stop"] = trainer.should_stop
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
-
-    def stop_if_asked(self, trainer: Trainer) -> None:
-        """Raise `Stopped` in all processes if one of them has received a signal."""
-        if self._stop_requested(trainer, now=True):
-            self.stop.check()
-
-    def _stop_requested(self, trainer: Trainer, *, now: bool = False) -> bool:
-        """Return whether any process has received a signal, so that all stop after the same step (see `any_process`).
-
-        A signal during this call counts for the next one: a process that saved alone would wait for the others.
-        """
-        stopping = any_process(trainer, decision=self.stop.number is not None, now=now)
-        if stopping and self.stop.number is None:
-            self.stop.number = signal.SIGTERM
-        return stopping
-
-    def _save_if_due(self, trainer: Trainer) -> None:
-        """Save every few steps, at the end of training, and before a signal stops it."""
-        stopping = self._stop_requested(trainer)
-        ending = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if stopping or ending or trainer.global_step >= self.saved + self.every_n_steps:
-            self._save(trainer)
-        if stopping:
-            self.stop.check()
-
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self.saved = trainer.global_step
+        self.best_loss, self.best_epoch, self.epochs = own.values()
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's saving and loading of checkpoints: durable, and without reading a file twice.
+    """Save checkpoints durably, and load them as `Checkpoint.read` does: verified, within limits, never code.
 
-    Args:
-        resumed: the checkpoint that Lightning is going to load.
+    Lightning's own saving is not flushed to the disk, and not atomic if the temporary folder is on another disk.
     """
-
-    def __init__(self, resumed: Checkpoint | None = None) -> None:
-        super().__init__()
-        self.resumed = resumed
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Save by `write_atomically`, or raise OSError and keep the file that was at `path`."""
@@ -194,18 +139,11 @@ class DurableCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getvalue())
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the checkpoint that is resumed, which has been read and verified; load any other file."""
-        if self.resumed and Path(path) == self.resumed.path:
-            return self.resumed.content
-        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        return loaded
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return the content of a checkpoint.
 
-
-def _validation_is_due(trainer: Trainer) -> bool:
-    """Return whether a validation within the epoch follows the current batch, as Lightning decides it."""
-    if not trainer.enable_validation or not isinstance(trainer.val_check_batch, int):  # a time interval may be infinite
-        return False
-    every = trainer.check_val_every_n_epoch
-    batches = trainer.fit_loop.total_batch_idx if every is None else trainer.fit_loop.batch_idx
-    return (every is None or (trainer.current_epoch + 1) % every == 0) and (batches + 1) % trainer.val_check_batch == 0
+        Raises:
+            OSError: if the file cannot be opened.
+            ValueError: if it is something else, damaged, or would run code when loaded.
+        """
+        return Checkpoint.read(Path(path)).content

@@ -1,14 +1,16 @@
 """Loggers of a run: always TensorBoard, and those that the user adds."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from mnist_lit.runs.folders import Run
-from mnist_lit.system.distributed import process_rank
 from mnist_lit.system.errors import UsageError
+from mnist_lit.system.program import process_rank
 
 if TYPE_CHECKING:
     from functools import partial
@@ -27,16 +29,33 @@ LOGGER_DEFAULTS: dict[type[Logger], dict[str, str]] = {
 
 
 class RunLogger(TensorBoardLogger):
-    """Logs to TensorBoard directly in the run folder, not in a subfolder.
+    """Log to TensorBoard directly in the run folder, not in a subfolder.
 
     Args:
-        run: whose folder it is.
-        purge_step: of a run that was interrupted: TensorBoard discards what was logged from this step on.
+        run: the run whose folder it is.
+        purge_step: in a run that was interrupted, the step from which TensorBoard discards what was logged before.
     """
 
     def __init__(self, run: Run, purge_step: int | None = None) -> None:
         folder = run.folder
         super().__init__(folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step)
+        self.steps: dict[str, int | None] = {}
+
+    def log_training(self, trainer: Trainer) -> None:
+        """Log the metrics of a training epoch, and flush all that was logged to the disk.
+
+        Lightning logs them after the checkpoint of the epoch. If the run was killed then, they would be lost: it is
+        resumed behind this epoch.
+        """
+        metrics = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+        self.log_metrics(metrics, trainer.global_step - 1)
+        self.experiment.flush()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics, each once in a step."""
+        new = {name: value for name, value in metrics.items() if step is None or self.steps.get(name) != step}
+        self.steps |= dict.fromkeys(metrics, step)
+        super().log_metrics(new, step)
 
     def save(self) -> None:
         """Write no hparams.yaml: the run's config.yaml has all settings."""
@@ -46,7 +65,7 @@ def build_loggers(given: Any, run: Run, purge_step: int | None = None) -> list[L
     """Return the loggers of a run: TensorBoard, then the user's.
 
     Args:
-        given: False for no logger at all, or partial loggers (see `settings.instantiate`).
+        given: False for no logger at all, or partial loggers (see `flags.instantiate`).
         run: where they log.
         purge_step: see `RunLogger`.
 

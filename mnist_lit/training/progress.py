@@ -2,76 +2,82 @@
 
 from math import ceil
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from mnist_lit.training.callbacks import LOSSES_PER_CHECK, Limits
+from mnist_lit.training.callbacks import TrainingTimer
 
 if TYPE_CHECKING:
-    from mnist_lit.classifier import DigitClassifier
+    from torch import Tensor
 
 __all__ = ["EpochLines", "ProgressBar", "format_duration"]
 
 
 class EpochLines(Callback):
-    """Print a line per epoch: its time, and all metrics that are logged as `train/…` or `val/…`."""
+    """Print a line per epoch: its time, and all metrics that are logged as `train/…` or `val/…`.
 
-    def on_train_start(self, *_: Any) -> None:
-        """Start the clock. Lightning does not call `on_train_epoch_start` for an epoch that is resumed midway."""
-        self.start = perf_counter()
-        self.validated = False
+    Args:
+        timer: the Timer of the training.
+    """
+
+    def __init__(self, timer: TrainingTimer) -> None:
+        self.timer = timer
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Restart the clock."""
-        self.on_train_start()
+        """Start the clock."""
+        self.start = perf_counter()
+        self.validated = False
 
     def on_validation_end(self, *_: Any) -> None:
         """Record that this epoch has a validation: in others, Lightning still has the metrics of an earlier one."""
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line, unless a limit has ended the epoch early. Validation has already run."""
+        """Print the line, unless a limit has cut the epoch. Validation has already run."""
         if not trainer.is_last_batch:
             return
-        metrics = cast("DigitClassifier", pl_module).counts.compute()  # not logged yet in this epoch
         stages = ("train/", "val/") if self.validated else ("train/",)
-        logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(stages)}
-        values = [f"{name} {value:.4f}" for name, value in (metrics | logged | metrics).items()]
-        if left := _format_time_left(trainer):
+        metrics = trainer.callback_metrics.items()
+        values = [f"{name} {value:.4f}" for stage in stages for name, value in metrics if name.startswith(stage)]
+        if left := _format_time_left(trainer, self.timer):
             values.append(f"{left} left")
         pl_module.print(f"{_format_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar with epochs counted from 1, updated every five batches."""
+    """Lightning's progress bar with the loss of the step, epochs counted from 1, and the time left.
 
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=5)
-        self.loss, self.loss_step = "", -LOSSES_PER_CHECK
+    Args:
+        timer: the Timer of the training; None if there is none.
+    """
 
-    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        """Set up the bar. For an epoch that is resumed midway, Lightning would set no description and no total."""
-        super().on_train_start(trainer, *args)
-        self.on_train_epoch_start(trainer, *args)
+    def __init__(self, timer: TrainingTimer | None) -> None:
+        super().__init__(refresh_rate=5)  # batches
+        self.timer = timer
+        self.loss: Tensor | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Set the description to the epoch."""
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(_format_epoch(trainer))
 
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the loss for `get_metrics`, which reads it every few batches only."""
+        self.loss = outputs["loss"]
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the loss, the validation accuracy and the time left of the run, without the run's version number."""
+        """Return the loss, the accuracies and the time left of the run, without the run's version number."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if trainer.training and hasattr(pl_module, "latest_loss"):  # not if resumed at the end of an epoch
-            # To read it makes a GPU wait, but not a CPU.
-            if pl_module.device.type == "cpu" or trainer.global_step >= self.loss_step + LOSSES_PER_CHECK:
-                self.loss, self.loss_step = f"{cast('DigitClassifier', pl_module).latest_loss:.3f}", trainer.global_step
-            metrics = {"loss": self.loss} | metrics
-        if trainer.training and (left := _format_time_left(trainer)):
-            metrics["left"] = left
+        if trainer.training and self.loss is not None:
+            metrics = {"loss": f"{float(self.loss):.3f}"} | metrics
+            if self.timer and (left := _format_time_left(trainer, self.timer)):
+                metrics["left"] = left
         return dict(metrics)
 
 
@@ -81,11 +87,18 @@ def _format_epoch(trainer: Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1:>2}{total}"
 
 
-def _format_time_left(trainer: Trainer) -> str:
+def _format_time_left(trainer: Trainer, timer: TrainingTimer) -> str:
     """Return the time that the training will still take, or nothing if that is unknown, or if it is at its end."""
-    limits = (callback for callback in trainer.callbacks if isinstance(callback, Limits))  # type: ignore[attr-defined]
-    seconds = next((callback.seconds_left(trainer) for callback in limits), None)
-    return format_duration(seconds) if seconds else ""
+    loop, limits = trainer.fit_loop, []
+    batches = loop.total_batch_idx + 1
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * trainer.num_training_batches - batches)
+    if trainer.max_steps > 0:
+        limits.append((trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+    times = [number * timer.time_elapsed() / max(1, batches) for number in limits]
+    if (remaining := timer.time_remaining()) is not None:
+        times.append(remaining)
+    return format_duration(min(times)) if times and min(times) > 0 else ""
 
 
 def format_duration(seconds: float) -> str:

@@ -20,15 +20,15 @@ from torch.utils.tensorboard.summary import hparams
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import has_photographs
-from mnist_lit.datasets.loading import Batch
-from mnist_lit.metrics import Mistakes
+from mnist_lit.datasets.sampling import Batch
 from mnist_lit.training.drawings import MAX_CLASSES, draw_confusion, draw_filters, draw_images, mistake_captions
+from mnist_lit.training.evaluation import Outputs
 from mnist_lit.training.inspection import first_filters, last_features
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["TensorBoardCallback", "write_text"]
+__all__ = ["TensorBoardCallback", "write_summary"]
 
 MAX_IMAGES = 32  # in a drawing
 PROJECTED_IMAGES = 1_000
@@ -42,23 +42,31 @@ CHARTS = {
 }
 
 
-def write_text(trainer: Trainer, tag: str, text: str) -> None:
-    """Write Markdown to the run's TensorBoard logs."""
+def write_summary(trainer: Trainer, lines: Sequence[str]) -> None:
+    """Write the summary of a run to its TensorBoard logs, and close all logs."""
+    _write_text(trainer, "summary", "\n\n".join(lines))
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def _write_text(trainer: Trainer, tag: str, text: str) -> None:
+    """Write Markdown."""
     for writer in _writers(trainer):
         writer.add_text(tag, text, trainer.global_step)
 
 
 class TensorBoardCallback(Callback):
-    """Writes pictures at each validation, at the end of training and after the test.
+    """Write pictures at each validation, at the end of training and after the test.
 
     Args:
+        outputs: outputs of the latest evaluation.
         classes: names of the classes.
-        settings: for the comparison of runs.
+        settings: settings by which TensorBoard compares runs.
         config: file of all settings.
     """
 
-    def __init__(self, classes: Sequence[str], settings: dict[str, Any], config: Path) -> None:
-        self.classes, self.settings, self.config = classes, settings, config
+    def __init__(self, outputs: Outputs, classes: Sequence[str], settings: dict[str, Any], config: Path) -> None:
+        self.outputs, self.classes, self.settings, self.config = outputs, classes, settings, config
         self.batch: Batch | None = None
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
@@ -77,41 +85,25 @@ class TensorBoardCallback(Callback):
         """Keep the latest batch, augmented as the network got it."""
         self.batch = batch
 
-    def on_validation_epoch_start(self, *_: Any) -> None:
-        """Start to collect mistakes."""
-        self.mistakes = Mistakes()
-
-    def on_test_epoch_start(self, *_: Any) -> None:
-        """Start to collect mistakes."""
-        self.mistakes = Mistakes()
-
-    def on_validation_batch_end(
-        self, _trainer: Trainer, _module: LightningModule, outputs: Any, batch: Batch, *_: Any
-    ) -> None:
-        """Collect the mistakes of a batch."""
-        self.mistakes.update(*batch, outputs)
-
-    def on_test_batch_end(self, *args: Any) -> None:
-        """Collect the mistakes of a batch."""
-        self.on_validation_batch_end(*args)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Draw the confusion matrix, the mistakes and a training batch."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not _writers(trainer):
             return
-        self._draw_evaluation(trainer, pl_module, "val")
+        self._draw_evaluation(trainer, "val")
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
             _add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the same of the test set, and write the accuracy of each class and the projection."""
-        counts = self._draw_evaluation(trainer, pl_module, "test")
+        if not _writers(trainer):
+            return
+        counts = self._draw_evaluation(trainer, "test")
         table = ["| class | accuracy | images |", "|---|---|---|"]
         for name, row, correct in zip(self.classes, counts, counts.diagonal(), strict=True):
             table.append(f"| {name} | {correct / row.sum().clamp(min=1):.2%} | {row.sum():,} |")
-        write_text(trainer, "test/accuracy by class", "\n".join(table))
+        _write_text(trainer, "test/accuracy by class", "\n".join(table))
         self._write_projection(trainer, cast("DigitClassifier", pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,12 +119,15 @@ class TensorBoardCallback(Callback):
         for writer in _writers(trainer):
             _write_graph(writer, network, _datamodule(trainer).dataset.shape)
 
-    def _draw_evaluation(self, trainer: Trainer, module: LightningModule, stage: str) -> Tensor:
-        counts = cast("DigitClassifier", module).confusion.compute().cpu()  # of all processes
+    def _draw_evaluation(self, trainer: Trainer, stage: str) -> Tensor:
+        counts = self.outputs.confusion()
         step = trainer.global_step - (stage == "val")  # where Lightning logs the accuracy
         if len(self.classes) <= MAX_CLASSES:
             _add_image(trainer, f"{stage}/confusion", step, lambda: draw_confusion(counts, self.classes))
-        pixels, labels, probabilities = self.mistakes.worst(MAX_IMAGES)
+        data = _datamodule(trainer)
+        images = data.test_set if stage == "test" else data.val_set
+        indices, probabilities = self.outputs.mistakes(MAX_IMAGES)
+        pixels, labels = cast("Batch", images.__getitems__(indices))
         captions = mistake_captions(labels, probabilities, self.classes)
         _add_images(trainer, f"{stage}/mistakes", step, pixels, captions)
         return counts

@@ -3,10 +3,11 @@
 import re
 import sys
 from collections.abc import Sequence
-from inspect import signature
+from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -14,31 +15,31 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
-from torch.nn.parallel import DistributedDataParallel
 
-from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.errors import UsageError
-from mnist_lit.system.signals import launching_children
-from mnist_lit.training.callbacks import SyncBuffers
-from mnist_lit.training.checkpointing import DurableCheckpointIO
+from mnist_lit.system.signals import block_signals
+from mnist_lit.training.callbacks import FiniteLoss, SeedEpochs, SignalHandlers, TrainingTimer
+from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
+from mnist_lit.training.evaluation import Calibration, Outputs
 from mnist_lit.training.loggers import build_loggers
 from mnist_lit.training.progress import EpochLines, ProgressBar
+from mnist_lit.training.tensorboard import TensorBoardCallback
 
-__all__ = ["build_trainer"]
+__all__ = ["Training", "build_trainer", "build_training", "fit_results"]
 
 REFUSED_CALLBACKS: dict[type[Callback], str] = {
     LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and no run resumes after it: use search",
     BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
-    GradientAccumulationScheduler: (
-        "it does not accumulate in an epoch that is resumed midway, and the learning rate schedule ignores it: set "
-        "--trainer.accumulate_grad_batches"
-    ),
+    GradientAccumulationScheduler: "the learning rate schedule ignores it: set --trainer.accumulate_grad_batches",
+    OnExceptionCheckpoint: "a new run would be resumed from its file: fit --ckpt_path last resumes a run",
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
 MINIMUM = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "val_check_interval": 0}
@@ -46,58 +47,125 @@ MAX_DEVICES = 1_024
 """The Trainer makes a list of all devices, which takes gigabytes for a billion."""
 
 
-def build_trainer(
+@dataclass(frozen=True)
+class Training:
+    """A Trainer, and those of its callbacks that know the results."""
+
+    trainer: Trainer
+    timer: TrainingTimer
+    checkpoint: EpochCheckpoint
+    outputs: Outputs
+
+
+def build_training(
+    config: Namespace,
     settings: Any,
-    run: Run | None = None,
+    run: Run,
+    classifier: DigitClassifier,
+    data: MNISTDataModule,
     callbacks: Sequence[Callback] = (),
-    *,
-    resumed: Checkpoint | None = None,
     purge_step: int | None = None,
-    rate_changes: Literal["step", "epoch"] = "epoch",
-) -> Trainer:
-    """Return a Trainer that writes into the run folder, or does not write any file.
+) -> Training:
+    """Return the Trainer that trains a run.
 
     Args:
-        settings: the user's arguments of the Trainer, which take precedence.
-        run: where to log and save checkpoints.
-        callbacks: in addition to the user's and those that show progress.
-        resumed: the checkpoint from which training is resumed.
-        purge_step: of a run that was started before: its curves are replaced from this step on.
-        rate_changes: how often the learning rate is logged: every epoch, or every `log_every_n_steps`.
+        config: settings of the run.
+        settings: the user's arguments of the Trainer, with instances of its callbacks and loggers.
+        run: the run, whose folder it writes into.
+        classifier: the model that it trains.
+        data: the data module that it trains on.
+        callbacks: callbacks besides those of every run and the user's.
+        purge_step: in a run that was interrupted, the step from which its curves are replaced.
+
+    Raises:
+        UsageError: if an argument is refused.
+    """
+    given = dict(settings)
+    if data.val_size == 0:
+        given["limit_val_batches"] = 0  # Lightning would warn of an empty loader
+    if (max_time := given.pop("max_time")) is not None and given["max_epochs"] is None:
+        given["max_epochs"] = -1  # Lightning's default is 1,000
+    try:
+        timer = TrainingTimer(max_time, verbose=False)
+    except (MisconfigurationException, TypeError) as error:
+        raise UsageError(f"--trainer.max_time: {error}") from error
+    outputs = Outputs()
+    last_epoch = config.select == "last_epoch"
+    checkpoint = EpochCheckpoint(run.checkpoints, validated=given["limit_val_batches"] != 0, last_epoch=last_epoch)
+    compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
+    rate = LearningRateMonitor("epoch" if classifier.hparams["schedule"] == "constant" else "step")
+    own: list[Callback] = [
+        timer,
+        SeedEpochs(config.seed),
+        FiniteLoss(),
+        SignalHandlers(),
+        outputs,
+        Calibration(outputs),
+        TensorBoardCallback(outputs, data.dataset.classes, compared, run.config),
+        checkpoint,
+        *callbacks,
+    ]
+    given["default_root_dir"] = run.folder
+    given["logger"] = build_loggers(given["logger"], run, purge_step)
+    given["plugins"] = [DurableCheckpointIO(), *_as_list(given["plugins"])]
+    own += [rate] if given["logger"] else []
+    trainer = build_trainer(given, own, timer)
+    if data.batch_size > (most := data.dataset.train_size - data.val_size):
+        raise UsageError(f"--data.batch_size: {data.batch_size} is more than the {most:,} images to train on")
+    if data.batch_size % trainer.world_size:
+        raise UsageError(f"--data.batch_size: {data.batch_size} cannot be divided among {trainer.world_size} processes")
+    if trainer.world_size > 1:
+        block_signals()  # until all processes have started, see `SignalHandlers`
+    return Training(trainer, timer, checkpoint, outputs)
+
+
+def fit_results(training: Training, data: MNISTDataModule) -> dict[str, Any]:
+    """Return the results of a training, for `results.json`: its epochs are the complete ones, counted from 1."""
+    checkpoint, loop = training.checkpoint, training.trainer.fit_loop
+    batches, seconds, score = loop.total_batch_idx + 1, training.timer.time_elapsed(), checkpoint.best_model_score
+    return {
+        "epochs": checkpoint.epochs,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(batches * data.batch_size / seconds, 1) if seconds else 0.0,
+        "best_epoch": checkpoint.best_epoch or None,
+        "best_val_accuracy": None if score is None else round(float(score), 6),
+    }
+
+
+def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: TrainingTimer | None = None) -> Trainer:
+    """Return a Trainer; without a `timer`, one that writes no file.
+
+    Args:
+        settings: the user's arguments of the Trainer, with instances of its callbacks and loggers.
+        callbacks: callbacks besides the user's.
+        timer: the timer of a training, for its progress.
 
     Raises:
         UsageError: if an argument is refused.
     """
     given = dict(settings)
     _check_range(given)
-    user_callbacks = _as_list(given["callbacks"])
-    for callback in user_callbacks:
+    users = _as_list(given["callbacks"])
+    for callback in users:
         for refused, reason in REFUSED_CALLBACKS.items():
             if isinstance(callback, refused):
                 raise UsageError(f"--trainer.callbacks: {type(callback).__name__} cannot be used: {reason}")
-    has_bar = any(isinstance(callback, LightningProgressBar) for callback in user_callbacks)
+    has_bar = any(isinstance(callback, LightningProgressBar) for callback in users)
     if given["enable_progress_bar"] is None:
         given["enable_progress_bar"] = has_bar or sys.stdout.isatty()
-    own_callbacks = list(callbacks)
-    if given["enable_progress_bar"] and not has_bar:
-        own_callbacks.append(ProgressBar())
-    if run is None:
+    if timer is None:
         given |= {"logger": False, "enable_checkpointing": False}
-    else:
-        given["default_root_dir"] = run.folder
-        given["logger"] = build_loggers(given["logger"], run, purge_step)
-        if given["logger"]:
-            own_callbacks.append(LearningRateMonitor(logging_interval=rate_changes))
-        given["plugins"] = [DurableCheckpointIO(resumed), *_as_list(given["plugins"])]
-    # Last: SyncBuffers after WeightAveraging has put its averages in, EpochLines with the metrics that others log.
-    given["callbacks"] = [*own_callbacks, *user_callbacks, SyncBuffers(), EpochLines()]
+    # Last: the lines have the metrics that other callbacks log.
+    progress: list[Callback] = [EpochLines(timer)] if timer else []
+    if given["enable_progress_bar"] and not has_bar:
+        progress.append(ProgressBar(timer))
+    given["callbacks"] = [*callbacks, *users, *progress]
     try:
-        trainer = Trainer(**given)
+        # Every process evaluates all images, instead of a part that is padded with repeated ones.
+        trainer = Trainer(**given, use_distributed_sampler=False)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UsageError(f"Trainer: {error}") from error
     _check_strategy(trainer, settings["strategy"])
-    if isinstance(trainer.strategy, DDPStrategy):
-        _adapt(trainer.strategy)
     return trainer
 
 
@@ -108,7 +176,7 @@ def _check_range(given: dict[str, Any]) -> None:
         if isinstance(value, int | float) and not minimum <= value < inf:
             raise UsageError(f"--trainer.{name} must be at least {minimum} and finite, got {value}")
     if given["val_check_interval"] == 0:
-        raise UsageError("--trainer.val_check_interval must not be 0: --trainer.limit_val_batches=0 does not validate")
+        raise UsageError("--trainer.val_check_interval must not be 0: to disable validation, set limit_val_batches=0")
     for name in ("devices", "num_nodes"):
         if re.fullmatch(r"\d{1,4000}", value := str(given[name])) and int(value) > MAX_DEVICES:
             raise UsageError(f"--trainer.{name} must be at most {MAX_DEVICES:,}, got {value}")
@@ -117,26 +185,12 @@ def _check_range(given: dict[str, Any]) -> None:
 def _check_strategy(trainer: Trainer, given: Any) -> None:
     """Raise UsageError for strategies other than a single device and DDP in processes that run the whole program.
 
-    Multiprocessing launchers run only `Trainer.fit`. In sharded strategies, no process has all weights.
+    Processes that are spawned or forked run only `Trainer.fit`. In sharded strategies, no process has all weights.
     """
-    strategy = trainer.strategy
-    ddp = type(strategy) is DDPStrategy and not isinstance(strategy.launcher, _MultiProcessingLauncher)
-    if not (ddp or isinstance(strategy, SingleDeviceStrategy)):
-        name = given if isinstance(given, str) else type(strategy).__name__
+    ddp = type(trainer.strategy) is DDPStrategy and given in {"auto", "ddp", "ddp_find_unused_parameters_true"}
+    if not (ddp or isinstance(trainer.strategy, SingleDeviceStrategy)):
+        name = given if isinstance(given, str) else type(given).__name__
         raise UsageError(f"--trainer.strategy: {name} is not supported: give ddp")
-
-
-def _adapt(strategy: DDPStrategy) -> None:
-    """Do not send buffers in every step (see `SyncBuffers`), nor copy gradients, and mark child processes as such."""
-    given = strategy._ddp_kwargs  # noqa: SLF001
-    given.setdefault("gradient_as_bucket_view", True)
-    names = ("forward_sync_buffers", "broadcast_buffers")  # since torch 2.15, and before
-    if not given.keys() & {*names}:
-        accepted = signature(DistributedDataParallel).parameters
-        given[next(name for name in names if name in accepted)] = False
-    if isinstance(launcher := strategy.launcher, _SubprocessScriptLauncher):
-        launch = launcher._call_children_scripts  # noqa: SLF001  # launches the child processes
-        launcher._call_children_scripts = launching_children()(launch)  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _as_list(given: Any) -> list[Any]:

@@ -13,8 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mnist_lit import CNN, MNISTDataModule
-from mnist_lit.system.libraries import set_up_libraries
-from mnist_lit.system.memory import keep_freed_memory
+from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
 
 
 def sgemm_peak(size: int = 1536, repeats: int = 8) -> float:

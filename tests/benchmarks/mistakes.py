@@ -8,7 +8,7 @@ import torch
 from measure import TRAIN
 from trained import read_experiment
 
-from mnist_lit.runs.ensemble import average
+from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.training.drawings import draw_images
 
 PICTURE = TRAIN.parent / "docs" / "misread.png"
@@ -19,7 +19,7 @@ LEAST = 0.5  # fraction of the seeds that misread a digit that is shown
 def main() -> None:
     """Classify the test images with the run of each seed, print and draw what is misread."""
     classifiers, pixels, labels = read_experiment(__doc__)
-    found = [average([classifier]).classify(pixels, 500) for classifier in classifiers]
+    found = [CalibratedNetwork(one.network, one.temperature).classify(pixels, 500) for one in classifiers]
     probabilities = torch.stack(found)  # (runs, N, K)
     wrong = (probabilities.argmax(dim=2) != labels).sum(dim=0)  # (N,)
     joint = probabilities.mean(dim=0)  # (N, K)

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import trange
 
-from mnist_lit.augment import Augmentation
 from mnist_lit.commands.novelty import MAX_NOVELTY, WEIGHTS, NoveltyNetwork
+from mnist_lit.datasets.augmentation import Augmentation
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import split
 from mnist_lit.photos.images import find_images, open_image

@@ -10,7 +10,7 @@ from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
 
-from mnist_lit.runs.comparison import mean_interval
+from mnist_lit.studies.statistics import mean_interval
 
 __all__ = ["FILES", "filled"]
 

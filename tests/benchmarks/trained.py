@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.runs.series import find_runs
+from mnist_lit.studies.seeds import find_runs
 
 __all__ = ["read_experiment"]
 
@@ -25,4 +25,4 @@ def read_experiment(description: str | None) -> tuple[list[DigitClassifier], Ten
     MNIST.fetch(given.data_dir)
     pixels, labels = MNIST.read(given.data_dir, train=False)
     paths = [run.checkpoints / "best.ckpt" for run in find_runs(given.experiment)]
-    return [DigitClassifier.load_from_checkpoint(path).eval() for path in paths], pixels, labels
+    return [DigitClassifier.load_from_checkpoint(path, weights_only=True).eval() for path in paths], pixels, labels

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FLAGS, RUN, SHORT, Command
+from conftest import RUN, SHORT, Command
 
 from mnist_lit import DigitClassifier
-from mnist_lit.datasets.loading import Batch
-from mnist_lit.datasets.sampling import split
+from mnist_lit.datasets.sampling import Batch, split
 from mnist_lit.runs.checkpoints import Checkpoint
 
 
@@ -39,8 +38,8 @@ def test_results_of_other_tests_are_not_recorded(trained: Command, flag: str, me
 
 
 @pytest.mark.parametrize("name", ["validate", "test", "predict"])
-def test_limit_of_0_batches_is_a_usage_error(name: str, command: Command) -> None:
-    code, _, err = command(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
+def test_limit_of_0_batches_is_a_usage_error(name: str, trained: Command) -> None:
+    code, _, err = trained(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
     assert code == 2
     assert err == f"error: --trainer.limit_{name.removesuffix('idate')}_batches: 0 leaves nothing to {name}\n"
 
@@ -73,7 +72,7 @@ def test_subset_of_the_validation_set_is_accepted(trained: Command) -> None:
 
 
 def test_test_has_the_precision_of_the_training(command: Command) -> None:
-    flags = ["--trainer.precision=bf16-mixed", "--trainer.limit_test_batches=1.0", "--trainer.max_epochs=1"]
+    flags = ["--trainer.precision=bf16-mixed", "--trainer.limit_test_batches=1.0", "--trainer.logger=false"]
     assert command("fit", *SHORT, *flags)[0] == 0
     expected = RUN.results()
     RUN.record(test=expected["test"] | {"loss": -1})
@@ -116,13 +115,13 @@ def test_checkpoint_is_enough_in_another_folder(
 
 
 def test_batch_size_is_that_of_the_checkpoint_by_default(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command("fit", *FLAGS, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
+    assert command("fit", *SHORT, "--data.batch_size=250", "--trainer.max_epochs=1")[0] == 0
     sizes = []
     step = DigitClassifier.test_step
 
-    def record(classifier: DigitClassifier, batch: Batch) -> None:
+    def record(classifier: DigitClassifier, batch: Batch) -> torch.Tensor:
         sizes.append(len(batch[1]))
-        step(classifier, batch)
+        return step(classifier, batch)
 
     monkeypatch.setattr(DigitClassifier, "test_step", record)
     for flags in ([], ["--data.batch_size=1000"]):
@@ -143,7 +142,7 @@ def test_config_of_a_run_is_accepted(trained: Command) -> None:
 
 
 def test_experiment_selects_the_newest_run(trained: Command) -> None:
-    assert trained("fit", *FLAGS, "--experiment=other", "--trainer.max_epochs=1")[0] == 0
+    assert trained("fit", *SHORT, "--experiment=other", "--trainer.max_steps=1")[0] == 0
     assert str(Path("runs/other/version_0/checkpoints/best.ckpt")) in trained("test")[1]
     assert str(RUN.checkpoints / "best.ckpt") in trained("test", "--experiment=baseline")[1]
     code, _, err = trained("test", "--experiment=none")

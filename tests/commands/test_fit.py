@@ -1,5 +1,6 @@
-"""`fit` trains, keeps checkpoints, tests the best one, and records the results."""
+"""`fit` trains, tests the best checkpoint once, and records the results; a resumed run stays the same experiment."""
 
+import json
 import math
 import shutil
 import threading
@@ -7,14 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FLAGS, RUN, SHORT, Command
+from conftest import FLAGS, RUN, SHORT, Command, callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from mnist_lit import DigitClassifier
-from mnist_lit.datasets.loading import Batch
+from mnist_lit.datasets.sampling import Batch
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
+
+BEST, LAST = RUN.checkpoints / "best.ckpt", RUN.checkpoints / "last.ckpt"
+NEXT = Run(RUN.folder.with_name("version_1"))
+QUICK = [*(flag for flag in SHORT if "channels" not in flag), "--trainer.max_epochs=1", "--trainer.logger=false"]
+"""Train for half a second, the network of a checkpoint."""
+
+
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in RUN.folder.rglob("*") if path.is_file()}
 
 
 def test_fit_writes_the_documented_files_and_no_others(command: Command) -> None:
@@ -65,7 +75,7 @@ def test_a_training_leaves_no_thread_and_warns_of_nothing(command: Command) -> N
 
 
 def test_a_saved_config_repeats_the_run_bit_for_bit(command: Command) -> None:
-    assert command("fit", *SHORT)[0] == 0
+    assert command("fit", *SHORT, "--trainer.logger=false")[0] == 0
     for flags in ([], ["--seed=1", "--trainer.max_epochs=1"]):
         assert command("fit", "--config", RUN.config, *flags)[0] == 0
     first, again, other = (
@@ -86,8 +96,8 @@ def test_the_saved_config_has_the_settings_of_the_run() -> None:
 def test_without_data_there_is_no_run_and_one_line_explains_what_to_do(command: Command) -> None:
     shutil.rmtree("data")
     mirrors = "--data.mirrors=[file:///nowhere,http://me:secret@127.0.0.1:9/mnist]"
-    code, out, err = command("fit", *FLAGS, mirrors)
-    assert (code, out) == (1, "")
+    code, _, err = command("fit", *SHORT, mirrors)
+    assert code == 1
     *_, last = err.splitlines()
     assert last.startswith("error: no mirror serves train-images-idx3-ubyte.gz; tried file:///nowhere (")
     assert last.endswith(f"t10k-labels-idx1-ubyte.gz into {Path('data/MNIST/raw')}")
@@ -110,8 +120,9 @@ def test_no_password_is_saved_with_a_run(command: Command) -> None:
 def test_without_validation_the_best_checkpoint_is_the_last(command: Command) -> None:
     code, out, err = command("fit", *SHORT, "--data.val_size=0")
     assert (code, err) == (0, "")
-    assert "no validation: the best checkpoint is the last, epoch 2" in out
+    assert "no validation: the best checkpoint is the last epoch" in out
     assert RUN.results()["fit"]["best_val_accuracy"] is None
+    assert RUN.results()["fit"]["best_epoch"] == 2
     code, out, err = command("validate")
     assert (code, err.count("\n")) == (1, 1)
     assert "there is no validation set" in err
@@ -122,36 +133,32 @@ def test_the_last_epoch_is_the_result_if_asked_for(command: Command) -> None:
     code, out, err = command("fit", *SHORT, "--select=last_epoch")
     assert (code, err) == (0, "")
     results = RUN.results()["fit"]
-    assert f"validation accuracy {results['best_val_accuracy']:.2%} after epoch 2" in out
+    assert f"best validation accuracy {results['best_val_accuracy']:.2%} in epoch 2" in out
     assert results["best_epoch"] == 2
     assert float(Checkpoint.read(RUN.checkpoints / "best.ckpt").content["state_dict"]["temperature"]) != 1
 
 
-def test_a_training_of_no_epochs_has_no_checkpoint(command: Command) -> None:
-    code, out, err = command("fit", *FLAGS, "--trainer.max_epochs=0")
+@pytest.mark.parametrize(
+    ("limit", "steps"),
+    [("--trainer.max_epochs=0", 0), ("--trainer.max_steps=3", 3), ("--trainer.max_time=00:00:00:00", 0)],
+)
+def test_a_training_of_less_than_an_epoch_is_tested_with_the_weights_at_its_end(
+    command: Command, limit: str, steps: int
+) -> None:
+    code, out, err = command("fit", *SHORT, limit)
     assert (code, err) == (0, "")
-    assert "there is no checkpoint, and nothing to test" in out
-    assert RUN.results().keys() == {"fit"}
+    assert "trained less than an epoch in " in out
+    assert "no complete epoch was validated: the best checkpoint has the weights of the last step" in out
+    assert (RUN.results()["fit"]["epochs"], RUN.results()["fit"]["best_epoch"]) == (0, None)
+    assert Checkpoint.read(BEST).content["global_step"] == steps
+    assert RUN.results()["test"]["total"] == 500, "a limited test is recorded with its number of images"
 
 
-def test_a_run_limited_to_a_few_steps_is_tested_after_the_last_one(command: Command) -> None:
-    code, out, err = command("fit", *FLAGS, "--trainer.max_steps=3")
-    assert (code, err) == (0, "")
-    assert "trained 0 epochs and 3 batches in " in out
-    assert "no validation: the best checkpoint is the last, epoch 1" in out
-    assert RUN.results()["fit"]["epochs"] == 0
-    assert Checkpoint.read(RUN.checkpoints / "best.ckpt").content["global_step"] == 3
-    assert RUN.results()["test"]["total"] == 10_000
-
-
-def test_max_time_ends_a_run_and_must_be_a_duration(command: Command) -> None:
-    code, out, err = command("fit", *SHORT, "--trainer.max_time=00:00:00:00", "--trainer.max_epochs=null")
-    assert (code, err) == (0, "")
-    assert "trained 0 epochs in" in out
+def test_max_time_must_be_a_duration(command: Command) -> None:
     code, _, err = command("fit", *SHORT, "--trainer.max_time=5m")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("error: --trainer.max_time: ")
-    assert not Path("runs/baseline/version_1").exists()
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_fails_before_its_first_checkpoint_is_removed(
@@ -171,7 +178,7 @@ def test_a_diverged_run_keeps_its_curves_and_is_not_resumed(trained: Command, mo
         patch.setattr(DigitClassifier, "training_step", lambda self, batch: step(self, batch) * math.nan)
         code, _, err = trained("fit", *SHORT)
     assert (code, err.count("\n")) == (1, 1)
-    failed = Run(RUN.folder.with_name("version_1"))
+    failed = NEXT
     assert (failed.folder / "failed.txt").read_text(encoding="utf-8") == err.removeprefix("error: ")
     assert list(failed.folder.glob("events*"))
     assert f"{RUN.folder} is finished" in trained("fit", "--ckpt_path=last")[1]
@@ -210,5 +217,106 @@ def test_every_epoch_has_its_own_order(command: Command, monkeypatch: pytest.Mon
 def test_a_limit_of_0_test_batches_skips_the_test(command: Command) -> None:
     code, out, _ = command("fit", *SHORT, "--trainer.limit_test_batches=0")
     assert code == 0
-    assert "not tested: the limit of test batches is 0" in out
+    assert "test accuracy" not in out
     assert RUN.results().keys() == {"fit"}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--seed=1",
+        "--model.learning_rate=0.05",
+        "--model.channels=[5]",
+        "--data.dataset=FashionMNIST",
+        "--data.batch_size=50",
+        "--data.val_size=4000",
+        "--data.split_seed=1",
+        "--data.rotation=10",
+        "--trainer.precision=bf16-mixed",
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.limit_train_batches=30",
+        "--trainer.limit_val_batches=6",
+        "--trainer.gradient_clip_val=1",
+        callback("EarlyStopping", monitor="val/loss"),
+    ],
+)
+def test_a_setting_that_would_change_the_experiment_is_refused(trained: Command, flag: str) -> None:
+    before = contents()
+    code, out, err = trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3", flag)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    name = flag.partition("=")[0]
+    assert err.startswith(f"error: {name} cannot change when a run is resumed ({RUN.folder} has ")
+    assert err.endswith(f"to start a new run from its weights, give --init_from {BEST}\n")
+    assert contents() == before
+
+
+def test_other_settings_may_change_and_unchanged_ones_may_be_given(trained: Command) -> None:
+    shutil.copytree("data", "elsewhere")
+    flags = ["--data.data_dir=elsewhere", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+    same = ["--seed=777", "--model.channels=[4,8]", "--data.dataset=MNIST"]
+    assert trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3", *flags, *same)[::2] == (0, "")
+    assert Checkpoint.read(LAST).content["global_step"] == 180
+
+
+@pytest.mark.parametrize("limit", ["--trainer.max_epochs=0", "--trainer.max_epochs=1", "--trainer.max_steps=5"])
+def test_a_limit_below_the_trained_steps_is_refused(trained: Command, limit: str) -> None:
+    before = contents()
+    code, _, err = trained("fit", "--ckpt_path=last", limit)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {limit.replace('=', ' ')}: {LAST} has ")
+    assert contents() == before
+
+
+def test_a_new_run_starts_from_the_weights_of_a_checkpoint(trained: Command) -> None:
+    before = contents()
+    flags = ["--model.learning_rate=1e-9", "--data.split_seed=1"]
+    code, out, err = trained("fit", *QUICK, "--init_from", BEST, *flags)
+    assert (code, err) == (0, "")
+    seen = f"validation has images that {BEST} was trained on, which raises its accuracy: it had --data.split_seed=0\n"
+    assert seen in out
+    assert f"weights from {BEST}\n" in out
+    given, new = (Checkpoint.read(path).content["state_dict"] for path in (BEST, NEXT.checkpoints / "last.ckpt"))
+    torch.testing.assert_close(new["network.fc.weight"], given["network.fc.weight"], rtol=0, atol=1e-6)
+    assert f"init_from: {BEST}" in NEXT.config.read_text(encoding="utf-8")
+    assert contents() == before
+
+
+def test_init_from_takes_the_settings_of_the_network_but_not_of_the_training(command: Command) -> None:
+    network = ["--model.channels=[4,8]", "--model.batch_norm=true", "--model.kernel_sizes=[5,3]"]
+    assert command("fit", *QUICK, *network, "--model.learning_rate=0.02")[0] == 0
+    assert command("fit", *QUICK, "--init_from", BEST)[0] == 0
+    settings = Checkpoint.read(NEXT.checkpoints / "last.ckpt").content["hyper_parameters"]
+    assert (settings["kernel_sizes"], settings["batch_norm"], settings["learning_rate"]) == ([5, 3], True, 0.001)
+
+
+def test_layers_of_other_shapes_are_initialised_and_named(trained: Command) -> None:
+    code, out, err = trained("fit", *QUICK, "--init_from", BEST, "--model.channels=[4,6]")
+    assert (code, err) == (0, "")
+    assert "reinitialised, since it has none of this shape: layer2.0.weight, layer2.0.bias, fc.weight\n" in out
+    other = ["--model.channels=[5]", "--model.kernel_sizes=[7]"]
+    assert trained("fit", *QUICK, "--init_from", BEST, *other)[::2] == (0, ""), "the ten biases still fit"
+
+
+def test_a_run_that_starts_again_takes_the_same_initial_weights(trained: Command) -> None:
+    assert trained("fit", *QUICK, "--init_from", BEST)[0] == 0
+    expected = Checkpoint.read(NEXT.checkpoints / "last.ckpt").content["state_dict"]
+    shutil.rmtree(NEXT.checkpoints)
+    (NEXT.folder / "results.json").unlink()
+    assert trained("fit", "--ckpt_path=last")[::2] == (0, "")
+    again = Checkpoint.read(NEXT.checkpoints / "last.ckpt").content["state_dict"]
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+    (NEXT.folder / "results.json").unlink()
+    assert f"resuming {NEXT.checkpoints / 'last.ckpt'}" in trained("fit", "--ckpt_path=last")[1]
+
+
+def test_initial_weights_that_cannot_be_loaded_give_one_line(trained: Command) -> None:
+    Path("other.ckpt").write_text(json.dumps({}), encoding="utf-8")
+    for flags, code, message in (
+        (["--init_from=nowhere.ckpt"], 1, "nowhere.ckpt: No such file or directory"),
+        (["--init_from=other.ckpt"], 1, "other.ckpt is not a complete checkpoint"),
+        ([f"--init_from={BEST}", "--ckpt_path=last"], 2, "--init_from starts a new run, --ckpt_path resumes one"),
+    ):
+        ended = trained("fit", *QUICK, *flags)
+        assert (ended[0], ended[2].count("\n")) == (code, 1)
+        assert ended[2].startswith(f"error: {message}")
+    assert not NEXT.folder.exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RUN, SHORT, Command
+from conftest import RUN, Command
 
 
 @pytest.fixture
@@ -26,14 +26,6 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_command_reads_its_checkpoint_once(trained: Command, loaded: list[str], name: str) -> None:
     assert trained(name)[0] == 0
     assert loaded == ["best.ckpt"]
-
-
-def test_fit_reads_each_of_its_checkpoints_once(command: Command, loaded: list[str]) -> None:
-    assert command("fit", *SHORT)[0] == 0
-    assert loaded == ["best.ckpt"]
-    (RUN.folder / "results.json").unlink()
-    assert command("fit", "--ckpt_path=last")[0] == 0
-    assert loaded == ["best.ckpt", "last.ckpt", "best.ckpt"]
 
 
 def test_an_output_without_a_run_goes_into_the_current_folder(trained: Command) -> None:

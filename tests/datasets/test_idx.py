@@ -133,6 +133,7 @@ def test_without_a_mirror_that_serves_a_file_the_message_explains_how_to_continu
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_processes_download_each_file_once_and_never_see_part_of_one(tmp_path: Path) -> None:
     with serving(delay=0.2) as server, ThreadPoolExecutor(1) as threads:
         process = start(tmp_path, server.url("slow"))

@@ -1,4 +1,4 @@
-"""Splits and sampling orders are pure functions of their seeds."""
+"""Images in memory, and splits that are pure functions of their seeds."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.sampling import ShardedSampler, ShuffledSampler, derive_seed, split
+from mnist_lit.datasets.sampling import InMemoryDataset, changed_split, derive_seed, identity_collate, split
 
 
 @pytest.fixture(scope="module")
@@ -50,36 +50,38 @@ def test_split_is_independent_of_the_global_seed(labels: Tensor) -> None:
     assert split(labels, 100, seed=0) == first
 
 
-def test_order_depends_on_seed_and_epoch_only() -> None:
-    sequential, resumed = ShuffledSampler(1_000, seed=5), ShuffledSampler(1_000, seed=5)
-    orders: list[list[int]] = []
-    for epoch in range(3):
-        sequential.set_epoch(epoch)
-        orders.append(list(sequential))
-    resumed.set_epoch(2)
-    assert list(resumed) == orders[2]
-    assert len({tuple(order) for order in [*orders, list(ShuffledSampler(1_000, seed=6))]}) == 4
-    assert all(sorted(order) == list(range(1_000)) for order in orders)
-    assert len(resumed) == 1_000
+def test_a_batch_has_the_images_of_its_indices(data_dir: Path) -> None:
+    pixels, labels = MNIST.read(data_dir, train=False)
+    images = InMemoryDataset(pixels, labels)
+    assert len(images) == 10_000
+    indices = [7, 3, 9_999, 3]
+    batch, some = identity_collate(images.__getitems__(indices))
+    one, number = images[3]
+    assert torch.equal(batch, pixels[indices])
+    assert torch.equal(some, labels[indices])
+    assert torch.equal(batch[1], one)
+    assert (some[1], some.dtype, batch.dtype) == (number, torch.int64, torch.uint8)
+    assert images.__getitems__([])[0].shape == (0, 1, 28, 28)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_shards_of_a_shuffled_sampler_make_up_its_batches(processes: int) -> None:
-    one = list(ShuffledSampler(100, seed=1, batch_size=12))
-    assert len(one) == 96, "the last incomplete batch is dropped"
-    shards = [
-        list(ShuffledSampler(100, seed=1, batch_size=12, rank=rank, processes=processes)) for rank in range(processes)
-    ]
-    for start in range(0, 96, 12):
-        batch = slice(start // processes, (start + 12) // processes)
-        assert sorted(index for shard in shards for index in shard[batch]) == sorted(one[start : start + 12])
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_shards_have_every_sample_once(processes: int) -> None:
-    shards = [ShardedSampler(10, rank, processes) for rank in range(processes)]
-    assert sorted(index for shard in shards for index in shard) == list(range(10))
-    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
+@pytest.mark.parametrize(
+    ("val_size", "split_seed", "changed"),
+    [
+        (5_000, 0, []),
+        (1_000, 0, []),
+        (10_000, 0, ["val_size"]),
+        (3_000, 0, ["val_size"]),
+        (5_000, 1, ["split_seed"]),
+        (1_000, 1, ["val_size", "split_seed"]),
+    ],
+)
+def test_a_changed_split_may_validate_on_training_images_unless_it_is_a_subset(
+    labels: Tensor, val_size: int, split_seed: int, changed: list[str]
+) -> None:
+    trained, given = ({"val_size": 5_000, "split_seed": 0}, {"val_size": val_size, "split_seed": split_seed})
+    assert changed_split(trained, given) == changed
+    (_, before), (_, after) = (split(labels, one["val_size"], one["split_seed"]) for one in (trained, given))
+    assert (set(after) <= set(before)) == (not changed)
 
 
 def test_derived_seeds_differ_and_fit_in_32_bits() -> None:

@@ -10,7 +10,6 @@ from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands.export import describe_page
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.page.html import write_page
-from mnist_lit.runs.ensemble import explain_calibration
 
 __all__ = ["describe", "page_of"]
 
@@ -25,7 +24,6 @@ def describe(
         example,
         classes,
         "test",
-        explain_calibration(classifier),
         digits=(shape, classes) == (MNIST.shape, MNIST.classes),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lit.runs.folders import Run, find_checkpoint, new_run, run_of
+from mnist_lit.runs.folders import Run, find_checkpoint, find_resumable, new_run, run_of
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,25 @@ def test_checkpoint_is_that_of_the_newest_run_that_has_it() -> None:
     assert find_checkpoint("best") == newer.checkpoints / "best.ckpt"
     assert find_checkpoint("last") == Path("runs/a/version_0/checkpoints/last.ckpt")
     assert find_checkpoint("best", experiment="a") == Path("runs/a/version_0/checkpoints/best.ckpt")
+
+
+def test_the_run_to_resume_is_the_newest_unfinished_one_that_has_not_failed() -> None:
+    with pytest.raises(FileNotFoundError, match=r"^no run in runs: train one with fit$"):
+        find_resumable("last")
+    old, middle, new = make_run("a", 30, "last"), make_run("a", 20), make_run("a", 10, "last")
+    new.record(fit={})
+    assert find_resumable("last") == (middle, None), "it has no complete epoch"
+    middle.fail("the loss is nan")
+    assert find_resumable("last") == (old, old.checkpoints / "last.ckpt")
+    old.record(fit={})
+    assert find_resumable("last") == (new, new.checkpoints / "last.ckpt"), "all are finished"
+    new.fail("")
+    old.fail("")
+    with pytest.raises(FileNotFoundError, match=r"^no run to resume: .*version_2 failed, see .*version_2.failed.txt$"):
+        find_resumable("last")
+    Path("my.ckpt").touch()
+    with pytest.raises(ValueError, match=r"^my.ckpt is not in a run folder"):
+        find_resumable("my.ckpt")
 
 
 def test_checkpoint_may_be_a_path() -> None:
@@ -98,8 +117,11 @@ def test_damaged_results_are_an_error_and_not_replaced(text: str) -> None:
 @pytest.mark.usefixtures("open_files_stay")
 def test_lock_excludes_others_also_where_open_files_cannot_be_removed() -> None:
     run = new_run("a")
-    with run.lock(), pytest.raises(OSError, match="is being trained by another process"), run.lock():
-        pass
+    with run.lock():
+        assert run.is_locked()
+        with pytest.raises(OSError, match="is being trained by another process"), run.lock():
+            pass
+    assert not run.is_locked()
     with run.lock():
         pass
 

@@ -1,14 +1,12 @@
-"""Hints name the command that was used, and configs are found by name."""
+"""Ranks of processes, names of configs, and hints that name what to install."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN
 
-from mnist_lit import __version__
 from mnist_lit.system import program
-from mnist_lit.system.program import START, find_config, install_hint
+from mnist_lit.system.program import find_config, install_hint, is_child_process, process_rank
 
 
 @pytest.fixture(autouse=True)
@@ -16,9 +14,23 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_program_starts_again_in_another_folder() -> None:
-    started = subprocess.run([*START, "--version"], capture_output=True, text=True, check=True)
-    assert started.stdout == f"mnist-lit {__version__}\n"
+@pytest.mark.parametrize(
+    ("environment", "rank", "is_child"),
+    [
+        ({}, 0, False),
+        ({"LOCAL_RANK": "1"}, 1, True),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, 2, False),
+        ({"SLURM_PROCID": "3"}, 3, False),
+    ],
+)
+def test_ranks_are_those_of_the_launcher(
+    environment: dict[str, str], rank: int, *, is_child: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (process_rank(), is_child_process()) == (rank, is_child)
 
 
 @pytest.mark.parametrize("name", ["fast", "fast.yaml"])

@@ -1,4 +1,4 @@
-"""Signal handlers stop the program at once or at its next check."""
+"""The first signal raises an exception, a second one ends the program at once."""
 
 import signal
 import subprocess
@@ -6,36 +6,40 @@ import sys
 
 import pytest
 
-from mnist_lit.system.signals import Stopped, StopRequest, handle_signals, raise_stopped
+from mnist_lit.system.signals import Stopped, handle_signals, raise_stopped
+
+PROGRAM = """
+import signal
+from mnist_lit.system.signals import raise_stopped, set_handler
+
+set_handler(raise_stopped)
+try:
+    signal.raise_signal(signal.SIGTERM)
+finally:
+    print("closing", flush=True)
+    signal.raise_signal(signal.SIGINT)
+    print("not reached", flush=True)
+"""
 
 
 @pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
 def test_signal_raises_stopped_and_handlers_are_restored(number: int, code: int, word: str) -> None:
     previous = signal.getsignal(number)
-    with pytest.raises(Stopped, match=word) as stopped, handle_signals(raise_stopped):
+    with pytest.raises(Stopped, match=f"^{word}$") as stopped, handle_signals(raise_stopped):
         signal.raise_signal(number)
     assert stopped.value.exit_code == code
+    assert not isinstance(stopped.value, Exception), "a library that handles any Exception must not swallow it"
     assert signal.getsignal(number) == previous
 
 
-def test_stop_request_raises_when_checked() -> None:
-    request = StopRequest()
-    request.check()
-    with handle_signals(request.handle):
-        signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="terminated"):
-        request.check()
-
-
 def test_second_signal_exits_at_once() -> None:
-    code = (
-        "import signal\n"
-        "from mnist_lit.system.signals import StopRequest, handle_signals\n"
-        "with handle_signals(StopRequest().handle):\n"
-        "    signal.raise_signal(signal.SIGTERM)\n"
-        "    print('running', flush=True)\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
-        "    print('not reached', flush=True)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"running\n", b"error: interrupted at once\n")
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=False)
+    lines = [stream.decode().splitlines() for stream in (done.stdout, done.stderr)]
+    assert (done.returncode, *lines) == (130, ["closing"], ["error: interrupted"])
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_the_first_process_of_a_launcher_handles_signals(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with handle_signals(raise_stopped):
+        assert signal.getsignal(signal.SIGINT) == (raise_stopped if rank == "0" else signal.SIG_IGN)

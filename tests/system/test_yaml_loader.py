@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from yaml import YAMLError
 
-from mnist_lit.commands.settings import build_parser, parse
+from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.yaml_loader import load
 

@@ -1,24 +1,25 @@
-"""Limits of steps and time, losses that are not finite, and random numbers in training steps."""
+"""Random numbers of an epoch, its end by a limit, and losses that are not finite."""
 
 import math
+import random
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from conftest import stock_trainer
-from fitting import epoch_and_step, fit, keep_last
+from fitting import epoch_and_step, fit
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs.folders import Run
-from mnist_lit.training import callbacks
-from mnist_lit.training.callbacks import DivergedError, FiniteLoss, Limits, SeedSteps, any_process
-from mnist_lit.training.checkpointing import KeepBest
+from mnist_lit.training.callbacks import DivergedError, FiniteLoss, SeedEpochs, TrainingTimer
+from mnist_lit.training.checkpointing import EpochCheckpoint
 
 READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}  # noqa: SLF001
 
@@ -28,51 +29,90 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_max_steps_ends_an_epoch_that_is_not_counted(run: Run, data_dir: Path) -> None:
-    last = keep_last(run)
-    classifier = fit(data_dir, run, Limits(), KeepBest(run, validated=True), last, max_steps=33)
-    assert classifier.trainer.current_epoch == 1
-    assert "train/loss" in classifier.trainer.callback_metrics, "of the first epoch"
-    assert epoch_and_step(last.path) == (1, 33)
-    assert epoch_and_step(run.checkpoints / "best.ckpt") == (0, 20)
+class Record(Callback):
+    """Record the loss of each step, which depends on dropout."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, _trainer: Trainer, _module: Any, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
 
 
-def test_max_time_includes_earlier_time_and_ends_after_an_optimizer_step(
-    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+class Disturb(Callback):
+    """Draw random numbers before each epoch, as code between two epochs may do."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        torch.rand(3), np.random.random(), random.random()  # noqa: NPY002  # as a user may do
+
+
+def test_dropout_is_a_function_of_seed_and_epoch(run: Run, data_dir: Path) -> None:
+    losses = []
+    for seed, before in ((1, []), (1, [Disturb()]), (2, [])):
+        record, classifier = Record(), DigitClassifier(channels=[2], dropout=0.5, learning_rate=1e-12)
+        for parameter in classifier.parameters():  # the same in all trainings
+            torch.nn.init.constant_(parameter, 0.1)
+        torch.nn.init.normal_(classifier.network.fc.weight, generator=torch.Generator().manual_seed(0))
+        fit(data_dir, run, *before, SeedEpochs(seed), record, classifier=classifier, limit_train_batches=3)
+        losses.append(record.losses)
+    assert losses[0] == losses[1]
+    assert not set(losses[0]) & set(losses[2])
+
+
+def test_all_generators_are_seeded_differently_for_each_epoch_and_process() -> None:
+    def draw(seed: int, epoch: int, rank: int) -> tuple[float, float, float]:
+        trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        SeedEpochs(seed).on_train_epoch_start(cast("Trainer", trainer))
+        return float(torch.rand(())), np.random.random(), random.random()  # noqa: NPY002  # as a user may do
+
+    drawn = [draw(*numbers) for numbers in ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))]
+    assert draw(1, 0, 0) == drawn[0]
+    assert all(len(set(numbers)) == 4 for numbers in zip(*drawn, strict=True))
+
+
+class Clock(Callback):
+    """Let a step take ten seconds, and count the validations."""
+
+    def __init__(self, timer: TrainingTimer) -> None:
+        self.timer, self.validations = timer, 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.timer.load_state_dict({"time_elapsed": {"train": 10.0 * trainer.global_step}})
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self.validations += not trainer.sanity_checking
+
+
+@pytest.mark.parametrize(("seconds", "steps", "validations"), [(295, 30, 1), (395, 40, 2)])
+def test_a_time_limit_cuts_an_epoch_without_validating_it(
+    run: Run, data_dir: Path, seconds: int, steps: int, validations: int
 ) -> None:
-    seconds = iter(range(10_000))
-    monkeypatch.setattr(callbacks, "monotonic", lambda: next(seconds))
-    limits, last = Limits(timedelta(seconds=100)), keep_last(run)
-    limits.load_state_dict({"seconds": 95.0})
-    fit(data_dir, run, limits, last, accumulate_grad_batches=3)
-    assert epoch_and_step(last.path) == (0, 4), "the clock is read at the start and after each optimizer step"
-    assert limits.seconds > 100
-    assert limits.seconds == limits.state_dict()["seconds"]
+    timer = TrainingTimer(timedelta(seconds=seconds), verbose=False)
+    checkpoint, clock = EpochCheckpoint(run.checkpoints, validated=True), Clock(timer)
+    trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9)
+    assert (trainer.global_step, clock.validations, checkpoint.epochs) == (steps, validations, validations)
+    assert epoch_and_step(run.checkpoints / "last.ckpt") == (validations - 1, 20 * validations)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_loss_that_is_not_finite_stops_training_and_names_the_step(run: Run, data_dir: Path, value: float) -> None:
-    class SetLoss(Callback):
-        def on_before_backward(self, trainer: Trainer, _module: Any, loss: Tensor) -> None:
-            if trainer.global_step == 6:
-                loss.data.fill_(value)
+class Diverging(DigitClassifier):
+    """Add a value to the logits of all classes but the first one in a step: minus infinity is an infinite loss."""
 
-    last = keep_last(run, every_n_steps=3)
-    with pytest.raises(ValueError, match=rf"the loss is {value} in step 7: try a lower --model.learning_rate"):
-        fit(data_dir, run, SetLoss(), FiniteLoss(), last)
-    assert epoch_and_step(last.path) == (0, 6)
+    value: float
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = super().forward(pixels)
+        return logits + torch.tensor([0.0] + [self.value] * 9) if self.global_step == 26 else logits
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
-def test_loss_that_is_not_finite_in_the_last_steps_is_found(run: Run, data_dir: Path, *, checkpointing: bool) -> None:
-    class SetLoss(Callback):
-        def on_before_backward(self, trainer: Trainer, _module: Any, loss: Tensor) -> None:
-            if trainer.global_step == 38:
-                loss.data.fill_(math.nan)
-
-    more = [keep_last(run)] if checkpointing else []
-    with pytest.raises(DivergedError, match="the loss is nan in step 39"):
-        fit(data_dir, run, SetLoss(), FiniteLoss(), *more, limit_val_batches=0)
+@pytest.mark.parametrize(("value", "loss"), [(math.nan, "nan"), (-math.inf, "inf")])
+def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(
+    run: Run, data_dir: Path, value: float, loss: str
+) -> None:
+    checkpoint, classifier = EpochCheckpoint(run.checkpoints, validated=False), Diverging(channels=[4])
+    classifier.value = value
+    with pytest.raises(DivergedError, match=rf"^the loss is {loss} in epoch 2: try a lower --model.learning_rate"):
+        fit(data_dir, run, FiniteLoss(), checkpoint, classifier=classifier, limit_val_batches=0)
+    assert epoch_and_step(run.checkpoints / "last.ckpt") == (0, 20)
 
 
 class CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -90,7 +130,7 @@ class CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CountReadsOfSteps(Callback):
-    """Count them from the second step, since Adam makes its state in the first, to step 151."""
+    """Count them from the second step, since Adam makes its state in the first, to step 31."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.counting = CountReads(), False
@@ -112,109 +152,17 @@ class CountReadsOfSteps(Callback):
             self.counting = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 151:
+        if trainer.global_step == 31:
             self.counting = False
             self.count.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("data", [{}, {"rotation": 10.0, "elastic": 1.0, "crop": 2, "flip": True}], ids=str)
-def test_a_step_reads_nothing_from_the_device_but_losses_once_in_50(
-    run: Run, data_dir: Path, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_reads_nothing_from_the_device(run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = CountReadsOfSteps(monkeypatch)
-    limits = {"max_epochs": 1, "limit_train_batches": 152, "limit_val_batches": 0, "enable_progress_bar": False}
-    trainer = stock_trainer(run.folder, callbacks=[FiniteLoss(), SeedSteps(1), Limits(), counter], **limits)
-    trainer.fit(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir), **data))
-    assert trainer.global_step == 152
-    assert counter.count.reads == 150 / 50
-
-
-def test_several_processes_agree_in_every_tenth_step_only() -> None:
-    asked = []
-
-    def reduce(decision: bool, *, all: bool) -> bool:  # noqa: A002, FBT001  # Lightning's name
-        assert not all
-        asked.append(decision)
-        return True
-
-    strategy = SimpleNamespace(reduce_boolean_decision=reduce)
-    answers = [
-        any_process(cast("Trainer", SimpleNamespace(world_size=2, global_step=step, strategy=strategy)), decision=False)
-        for step in range(1, 31)
-    ]
-    assert [step for step, answer in enumerate(answers, start=1) if answer] == [10, 20, 30]
-    assert len(asked) == 3
-    alone = SimpleNamespace(world_size=1, global_step=7, strategy=strategy)
-    assert any_process(cast("Trainer", alone), decision=True), "one process decides in each step"
-
-
-class DrawNumbers(Callback):
-    """Draw a random number after each step, and before each validation if `disturb`."""
-
-    def __init__(self, *, disturb: bool = False) -> None:
-        self.numbers: list[float] = []
-        self.disturb = disturb
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.numbers.append(torch.rand(()).item())
-
-    def on_validation_start(self, *_: Any) -> None:
-        if self.disturb:
-            torch.rand(3)
-
-
-def test_random_numbers_in_a_step_depend_on_seed_and_step_only(run: Run, data_dir: Path) -> None:
-    drawn = []
-    for seed, disturb in ((1, False), (1, True), (2, False)):
-        draw = DrawNumbers(disturb=disturb)
-        fit(data_dir, run, SeedSteps(seed), draw, keep_last(run))
-        drawn.append(draw.numbers)
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn[0]) | set(drawn[2])) == 80, "each step has its own"
-
-
-def test_seeding_queues_no_calls_for_devices_not_in_use(run: Run, data_dir: Path) -> None:
-    before = len(torch.cuda._queued_calls)  # noqa: SLF001  # torch.manual_seed adds to it
-    fit(data_dir, run, SeedSteps(1), keep_last(run))
-    assert len(torch.cuda._queued_calls) == before  # noqa: SLF001
-
-
-class Clock(Callback):
-    """A clock on which a batch takes two seconds; records the time left after each batch."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.now = limits, 0.0
-        self.left: list[float | None] = []
-
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        assert self.limits.seconds_left(trainer) is None, "nothing is known yet"
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.now += 2
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.left.append(self.limits.seconds_left(trainer))
-
-
-@pytest.mark.parametrize(
-    ("max_time", "settings", "total"),
-    [
-        (None, {}, 80),
-        (None, {"max_steps": 33}, 66),
-        (None, {"max_epochs": -1, "max_steps": 10, "accumulate_grad_batches": 2}, 40),
-        (timedelta(seconds=50), {}, 50),
-        (timedelta(seconds=50), {"max_epochs": -1}, 50),
-    ],
-)
-def test_time_left_is_that_of_the_remaining_batches_or_of_the_limit(
-    run: Run,
-    data_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    max_time: timedelta | None,
-    settings: dict[str, Any],
-    total: int,
-) -> None:
-    clock = Clock(limits := Limits(max_time))
-    monkeypatch.setattr(callbacks, "monotonic", lambda: clock.now)
-    fit(data_dir, run, limits, clock, limit_val_batches=0, **settings)
-    assert clock.left == pytest.approx(list(range(total - 2, -1, -2)))
+    limits = {"max_epochs": 1, "limit_train_batches": 32, "limit_val_batches": 0, "enable_checkpointing": False}
+    own = [TrainingTimer(verbose=False), FiniteLoss(), SeedEpochs(1), counter]
+    trainer = stock_trainer(run.folder, callbacks=own, **limits)
+    data = MNISTDataModule(data_dir=str(data_dir), rotation=10, elastic=1, crop=2, flip=True)
+    trainer.fit(DigitClassifier(channels=[4]), data)
+    assert trainer.global_step == 32
+    assert counter.count.reads == 0

@@ -12,9 +12,11 @@ import pytest
 from conftest import RUN, SHORT, TRAIN, Command, callback
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, mlflow, wandb
 from lightning_utilities.core.imports import RequirementCache
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_lit.commands.settings import build_parser, instantiate, parse
+from mnist_lit.commands.flags import build_parser, instantiate, parse
 from mnist_lit.runs.folders import Run
+from mnist_lit.training.checkpointing import DurableCheckpointIO
 from mnist_lit.training.loggers import RunLogger, build_loggers
 
 
@@ -24,28 +26,50 @@ def columns(version: int) -> set[str]:
         return set(csv.DictReader(file).fieldnames or [])
 
 
-def test_added_logger_logs_into_the_run_folder(command: Command) -> None:
-    code, out, err = command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5")
+def test_added_logger_logs_into_the_run_folder_and_into_a_new_file_when_resumed(command: Command) -> None:
+    flags = ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5", "--trainer.max_epochs=1"]
+    code, out, err = command("fit", *SHORT, *flags)
     assert (code, err) == (0, "")
     assert {"train/loss", "val/accuracy", "test/accuracy", "lr-Adam"} <= columns(0)
     assert list(RUN.folder.glob("events*"))
     assert "tensorboard --logdir runs" in out
-
-
-def test_resumed_run_starts_a_new_csv_file(command: Command) -> None:
-    assert command("fit", *SHORT, "--trainer.logger=CSVLogger", "--trainer.max_epochs=1")[0] == 0
     before = (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8")
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
     assert (RUN.folder / "csv/version_0/metrics.csv").read_text(encoding="utf-8") == before
     assert "train/loss" in columns(1)
 
 
+@pytest.mark.slow
 def test_run_from_a_saved_config_logs_into_its_own_folder(command: Command) -> None:
     assert command("fit", *SHORT, "--trainer.logger=CSVLogger")[0] == 0
     before = sorted(RUN.folder.rglob("*"))
     assert command("fit", "--config", RUN.config)[::2] == (0, "")
     assert sorted(RUN.folder.rglob("*")) == before
     assert (RUN.folder.with_name("version_1") / "csv/version_0/metrics.csv").is_file()
+
+
+def test_metrics_have_one_point_a_step_and_are_on_the_disk_before_the_checkpoint(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, list[int]]] = []
+    save = DurableCheckpointIO.save_checkpoint
+
+    def record(io: DurableCheckpointIO, content: dict[str, Any], path: str | Path, **more: Any) -> None:
+        if Path(path).name == "last.ckpt":
+            found.append(points())
+        save(io, content, path, **more)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", record)
+    assert command("fit", *SHORT)[::2] == (0, "")
+    tags = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+    assert found == [dict.fromkeys(tags, steps) for steps in ([19], [19, 39])]
+    assert {tag: steps for tag, steps in points().items() if tag in tags} == found[1]
+
+
+def points() -> dict[str, list[int]]:
+    """Return the steps of the curves of training and validation, as they are on the disk."""
+    events = EventAccumulator(str(RUN.folder)).Reload()
+    return {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if "/" in tag}
 
 
 def loggers(*argv: str) -> list[Any]:

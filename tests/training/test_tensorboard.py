@@ -80,6 +80,7 @@ def test_projector_has_the_features_of_1000_test_images() -> None:
         assert sprite.size == (32 * 28, 32 * 28)
 
 
+@pytest.mark.slow
 def test_projection_replaces_an_earlier_one(trained: Command) -> None:
     assert trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[0] == 0
     assert len(list(RUN.folder.glob("projector/*"))) == 1
@@ -102,7 +103,7 @@ def test_training_images_are_drawn_with_augmentation(command: Command, monkeypat
 
 
 def test_run_without_a_logger_saves_checkpoints_and_results(command: Command) -> None:
-    code, _, err = command("fit", *SHORT, "--trainer.logger=false", "--trainer.limit_test_batches=1.0")
+    code, _, err = command("fit", *SHORT, "--trainer.logger=false")
     assert (code, err) == (0, "")
     assert sorted(path.name for path in RUN.folder.iterdir()) == ["checkpoints", "config.yaml", "results.json"]
     assert "test" in RUN.results()

@@ -1,25 +1,23 @@
 """The Trainer that is built from the settings of a run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import FSDPStrategy
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.settings import build_parser, instantiate, parse
+from mnist_lit.commands.flags import build_parser, instantiate, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.system.errors import UsageError
-from mnist_lit.system.signals import StopRequest
-from mnist_lit.training.checkpointing import KeepLast
+from mnist_lit.system.libraries import set_up_libraries
 from mnist_lit.training.progress import EpochLines, ProgressBar
-from mnist_lit.training.trainer import build_trainer
+from mnist_lit.training.trainer import Training, build_trainer, build_training, fit_results
 
 
 @pytest.fixture
@@ -28,10 +26,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return new_run("a")
 
 
-def build(run: Run | None, *argv: str, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """Return the Trainer of a `fit` command."""
+def build_run(run: Run, *argv: str) -> tuple[Training, DigitClassifier, MNISTDataModule]:
+    """Return the Trainer of a run of `fit`, its model and its data."""
     parser = build_parser("fit")
-    return build_trainer(instantiate(parser, parse(parser, argv)).trainer, run, callbacks)
+    settings = instantiate(parser, config := parse(parser, argv))
+    return build_training(config, settings.trainer, run, settings.model, settings.data), settings.model, settings.data
+
+
+def build(run: Run, *argv: str) -> Trainer:
+    """Return the Trainer of a run of `fit`."""
+    return build_run(run, *argv)[0].trainer
+
+
+def build_without_run(*argv: str) -> Trainer:
+    """Return the Trainer of other commands."""
+    parser = build_parser("fit")
+    return build_trainer(instantiate(parser, parse(parser, argv)).trainer)
 
 
 def find_callbacks(trainer: Trainer, kind: type) -> list[Any]:
@@ -39,19 +49,35 @@ def find_callbacks(trainer: Trainer, kind: type) -> list[Any]:
 
 
 def test_run_folder_contains_checkpoints_config_and_events(run: Run, data_dir: Path) -> None:
+    set_up_libraries()  # no warning that the epochs are short
     run.config.touch()
-    trainer = build(run, "--trainer.max_steps=60", callbacks=[KeepLast(run, 200, StopRequest())])
-    trainer.fit(DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir)))
+    short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=2"]
+    training, classifier, data = build_run(run, *short, "--model.channels=[4]", f"--data.data_dir={data_dir}")
+    training.trainer.fit(classifier, data)
     assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
+    results, seconds = fit_results(training, data), training.timer.time_elapsed()
+    accuracy = round(float(training.trainer.checkpoint_callback.best_model_score), 6)  # type: ignore[union-attr]
+    assert results == {
+        "epochs": 2,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(2 * 20 * 100 / seconds, 1),
+        "best_epoch": training.checkpoint.best_epoch,
+        "best_val_accuracy": accuracy,
+    }
 
 
 def test_trainer_without_a_run_writes_no_files(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     classifier, data = DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir))
-    trainer = build(None, "--trainer.max_steps=2", "--trainer.limit_val_batches=2")
+    trainer = build_without_run("--trainer.max_steps=2", "--trainer.limit_val_batches=2")
     trainer.fit(classifier, data)
     trainer.validate(classifier, data, verbose=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_larger_than_the_training_set_is_refused(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"^--data.batch_size: 1001 is more than the 1,000 images to train on$"):
+        build(run, "--data.batch_size=1001", "--data.val_size=59000")
 
 
 def test_logging_can_be_disabled(run: Run) -> None:
@@ -125,4 +151,4 @@ def test_gradient_accumulation_scheduler_is_refused(run: Run) -> None:
 )
 def test_number_out_of_range_is_a_usage_error(flag: str) -> None:
     with pytest.raises(UsageError, match=f"^--trainer.{flag.partition('=')[0]} must "):
-        build(None, f"--trainer.{flag}")
+        build_without_run(f"--trainer.{flag}")

@@ -2,27 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
 
-from filelock import FileLock
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lit.commands.resume import Start
-from mnist_lit.commands.settings import build_data, build_parser, parse, replace_values
-from mnist_lit.commands.train import train
+from mnist_lit.commands.fit import Start, train
+from mnist_lit.commands.flags import build_data, build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
-from mnist_lit.system.distributed import is_one_process
+from mnist_lit.studies.seeds import require_one_process
 from mnist_lit.system.errors import UsageError, suggest
-from mnist_lit.system.files import is_locked, write_atomically
-from mnist_lit.system.processes import run_workers, share_cores
+from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM, install_hint
-from mnist_lit.system.signals import Stopped, is_worker
+from mnist_lit.system.signals import Stopped
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -32,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 MAX_ROWS = 10  # of the table of trials
+MAX_START = timedelta(hours=1)
+"""Time after which a trial without a run is that of a process that was killed."""
 RANGE_KEYS = {"low", "high", "log", "step"}
 
 
@@ -57,94 +56,61 @@ class Prune(Callback):
 def search(argv: Sequence[str]) -> None:
     """Run trials until the study has `--trials` of them, print the best ones, and write `best.yaml`.
 
-    The study is stored in a journal file beside its runs. The same command resumes a study that was stopped, and
-    several processes started with it, or by `--processes`, run trials of the same study in parallel.
+    The study is stored in a journal file beside its runs. The same command resumes a study that was stopped; in
+    several terminals, it runs trials of the same study side by side.
 
     Raises:
         UsageError: if a flag or the search space is wrong, or Optuna is not installed.
         ValueError: if no trial is complete.
     """
     config = parse(build_parser("search"), argv)
-    space, trials, processes = (config.pop(name) for name in ("space", "trials", "processes"))
+    space, trials = (config.pop(name) for name in ("space", "trials"))
     _check_config(config, space)
-    study, failure = _open_study(folder := ROOT / config.experiment), None
-    if processes > 1:
-        with _exclusively(folder):
-            left = max(0, trials - len(_begun(study, folder)))
-        failure = _run_workers(argv, min(processes, left))
-    else:
-        while claim := _claim_trial(study, folder, trials):
-            trial, lock, number = claim
-            try:
-                study.sampler = build_sampler(config.seed, trial, space)
-                values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
-                print(f"trial {number} of {trials}: {_format_values(values)}")
-                _run_trial(study, trial, config, values)
-            finally:
-                _release(lock)
-    if not is_worker():
-        _report(study, folder, failure)
-    if failure:
-        raise ValueError(f"{failure}: to resume, the same command")
-
-
-def _run_workers(argv: Sequence[str], number: int) -> str | None:
-    """Run workers, if any trials are left for them, and return which have failed (see `run_workers`)."""
-    try:
-        return run_workers(["search", *argv, "--processes=1"], number, share_cores(max(1, number)))
-    except Stopped as stopped:
-        raise Stopped(stopped.exit_code - 128, ": to resume, the same command") from None
-
-
-def _claim_trial(study: "Study", folder: Path, trials: int) -> "tuple[Trial, FileLock, int] | None":
-    """Begin a trial, if there are fewer than `trials` that are finished or that living processes run.
-
-    Returns:
-        The trial, its lock, to be released when it has ended, and how many have begun.
-    """
-    with _exclusively(folder):
-        if (begun := len(_begun(study, folder))) >= trials:
-            return None
+    study = _open_study(folder := ROOT / config.experiment, space)
+    _fail_killed_trials(study, folder)
+    while (begun := len(study.trials)) < trials:
         trial = study.ask()
-        (lock := _trial_lock(folder, trial.number)).acquire()
-    return trial, lock, begun + 1
+        try:
+            study.sampler = build_sampler(config.seed, trial, space)
+            values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
+            print(f"trial {begun + 1} of {trials}: {_format_values(values)}")
+            _run_trial(study, trial, config, values)
+        except (Stopped, UsageError):
+            _fail(study, trial.number)
+            raise
+    _report(study, folder)
 
 
-def _begun(study: "Study", folder: Path) -> "list[FrozenTrial]":
-    """Return the trials that are finished or that living processes run. The caller has locked the folder."""
-    return [trial for trial in study.trials if trial.state.is_finished() or _is_running(folder, trial.number)]
+def _fail_killed_trials(study: "Study", folder: Path) -> None:
+    """Fail the trials of processes that were killed: the run that such a trial has stored is not locked.
+
+    A trial without a run may be that of a process that still reads its images.
+    """
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if name := trial.user_attrs.get("run"):
+            killed = not Run(folder / name).is_locked()
+        else:
+            killed = not trial.datetime_start or datetime.now() - trial.datetime_start > MAX_START  # noqa: DTZ005  # Optuna's
+        if killed:
+            _fail(study, trial.number)
 
 
-def _is_running(folder: Path, number: int) -> bool:
-    if not (running := is_locked(lock := _trial_lock(folder, number))):
-        _release(lock)
-    return running
+def _fail(study: "Study", number: int) -> None:
+    from optuna.trial import TrialState
 
-
-def _trial_lock(folder: Path, number: int) -> FileLock:
-    return FileLock(folder / f".trial_{number}.lock", timeout=0)
-
-
-def _release(lock: FileLock) -> None:
-    lock.release()
-    with suppress(PermissionError):  # Windows cannot remove open files; FileLock removes it there
-        Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _exclusively(folder: Path) -> FileLock:
-    """Return a lock: the process that has it alone begins trials, or looks which are running."""
-    return FileLock(folder / ".study.lock")
+    study.tell(number, state=TrialState.FAIL)
 
 
 def _check_config(config: Namespace, space: dict[str, Any]) -> None:
     if not space:
-        raise UsageError("no --space to search: give --config search, or a file like it")
+        raise UsageError("--trials requires --space, or --config search")
     if config.data.val_size == 0 or config.trainer.limit_val_batches == 0:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if config.trainer.fast_dev_run:
         raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
-    if not is_one_process(config.trainer.devices, config.trainer.num_nodes):
-        raise UsageError("a trial runs in one process: give --processes to run trials in parallel")
+    require_one_process(config, "search")
     build_data(config.data)
     parser = build_parser("fit")
     for name, domain in space.items():
@@ -173,7 +139,12 @@ def _choices_or_bounds(name: str, domain: Any) -> list[Any]:
     return [domain["low"], domain["high"]]
 
 
-def _open_study(folder: Path) -> "Study":
+def _open_study(folder: Path, space: dict[str, Any]) -> "Study":
+    """Return the study in a folder.
+
+    Raises:
+        UsageError: if Optuna is not installed, or refuses a range.
+    """
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -181,6 +152,9 @@ def _open_study(folder: Path) -> "Study":
     except ImportError as error:
         raise UsageError(f"a search needs {error.name}: {install_hint('search')}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    example = optuna.create_study().ask()  # of a study in memory: a range that is refused leaves no trial
+    for name, domain in space.items():
+        _suggest(example, name, domain)
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
@@ -229,19 +203,21 @@ def _suggest(trial: "Trial", name: str, domain: Any) -> Any:
 
 
 def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[str, Any]) -> None:
-    """Train a trial, and report its state and value to the study. A trial stopped by a signal stays unfinished."""
+    """Train a trial, store its run's folder in the study, and report its state and value."""
     from optuna.trial import TrialState
 
     parser, prune = build_parser("fit"), Prune(trial)
+    start = Start(parser, replace_values(parser, config, values))
     try:
-        run = train(Start(parser, replace_values(parser, config, values)), [prune], tested=False)
+        run = train(start, [prune], tested=False, opened=lambda run: trial.set_user_attr("run", run.folder.name))
         if (accuracy := run.results()["fit"]["best_val_accuracy"]) is None:
             raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
+    except Stopped as stopped:
+        raise Stopped(stopped.exit_code - 128, ": to resume, the same command") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         print(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}\n")
-        study.tell(trial, state=TrialState.FAIL)
+        _fail(study, trial.number)
         return
-    trial.set_user_attr("run", run.folder.name)
     if prune.pruned:
         print("the trial was pruned: others had a higher accuracy after as many epochs\n")
         study.tell(trial, state=TrialState.PRUNED)
@@ -250,18 +226,16 @@ def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[s
         study.tell(trial, accuracy)
 
 
-def _report(study: "Study", folder: Path, failure: str | None) -> None:
+def _report(study: "Study", folder: Path) -> None:
     """Print the best trials, and write the settings of the best one to `best.yaml`, unless trials are still running."""
-    with _exclusively(folder):
-        running = [trial.number for trial in _begun(study, folder) if not trial.state.is_finished()]
-    if running:
+    states = [trial.state.name.lower() for trial in study.trials]
+    if "running" in states:
         print("other processes still run trials: the last one reports")
         return
-    states = [trial.state.name.lower() for trial in study.trials if trial.state.is_finished()]
     print(", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))))
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not complete:
-        raise ValueError(failure or "no trial is complete, so there is no best one")
+        raise ValueError("no trial is complete, so there is no best one")
     best = sorted(complete, key=_accuracy, reverse=True)
     print("val/accuracy  run")
     for trial in best[:MAX_ROWS]:

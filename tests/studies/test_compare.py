@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import SHORT, Command
 from PIL import Image
 
+from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands import describe_flags
-from mnist_lit.commands.compare import FLAGS
 from mnist_lit.datasets.idx import IDXDataset
-from mnist_lit.runs.comparison import difference
+from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
+from mnist_lit.studies.compare import FLAGS
+from mnist_lit.studies.statistics import difference
 
 A, B = Path("runs/a"), Path("runs/b")
 NOTE = "note: for some, the best of several epochs was selected on these images"
@@ -26,9 +30,10 @@ def two(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from conftest import make_once, train
 
     def train_both(folder: Path) -> None:
-        train(folder, data_dir, *SHORT, "--experiment=a", "--seeds=3")
+        flags = [*SHORT, "--seeds=3", "--trainer.logger=false"]
+        train(folder, data_dir, *flags, "--experiment=a", "--model.learning_rate=0.0001")
         shutil.rmtree(folder / "data")
-        train(folder, data_dir, *SHORT, "--experiment=b", "--seeds=3", "--model.learning_rate=0.01")
+        train(folder, data_dir, *flags, "--experiment=b", "--model.learning_rate=0.01")
 
     return make_once(tmp_path_factory, "compared", train_both) / "runs"
 
@@ -63,7 +68,7 @@ def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.Monke
     assert (code, err) == (0, "")
     assert NOTE not in out
     lines = out.splitlines()
-    assert lines[:2] == ["                     A      B", "model.learning_rate  0.001  0.01"]
+    assert lines[:2] == ["                     A       B", "model.learning_rate  0.0001  0.01"]
     found = difference(accuracies(A), accuracies(B))
     assert found.p < 0.05
     low, high = (100 * end for end in found.interval(0.95))
@@ -80,11 +85,32 @@ def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.Monke
         assert (row["runs"], row["seeds"], row["parameters"]) == ("3", "777 778 779", "4266")
         assert (row["epochs"], row["images_per_epoch"]) == ("2.0", "2000")
         assert f"{float(row['validation_accuracy']):.2%} ± {float(row['validation_sd']):.2%}" in out
-        assert f"{float(row['calibration_error']):.2%}" in out
+        for name in ("ensemble_validation_accuracy", "calibration_error"):
+            assert f"{float(row[name]):.2%}" in out
     for name in ("table.png", "table_images.png"):
         assert f": {name}" in out
         with Image.open(name) as picture:
             assert picture.size > (200, 100)
+
+
+def test_several_runs_are_an_ensemble_by_mean_probability_and_a_single_one_has_no_verdict(
+    compared: Command,
+) -> None:
+    out = compared("compare", A, B / "version_0")[1]
+    assert "A and B: no verdict, since B is a single run: train more with fit --seeds" in out
+    header, *rows = out.split("\n\n")[1].splitlines()[:3]
+    column = slice(header.index("ensemble, validation"), header.index("ensemble, validation") + 20)
+    runs = [Checkpoint.read(path) for path in sorted(A.glob("version_*/checkpoints/best.ckpt"))]
+    data = MNISTDataModule()
+    data.setup("validate")
+    pixels, labels = (torch.cat(parts)[:500] for parts in zip(*data.val_dataloader(), strict=True))
+    found = torch.zeros(500, 10)
+    for checkpoint in runs:
+        classifier = DigitClassifier(**checkpoint.settings["model"])
+        checkpoint.load_into(classifier)
+        found += CalibratedNetwork(classifier.network, classifier.temperature).classify(pixels, 100) / 3
+    accuracy = float((found.argmax(dim=1) == labels).double().mean())
+    assert [row[column].strip() for row in rows] == [f"{accuracy:.2%}", ""], "a single run is no ensemble"
 
 
 def test_recorded_and_recomputed_validation_are_the_same_images(compared: Command) -> None:
@@ -99,11 +125,6 @@ def test_recorded_and_recomputed_validation_are_the_same_images(compared: Comman
     assert "more seeds tell" in verdict
 
 
-def test_a_single_run_and_several_have_no_verdict(compared: Command) -> None:
-    out = compared("compare", A, B / "version_1")[1]
-    assert "A and B: no verdict, since B is a single run: train more with fit --seeds" in out
-
-
 def test_three_recipes_are_corrected_for(compared: Command) -> None:
     out = compared("compare", A, B, A)[1]
     assert "A and C cannot be told apart with 3 seeds each: the difference is +0.00 points for each" in out
@@ -116,12 +137,17 @@ def test_three_recipes_are_corrected_for(compared: Command) -> None:
     [
         ("--data.val_size=0", "no verdict, since B had no validation"),
         ("--data.split_seed=1", "no verdict, since their validation images are not the same (data.split_seed)"),
-        ("--data.val_size=2000", "no verdict, since their validation images are not the same (data.val_size)"),
+        pytest.param(
+            "--data.val_size=2000",
+            "no verdict, since their validation images are not the same (data.val_size)",
+            marks=pytest.mark.slow,
+        ),
         ("--data.batch_size=50", "no verdict, since their validation images are not the same (data.batch_size)"),
     ],
 )
 def test_other_validation_images_have_no_verdict(compared: Command, flag: str, reason: str) -> None:
-    assert compared("fit", *SHORT, "--experiment=c", flag)[0] == 0
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_test_batches=0"]
+    assert compared("fit", *SHORT, *short, "--experiment=c", flag)[0] == 0
     code, out, err = compared("compare", A / "version_0", "runs/c", "--output=table.csv")
     assert (code, err) == (0, "")
     assert reason in out
@@ -134,7 +160,7 @@ def test_runs_of_one_experiment_must_be_of_one_recipe(compared: Command) -> None
     code, _, err = compared("compare", A, B)
     assert code == 1
     assert err == (
-        f"error: {A} has runs of more than one recipe: model.learning_rate is 0.001 in version_0 and 0.02 in "
+        f"error: {A} has runs of more than one recipe: model.learning_rate is 0.0001 in version_0 and 0.02 in "
         "version_3. Give single runs, or the seeds_<n>.json of fit --seeds; and another --experiment to the next "
         "recipe\n"
     )

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mnist_lit import DigitClassifier
-from mnist_lit.commands import search
-from mnist_lit.commands.resume import Start
-from mnist_lit.commands.search import build_sampler
-from mnist_lit.commands.settings import build_parser, parse
-from mnist_lit.commands.train import train
+from mnist_lit.commands.fit import Start, train
+from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.folders import Run, new_run
+from mnist_lit.studies.search import build_sampler
 from mnist_lit.system.signals import Stopped
 
 FOLDER = Path("runs/search")
@@ -34,7 +34,7 @@ SETTINGS = {
     "experiment": "search",
     "trials": 3,
     "space": SPACE,
-    "trainer": {"max_epochs": 2, "limit_train_batches": 20, "limit_val_batches": 5},
+    "trainer": {"max_epochs": 2, "limit_train_batches": 5, "limit_val_batches": 5, "logger": False},
 }
 
 
@@ -62,7 +62,7 @@ def test_each_trial_is_a_run_and_fit_trains_the_best_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(IDXDataset, "read", read_training_set)
-        code, out, err = command("search", config)
+        code, out, err = command("search", config, "--trainer.logger=true")
     assert (code, err) == (0, "")
     trials = load_study().trials
     assert len(trials) == 3
@@ -98,26 +98,25 @@ def test_study_is_resumed_until_it_has_the_number_of_trials(
         return runs[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr("mnist_lit.commands.search.train", interrupt)
+        patch.setattr("mnist_lit.studies.search.train", interrupt)
         assert command("search", config)[0] == 143
-    assert sum(trial.state.is_finished() for trial in load_study().trials) == 1
+    assert states() == ["COMPLETE", "FAIL"]
     code, out, _ = command("search", config)
     assert code == 0
-    assert "trial 1 of 3" not in out
-    assert "trial 2 of 3" in out
-    assert "3 complete" in out
+    assert re.findall(r"^trial (\d) of 3", out, re.MULTILINE) == ["3"]
+    assert "2 complete, 1 fail" in out
     assert "trial " not in command("search", config)[1], "the study is complete"
     assert "trial 4 of 4" in command("search", config, "--trials=4")[1]
 
 
 def test_sampled_values_depend_on_the_seed(command: Command, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(start: Start, *_: Any, **__: Any) -> Run:
-        run = new_run(start.config.experiment)
+    def train(start: Start, *_: Any, opened: Callable[[Run], None], **__: Any) -> Run:
+        opened(run := new_run(start.config.experiment))
         run.config.write_bytes(build_parser("fit").dump(start.config, skip_unset=False).encode())
         run.record(fit={"best_val_accuracy": start.config.model.learning_rate})
         return run
 
-    monkeypatch.setattr("mnist_lit.commands.search.train", train)
+    monkeypatch.setattr("mnist_lit.studies.search.train", train)
     sampled = []
     for flag in ("--seed=777", "--seed=777", "--seed=1"):
         shutil.rmtree("runs", ignore_errors=True)
@@ -192,12 +191,13 @@ def test_trial_that_another_callback_has_stopped_is_not_continued(
 def test_trial_that_failed_in_its_training_is_not_resumed(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise ValueError("a bug")
+    def fail(classifier: DigitClassifier) -> None:
+        if classifier.current_epoch == 1:
+            raise ValueError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(DigitClassifier, "on_train_epoch_end", fail)
-        assert command("search", config, "--trials=1", "--save_every=6")[0] == 1
+        assert command("search", config, "--trials=1")[0] == 1
     assert (FOLDER / "version_0/checkpoints/last.ckpt").is_file()
     code, _, err = command("fit", "--ckpt_path=last")
     failed = FOLDER / "version_0"
@@ -214,51 +214,57 @@ def test_several_processes_run_trials_of_one_study(config: str) -> None:
     assert len({trial.user_attrs["run"] for trial in trials}) == 3
 
 
-@pytest.mark.slow
-def test_processes_run_exactly_the_trials_and_report_once(command: Command, config: str) -> None:
-    code, out, err = command("search", config, "--processes=2", "--trials=3", "--trainer.accelerator=cpu")
+def begin_trial(*, opened: bool = True) -> Run:
+    """Begin a trial, as another process would; unless `opened`, it has no run yet."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(FOLDER / "study.journal")))
+    study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
+    trial, run = study.ask(), new_run("search")
+    if opened:
+        trial.set_user_attr("run", run.folder.name)
+    return run
+
+
+def states() -> list[str]:
+    return [trial.state.name for trial in load_study().trials]
+
+
+def test_a_trial_of_a_killed_process_fails_at_the_next_start_and_one_that_is_trained_is_left_alone(
+    command: Command, config: str
+) -> None:
+    begin_trial()
+    with begin_trial().lock():
+        code, out, err = command("search", config, "--trials=3")
     assert (code, err) == (0, "")
-    assert sorted(re.findall(r"^[12]│ trial (\d) of 3: ", out, re.MULTILINE)) == ["1", "2", "3"]
-    assert [trial.state.name for trial in load_study().trials] == ["COMPLETE"] * 3
-    assert out.count("val/accuracy  run") == 1
-    assert (FOLDER / "best.yaml").is_file()
-    assert not list(FOLDER.glob(".trial*"))
-    assert "│" not in command("search", config, "--processes=2")[1], "nothing is left to start"
-
-
-def test_trials_of_living_processes_count_and_those_of_others_do_not(tmp_path: Path) -> None:
-    study = optuna.create_study()
-    study.ask()  # of a process that was killed
-    first, second = (search._claim_trial(study, tmp_path, 2) for _ in range(2))  # noqa: SLF001
-    assert first is not None
-    assert second is not None
-    assert (first[2], second[2]) == (1, 2)
-    assert search._claim_trial(study, tmp_path, 2) is None  # noqa: SLF001
-    search._release(second[1])  # noqa: SLF001  # it was interrupted
-    third = search._claim_trial(study, tmp_path, 2)  # noqa: SLF001
-    assert third is not None
-    study.tell(first[0], 0.5)
-    assert search._claim_trial(study, tmp_path, 2) is None, "a finished trial counts"  # noqa: SLF001
-
-
-def test_a_process_that_ends_before_another_leaves_the_report_to_it(command: Command, config: str) -> None:
-    FOLDER.mkdir(parents=True)
-    study = search._open_study(FOLDER)  # noqa: SLF001
-    claim = search._claim_trial(study, FOLDER, 3)  # noqa: SLF001  # as another process would
-    assert claim is not None
-    code, out, err = command("search", config)
-    assert (code, err) == (0, "")
-    assert re.findall(r"^trial (\d) of 3", out, re.MULTILINE) == ["2", "3"]
+    assert states() == ["FAIL", "RUNNING", "COMPLETE"]
+    assert re.findall(r"^trial (\d) of 3", out, re.MULTILINE) == ["3"]
     assert "other processes still run trials: the last one reports" in out
     assert not (FOLDER / "best.yaml").exists()
-    search._release(claim[1])  # noqa: SLF001
-    assert "3 complete" in command("search", config)[1]
+    assert "1 complete, 2 fail" in command("search", config, "--trials=3")[1]
+    assert (FOLDER / "best.yaml").is_file()
+
+
+def test_a_trial_without_a_run_may_be_starting_and_is_failed_after_an_hour(
+    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_trial(opened=False)
+    assert command("search", config, "--trials=1")[0] == 0
+    assert states() == ["RUNNING"]
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, *_: Any) -> "Later":
+            return super().now() + timedelta(hours=1)
+
+    monkeypatch.setattr("mnist_lit.studies.search.datetime", Later)
+    assert command("search", config, "--trials=1")[0] == 1, "no trial is complete"
+    assert states() == ["FAIL"]
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--space={}", "no --space to search: give --config search, or a file like it"),
+        ("--space={}", "--trials requires --space, or --config search"),
         ('--space={"model.chanels": [[1]]}', "--space: no setting model.chanels: did you mean model.channels?"),
         ('--space={"model": [1]}', "--space: no setting model"),
         ('--space={"model.classes": [10]}', "--space: no setting model.classes"),
@@ -269,8 +275,7 @@ def test_a_process_that_ends_before_another_leaves_the_report_to_it(command: Com
         ('--space={"seed": {"low": 3, "high": 1}}', "--space: seed needs a list of choices, or integers low <= high"),
         ('--space={"seed": [-1]}', "--space: seed: -1 must be >=0"),
         ("--data.val_size=0", "a search needs a validation: --data.val_size and --trainer.limit_val_batches must"),
-        ("--trainer.devices=2", "a trial runs in one process: give --processes to run trials in parallel"),
-        ("--processes=0", "--processes: 0 must be >=1 and <=64"),
+        ("--trainer.devices=2", "search: each run is trained in one process: leave --trainer.devices and"),
         ("--trainer.fast_dev_run=3", "--trainer.fast_dev_run is for fit: a search compares complete runs"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
     ],
@@ -287,6 +292,7 @@ def test_invalid_range_and_changed_choices_are_usage_errors(command: Command, co
         code, _, err = command("search", config, f'--space={{"data.shift": {choice}}}')
         assert (code, err.count("\n")) == (2, 1)
         assert err.startswith("error: --space: data.shift: ")
+    assert not Path("runs").exists()
     assert command("search", config, "--trials=1", '--space={"data.shift": [1, 2]}')[0] == 0
     code, _, err = command("search", config, "--trials=2", '--space={"data.shift": [1, 3]}')
     assert (code, err.count("\n")) == (2, 1)

@@ -13,9 +13,9 @@ import torch
 from jsonargparse import ArgumentError, Namespace
 from PIL import Image
 
-from mnist_lit.commands.recipe import Answers, Recipe, differing_settings, read_recipe
-from mnist_lit.commands.settings import Parser
-from mnist_lit.runs.comparison import (
+from mnist_lit.commands.flags import Parser
+from mnist_lit.studies.recipe import Answers, Recipe, differing_settings, read_recipe
+from mnist_lit.studies.statistics import (
     Difference,
     describe_difference,
     describe_mcnemar,
@@ -105,7 +105,11 @@ def _row(letter: str, recipe: Recipe) -> Row:
         low, high = mean_interval(values) or (None, None)
         row[f"{name}_accuracy"] = fmean(values) if values else None
         row |= {f"{name}_sd": stdev(values) if len(values) > 1 else None, f"{name}_low": low, f"{name}_high": high}
-    return row | {"calibration_error": recipe.answers.calibration_error if recipe.answers else None}
+    answers = recipe.answers
+    return row | {
+        "ensemble_validation_accuracy": answers.ensemble_accuracy if answers and len(recipe.results) > 1 else None,
+        "calibration_error": answers.calibration_error if answers else None,
+    }
 
 
 def _format_table(rows: Sequence[Row]) -> list[str]:
@@ -124,6 +128,7 @@ def _format_table(rows: Sequence[Row]) -> list[str]:
         ["seconds", *(f"{row['seconds']:.1f}" for row in rows)],
         ["validation", *(accuracy(row, "validation") for row in rows)],
         ["test", *(accuracy(row, "test") for row in rows)],
+        ["ensemble, validation", *(_percent(row["ensemble_validation_accuracy"]) for row in rows)],
         ["calibration error", *(_percent(row["calibration_error"]) for row in rows)],
     ]
     note = "accuracies: mean ± standard deviation over runs"

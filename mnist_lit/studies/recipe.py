@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -13,13 +13,13 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from mnist_lit.commands.fit import NOT_OF_THE_EXPERIMENT
+from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.commands.restore import Restored, restore_checkpoint
-from mnist_lit.commands.resume import NOT_OF_THE_EXPERIMENT
-from mnist_lit.commands.settings import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import RESULTS, Run
-from mnist_lit.runs.series import find_runs
+from mnist_lit.studies.seeds import find_runs
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.inspection import count_parameters
 
@@ -48,6 +48,11 @@ class Answers:
     def correct(self) -> Tensor:
         """Whether the class with the largest joint probability is the label, (N,)."""
         return self.joint.argmax(dim=1) == self.labels
+
+    @property
+    def ensemble_accuracy(self) -> float:
+        """The accuracy of the mean probabilities (Hansen & Salamon 1990, doi:10.1109/34.58871)."""
+        return float(self.correct.double().mean())
 
     @cached_property
     def accuracies(self) -> Tensor:
@@ -121,22 +126,22 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
         restore_checkpoint("predict", [*flags, *_limits(configs[seed])], Checkpoint.read(run.checkpoints / "best.ckpt"))
         for seed, run in runs.items()
     ]
-    recipe, config = replace(members[0], members=members), next(iter(configs.values()))
+    first, config = members[0], next(iter(configs.values()))
     answers, reason, images = None, "had no validation", None
     with suppress(OSError, ValueError, UsageError):
-        images = _images_per_epoch(recipe.data, config)
+        images = _images_per_epoch(first.data, config)
     if all(found["fit"]["best_val_accuracy"] is not None for found in results.values()):
         try:
-            answers = _classify_validation_images(recipe)
+            answers = _classify_validation_images(members)
         except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
             reason = f"cannot classify its validation images now: {error}"
     return Recipe(
         folder.as_posix(),
         config,
         results,
-        count_parameters(recipe.classifier.network),
+        count_parameters(first.classifier.network),
         images,
-        recipe.checkpoint.classes,
+        first.checkpoint.classes,
         answers,
         reason,
     )
@@ -212,19 +217,19 @@ def _limits(config: Namespace) -> list[str]:
     return [] if limit is None else [f"--trainer.limit_predict_batches={limit}"]
 
 
-def _classify_validation_images(recipe: Restored) -> Answers:
+def _classify_validation_images(members: Sequence[Restored]) -> Answers:
     """Return the answers of the members of a recipe, which have the same validation images.
 
     Raises:
-        OSError, ValueError, UsageError: if the images are not there any more, or a member was trained on some.
+        OSError, ValueError, UsageError: if the images are not there any more, or have changed.
     """
-    data = recipe.data
+    data = members[0].data
     data.prepare_data()
-    recipe.check_validation_set()
     data.setup("validate")
     probabilities = []
-    for member in recipe.members:
-        batches = member.trainer.predict(member.classifier, data.val_dataloader())
+    for member in members:
+        member.checkpoint.check_images(data.dataset)
+        batches = member.build_trainer().predict(member.classifier, data.val_dataloader())
         probabilities.append(torch.cat(cast("list[Tensor]", batches)))
-    pixels, labels = data.val_set.dataset[torch.as_tensor(data.val_set.indices)[: len(probabilities[0])]]
+    pixels, labels = cast("tuple[Tensor, Tensor]", data.val_set.__getitems__(list(range(len(probabilities[0])))))
     return Answers(pixels, labels, torch.stack(probabilities))

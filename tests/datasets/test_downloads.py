@@ -7,15 +7,14 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from random import Random
 
 import pytest
 from conftest import posix
 from server import SHIPPED, Server, serving
 
-from mnist_lit.datasets import mirrors
+from mnist_lit.datasets import downloads
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.mirrors import download, redact_credentials
+from mnist_lit.datasets.downloads import download
 
 LABELS = MNIST.idx_files[3]
 NAME = f"{LABELS.name}.gz"
@@ -24,7 +23,7 @@ CONTENT = (SHIPPED / NAME).read_bytes()
 
 @pytest.fixture(autouse=True)
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_download_stops_after_max_bytes(server: Server) -> None:
 
     with pytest.raises(OSError, match="not the published file"):
         download(f"{MNIST.idx_files[2].name}.gz", [server.url("ok")], 1_000, is_valid)
-    assert 1_000 < sizes[0] <= 1_000 + mirrors.CHUNK_SIZE
+    assert 1_000 < sizes[0] <= 1_000 + downloads.CHUNK_SIZE
 
 
 def test_credentials_are_sent_to_their_server_only_and_never_shown(
@@ -116,33 +115,11 @@ def test_download_shows_a_progress_bar_on_a_terminal(server: Server) -> None:
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    code = f"from mnist_lit.datasets.mirrors import download; download({NAME!r}, [{server.url('ok')!r}], 10**6, bool)"
+    code = f"from mnist_lit.datasets.downloads import download; download({NAME!r}, [{server.url('ok')!r}], 10**6, bool)"
     subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, cwd=Path(__file__).parent.parent.parent)
     os.close(theirs)
     assert re.search(rf"{NAME}: .*/4.54k \[.*B/s\]", os.read(ours, 65_536).decode())
     os.close(ours)
-
-
-def test_redact_credentials_removes_any_password() -> None:
-    random = Random(777)
-    printable = [letter for letter in map(chr, range(33, 0x250)) if letter.isprintable()] + 40 * list("/:@?#\\'[],")
-    for _ in range(2_000):
-        user, password = ("".join(random.choices(printable, k=random.randint(1, 9))) for _ in range(2))
-        text = "got ['https://{0}host/x'], not http://{0}h:80/y: refused"
-        assert redact_credentials(text.format(f"{user}:{password}@")) == text.format("")
-    assert redact_credentials("me:se/c@ret@host/a: refused") == "host/a: refused"
-    assert redact_credentials("ftp://secret@host/a") == "ftp://host/a"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("/home/me@work: full", "file:///home/me@work/data", "C:\\Users\\me@work: full", "file:///C:/Users/me@work"),
-        *("https://cdn.example.org/mnist@1.0/raw", "http://127.0.0.1:9/mnist"),
-    ],
-)
-def test_redact_credentials_keeps_other_text(text: str) -> None:
-    assert redact_credentials(text) == text
 
 
 @pytest.mark.parametrize("password", ["se/cret", "se?cret", "se#cret", "/@"])

@@ -4,7 +4,7 @@ from dataclasses import InitVar, dataclass
 from math import radians
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 __all__ = ["Augmentation"]
@@ -57,24 +57,23 @@ class Augmentation:
         """Return whether any setting changes an image."""
         return any(vars(self).values())
 
-    def __call__(self, pixels: Tensor, generator: Generator | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """Return transformed images, float32 (B, C, H, W), in the range of `pixels`.
 
         Args:
-            pixels: of any dtype, (B, C, H, W); outside of an image there is 0.
-            generator: on the device of the images; by default torch's.
+            pixels: images of any dtype, (B, C, H, W); outside of an image there is 0.
         """
         images = pixels.float()
         if any((self.rotation, self.shift, self.scaling, self.shear, self.elastic)):
-            images = self._transform(images, generator)
+            images = self._transform(images)
         if self.crop or self.flip:
-            images = self._crop_and_flip(images, generator)
+            images = self._crop_and_flip(images)
         return images
 
-    def _transform(self, images: Tensor, generator: Generator | None) -> Tensor:
+    def _transform(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         device = images.device
-        draws = 2 * torch.rand(6, batch, generator=generator, device=device) - 1  # -1 to 1
+        draws = 2 * torch.rand(6, batch, device=device) - 1  # -1 to 1
         angle, slant = radians(self.rotation) * draws[0], self.shear * draws[1]
         wide, high = 1 / (1 + self.scaling * draws[2]), 1 / (1 + self.scaling * draws[3])
         cos, sin = angle.cos(), angle.sin()
@@ -86,21 +85,21 @@ class Augmentation:
         ]
         grid = affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)  # (B, H, W, 2)
         if self.elastic:
-            noise = torch.randn(batch, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator, device=device)
+            noise = torch.randn(batch, 2, ELASTIC_GRID, ELASTIC_GRID, device=device)
             bend = interpolate(noise, (height, width), mode="bicubic", align_corners=True)  # (B, 2, H, W)
             grid = grid + bend.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=device) * self.elastic
         return grid_sample(images, grid, align_corners=False)
 
-    def _crop_and_flip(self, images: Tensor, generator: Generator | None) -> Tensor:
+    def _crop_and_flip(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         device = images.device
         padded = pad(images, [self.crop] * 4, mode="reflect").permute(0, 2, 3, 1)  # (B, H + 2 crop, W + 2 crop, C)
-        corners = torch.randint(2 * self.crop + 1, (2, batch, 1), generator=generator, device=device)
+        corners = torch.randint(2 * self.crop + 1, (2, batch, 1), device=device)
         rows, columns = (
             corner + torch.arange(n, device=device) for corner, n in zip(corners, (height, width), strict=True)
         )
         if self.flip:
-            mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+            mirrored = torch.rand(batch, 1, device=device) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)  # (B, W)
         image = torch.arange(batch, device=device)[:, None, None]
         return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

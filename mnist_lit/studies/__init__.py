@@ -1,0 +1,1 @@
+"""Several runs: seeds, the comparison of recipes, and the search for hyperparameters."""

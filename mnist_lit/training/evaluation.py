@@ -1,0 +1,157 @@
+"""What is only shown or only reported of an evaluation, computed from the logits that its steps return."""
+
+from collections.abc import Sequence
+from math import nan
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.datasets.sampling import Batch
+from mnist_lit.runs.results import evaluation_results, format_calibration, format_confused, format_evaluation
+
+__all__ = ["Calibration", "Outputs", "fit_temperature", "other_metrics", "report_test"]
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 5.0
+"""Without bounds, images that are all classified correctly would give a temperature of 0."""
+MIN_IMAGES = 100
+"""Images needed to fit a temperature: fewer are often all classified correctly."""
+
+
+class Outputs(Callback):
+    """Keep the logits and labels of the latest validation or test: every process evaluates all images."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        """Discard those of the evaluation before."""
+        self.batches = []
+
+    def on_validation_batch_end(
+        self, _trainer: Trainer, _module: LightningModule, outputs: Any, batch: Batch, *_: Any
+    ) -> None:
+        """Keep those of a batch."""
+        self.batches.append((outputs.detach(), batch[1]))
+
+    def on_test_epoch_start(self, *_: Any) -> None:
+        """Discard those of the evaluation before."""
+        self.batches = []
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """Keep those of a batch."""
+        self.on_validation_batch_end(*args)
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of the images, float32 (N, K)."""
+        return torch.cat([logits for logits, _ in self.batches]).cpu().float()
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the images, int64 (N,)."""
+        return torch.cat([labels for _, labels in self.batches]).cpu()
+
+    def confusion(self) -> Tensor:
+        """Return how many images of class i were classified as class j, int64 (K, K)."""
+        logits = self.logits
+        return multiclass_confusion_matrix(logits, self.labels, logits.shape[1], validate_args=False)
+
+    def mistakes(self, number: int) -> tuple[list[int], Tensor]:
+        """Return up to `number` misclassified images, those with the lowest probability of the label first.
+
+        Returns:
+            Their indices, and the probabilities of the classes, (N, K).
+        """
+        probabilities, labels = self.logits.softmax(dim=1), self.labels
+        wrong = (probabilities.argmax(dim=1) != labels).nonzero()[:, 0]
+        order = probabilities[wrong, labels[wrong]].argsort(stable=True)[:number]
+        return wrong[order].tolist(), probabilities[wrong[order]]
+
+    def calibration_errors(self, temperature: Tensor) -> tuple[float, float]:
+        """Return the expected calibration error without and with a temperature (Guo et al. 2017), in 15 bins."""
+        logits, labels = self.logits, self.labels
+        scaled = (logits.softmax(dim=1), (logits / temperature.cpu()).softmax(dim=1))
+        errors = [multiclass_calibration_error(found, labels, logits.shape[1], norm="l1") for found in scaled]
+        return float(errors[0]), float(errors[1])
+
+
+class Calibration(Callback):
+    """Fit the temperature to the images of each validation.
+
+    Args:
+        outputs: the outputs of the validation.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the temperature, after callbacks that average weights have put the current ones back."""
+        if trainer.sanity_checking or not isinstance(pl_module, DigitClassifier):
+            return
+        temperature = fit_temperature(self.outputs.logits, self.outputs.labels)
+        if temperature.isfinite():
+            pl_module.temperature.copy_(temperature)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the temperature that minimises the cross-entropy of logits divided by it (Guo et al. 2017).
+
+    It calibrates probabilities and changes no classification (arXiv:1706.04599). The images must not be those that the
+    network was trained on.
+
+    Args:
+        logits: logits of the images, (N, K).
+        labels: labels of the images, (N,).
+
+    Returns:
+        The temperature (), float32 on the CPU, by Newton's method: the loss is convex in its inverse. It is NaN for
+        fewer than 100 images.
+
+    >>> logits, labels = torch.tensor([[2.0, 0.0]] * 100), torch.tensor([0, 0, 0, 1] * 25)
+    >>> round(float((2 / fit_temperature(logits, labels)).sigmoid()), 3)  # three of four are correct
+    0.75
+    """
+    if len(labels) < MIN_IMAGES:
+        return torch.tensor(nan)
+    # MPS has no float64. Moved first, then converted: one call of `to` would convert on the device.
+    logits, labels = logits.cpu().double(), labels.cpu()
+    target = logits.gather(1, labels[:, None])[:, 0]  # (N,)
+    inverse = logits.new_ones(())
+    for _ in range(20):
+        probabilities = (inverse * logits).softmax(dim=1)  # (N, K)
+        mean = (probabilities * logits).sum(dim=1)
+        variance = (probabilities * logits.square()).sum(dim=1) - mean.square()
+        step = (target - mean).mean() / variance.mean().clamp(min=1e-9)
+        inverse = (inverse + step.clamp(-inverse / 2, inverse)).clamp(1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE)
+    return (1 / inverse).float()
+
+
+def report_test(
+    trainer: Trainer, classifier: DigitClassifier, classes: Sequence[str], outputs: Outputs
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the results of a test, for `results.json`, and lines about them.
+
+    Args:
+        trainer: the Trainer that has tested.
+        classifier: the model that was tested.
+        classes: names of the classes.
+        outputs: outputs of the test.
+    """
+    confusion = outputs.confusion()
+    results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
+    errors = outputs.calibration_errors(classifier.temperature)
+    lines = [format_evaluation("test", results), format_calibration(float(classifier.temperature), *errors)]
+    others = other_metrics(trainer, "test")
+    results |= {"checkpoint": "checkpoints/best.ckpt"} | others
+    return results, [*lines, *format_confused(confusion, classes), *(f"test/{n} {v:.4f}" for n, v in others.items())]
+
+
+def other_metrics(trainer: Trainer, stage: str) -> dict[str, float]:
+    """Return the metrics that the user's own code has logged in a stage, `val` or `test`, by their names without it."""
+    logged = {name.removeprefix(f"{stage}/"): v for name, v in trainer.callback_metrics.items() if f"{stage}/" in name}
+    return {name: float(value) for name, value in logged.items() if name not in {"loss", "accuracy"}}
