@@ -22,7 +22,8 @@ Batch = tuple[Tensor, Tensor]
 class DigitClassifier(LightningModule):
     """The network, trained with cross-entropy and Adam.
 
-    A batch has pixels 0-255, (B, C, H, W), and labels (B,).
+    A batch has pixels 0-255, (B, C, H, W), and labels (B,). The commands and callbacks rely on the logits that
+    `validation_step` and `test_step` return, the logged losses and accuracies, `temperature` and `hparams`.
 
     Args:
         learning_rate: Adam's learning rate (Kingma & Ba 2015, arXiv:1412.6980); with a schedule, its peak.
@@ -92,13 +93,13 @@ class DigitClassifier(LightningModule):
         logits = self(pixels).float()  # (B, K); they may be in half precision
         loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
         accuracy = getattr(self, f"{stage}_accuracy")
-        accuracy.update(logits, labels)  # `forward` would also compute the batch's own accuracy
+        accuracy.update(logits, labels)  # calling the metric would also compute the accuracy of the batch
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss, logits
 
     def predict_step(self, batch: Batch) -> Tensor:
-        """Return probabilities (B, K), which are calibrated if there was a validation."""
+        """Return probabilities (B, K): the softmax of the logits divided by the temperature, 1 without a validation."""
         pixels, _ = batch
         logits: Tensor = self(pixels).float()
         return (logits / self.temperature).softmax(dim=1)
@@ -106,7 +107,7 @@ class DigitClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam over all parameters and, with a schedule, the learning rate's scheduler."""
         learning_rate, (beta1, beta2) = self.hparams["learning_rate"], self.hparams["betas"]
-        # Fused: one pass over all parameters. In mixed precision, Lightning could not clip the gradients before it.
+        # A fused Adam updates all parameters at once. In mixed precision, Lightning refuses gradient clipping with it.
         fused = None if self.trainer.precision.endswith("-mixed") else True
         optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, betas=(beta1, beta2), fused=fused)
         if self.hparams["schedule"] == "constant":

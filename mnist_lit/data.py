@@ -18,8 +18,8 @@ class MNISTDataModule(LightningDataModule):
     """MNIST, another data set of `datasets/catalog.py`, or a folder of images.
 
     A batch has uint8 pixels 0-255, (B, C, H, W), and int64 labels (B,). Augmented pixels are float32. Training drops
-    the last incomplete batch, evaluation drops nothing. The order of training follows torch's seed, which several
-    processes must have in common (`seed_everything`), and the epoch; the split follows only `split_seed`.
+    the last incomplete batch, evaluation drops nothing. The training order follows torch's initial seed and the epoch:
+    with several processes, call `seed_everything`, so that all have the same seed. The split follows `split_seed` only.
 
     Args:
         batch_size: images of a training batch, of all processes together.
@@ -79,6 +79,7 @@ class MNISTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled full batches. Each process has its part of a batch; the Trainer sets the sampler's epoch."""
+        # In one process, too: its order is a function of the seed and the epoch, so that an interrupted run can resume.
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order: DistributedSampler[Batch] = DistributedSampler(
             self.train_set, processes, rank, seed=torch.initial_seed(), drop_last=True
@@ -89,7 +90,7 @@ class MNISTDataModule(LightningDataModule):
             sampler=order,
             drop_last=True,
             collate_fn=identity_collate,
-            generator=torch.Generator(),  # the loader draws from it, not from the random numbers of the epoch
+            generator=torch.Generator(),  # its own, so that the loader does not use up the epoch's random numbers
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -14,8 +14,9 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolutions, each with ReLU; max pooling follows the last one. The arguments are those of `CNN`.
 
-    Pooling comes before ReLU: the result is the same, as for any monotone function, and ReLU has a quarter of the work.
-    Before batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) it is another network, as accurate and faster.
+    Pooling is placed before ReLU. The result is the same, since ReLU preserves order, and ReLU has a quarter of the
+    pixels then. With batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) in between, the result differs; it
+    was as accurate, and faster.
     """
     layers: list[nn.Module] = []
     for number in range(convolutions):

@@ -126,11 +126,11 @@ def train(
         opened(run)
         training = build_training(config, settings.trainer, run, classifier, data, callbacks, purge_step(start))
         trainer = training.trainer
-        write_config(start, run, data)
+        prepare_folder(start, run, data)
         print(describe(f"{run.folder}, seed {config.seed}", trainer, classifier, data))
 
         trainer.fit(classifier, data, ckpt_path=ckpt_path, weights_only=True)
-        results = {"fit": fit_results(training, data)}  # before the test, which restores the best epoch's callbacks
+        results = {"fit": fit_results(training, data)}  # before the test, which loads the best epoch's callbacks
         summary = [format_fit(results["fit"])]
         print(f"\n{summary[0]}")
         if tested and settings.trainer.limit_test_batches != 0:
@@ -191,12 +191,12 @@ def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
         elif not (start.run or run.checkpoints.is_dir() or (begun and isinstance(error, Stopped))):
             run.remove()
         if isinstance(error, Stopped) and begun:
-            raise Stopped(error.exit_code - 128, f": to resume, {PROGRAM} fit --ckpt_path last") from None
+            raise Stopped(error.number, f": to resume, {PROGRAM} fit --ckpt_path last") from None
         raise
 
 
-def write_config(start: Start, run: Run, data: MNISTDataModule) -> None:
-    """Write the settings that repeat the run, and remove what an earlier training of it has left."""
+def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
+    """Write `config.yaml`, which repeats the run, and remove what a training of it behind this start has left."""
     if process_rank() > 0:
         return
     config = start.config.clone()
@@ -218,7 +218,9 @@ def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summa
 
 def purge_step(start: Start) -> int | None:
     """Return the step from which the curves of a resumed run are replaced, None for a new run."""
-    return (start.resumed.content["global_step"] if start.resumed else 0) if start.run else None
+    if start.resumed:
+        return int(start.resumed.content["global_step"])
+    return 0 if start.run else None
 
 
 def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:

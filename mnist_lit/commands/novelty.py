@@ -1,12 +1,11 @@
 """Tell digits from anything else, by a small network of its own, whichever network reads the digits."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from mnist_lit.model import CNN
+from torch import Tensor, nn
 
 __all__ = ["MAX_NOVELTY", "WEIGHTS", "NoveltyNetwork"]
 
@@ -16,23 +15,31 @@ MAX_NOVELTY = 0.6
 """Of a digit: 1 or 2 of 100 photographed ones have more, and so have nearly all letters (`tests/benchmarks`)."""
 
 
-class NoveltyNetwork(CNN):
+class NoveltyNetwork(nn.Sequential):
     """A network for eleven classes: the digits, and drawings that are none, on which it was trained as well.
 
-    (Hendrycks et al. 2019, arXiv:1812.04606.)
+    (Hendrycks et al. 2019, arXiv:1812.04606.) It does not use `CNN`, which people replace.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            [16, 32, 32],
-            convolutions=[1, 2, 1],
-            kernel_sizes=[5, 3, 3],
-            padding=[0, 1, 1],
-            pooling=[2, 2, 1],
-            batch_norm=True,
-            dropout=0.3,
-            classes=11,
+            OrderedDict(
+                layer1=nn.Sequential(nn.Conv2d(1, 16, 5, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.ReLU()),
+                layer2=nn.Sequential(
+                    *(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+                    *(nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(32), nn.ReLU()),
+                ),
+                layer3=nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+                flatten=nn.Flatten(),
+                dropout=nn.Dropout(0.3),
+                fc=nn.Linear(32 * 6 * 6, 11),
+            )
         )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 11)."""
+        logits: Tensor = super().forward(pixels.float() / 255)
+        return logits
 
     @classmethod
     def load(cls) -> "NoveltyNetwork":

@@ -213,7 +213,7 @@ def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[s
         if (accuracy := run.results()["fit"]["best_val_accuracy"]) is None:
             raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
     except Stopped as stopped:
-        raise Stopped(stopped.exit_code - 128, ": to resume, the same command") from None
+        raise Stopped(stopped.number, ": to resume, the same command") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         print(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}\n")
         _fail(study, trial.number)

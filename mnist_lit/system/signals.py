@@ -39,7 +39,7 @@ class Stopped(BaseException):
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(SIGNALS[signal.Signals(number)] + hint)
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
