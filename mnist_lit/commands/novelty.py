@@ -38,8 +38,10 @@ class NoveltyNetwork(nn.Sequential):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, (N, 1, 28, 28), to logits (N, 11)."""
-        logits: Tensor = super().forward(pixels.float() / 255)
-        return logits
+        x = pixels.float() / 255
+        for layer in self:
+            x = layer(x)
+        return x
 
     @classmethod
     def load(cls) -> "NoveltyNetwork":
