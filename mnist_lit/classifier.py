@@ -12,11 +12,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
+from mnist_lit.datasets.sampling import Batch
 from mnist_lit.model import CNN
 
 __all__ = ["DigitClassifier"]
-
-Batch = tuple[Tensor, Tensor]
 
 
 class DigitClassifier(LightningModule):

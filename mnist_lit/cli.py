@@ -50,7 +50,7 @@ def _run(given: Sequence[str]) -> int:
         if isinstance(error, SystemExit) and error.code == 0:  # --help
             return 0
         if is_child_process():
-            sleep(10)  # if the parent process fails too, this one follows it meanwhile, without a message
+            sleep(5)  # if the parent process fails too, this one follows it meanwhile, without a message
         if "--traceback" in given:
             raise
         return _fail(*_describe(error))

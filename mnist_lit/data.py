@@ -59,7 +59,8 @@ class MNISTDataModule(LightningDataModule):
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         self.augment = Augmentation(min(self.dataset.shape[1:]), **augmentation)
-        # The folder and the mirrors belong to a machine, not to the experiment: checkpoints do not contain them.
+        # `val_size` is saved as it is now, a number. The folder and the mirrors belong to a machine, not to the
+        # experiment: checkpoints do not contain them.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.data_dir, self.mirrors = data_dir, mirrors
@@ -74,6 +75,7 @@ class MNISTDataModule(LightningDataModule):
             images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
             train, val = split(images.labels, self.val_size, self.split_seed)
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
+            self.seed = torch.initial_seed()  # now: in each epoch, torch has another one
         else:
             self.test_set = InMemoryDataset(*self.dataset.read(self.data_dir, train=False))
 
@@ -82,7 +84,7 @@ class MNISTDataModule(LightningDataModule):
         # In one process, too: its order is a function of the seed and the epoch, so that an interrupted run can resume.
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order: DistributedSampler[Batch] = DistributedSampler(
-            self.train_set, processes, rank, seed=torch.initial_seed(), drop_last=True
+            self.train_set, processes, rank, seed=self.seed, drop_last=True
         )
         return DataLoader(
             self.train_set,

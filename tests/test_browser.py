@@ -9,6 +9,7 @@ from browser import BROWSER, find_chart, find_image, open_tensorboard
 from PIL import Image
 
 pytestmark = [
+    pytest.mark.slow,  # with a browser
     pytest.mark.skipif(not BROWSER, reason="no Chromium: install Debian's package chromium"),
     pytest.mark.skipif(not find_spec("playwright"), reason="no playwright: pip install -e '.[dev]'"),
 ]

@@ -101,6 +101,11 @@ def test_a_run_is_resumed_with_its_folder_moved(flags: Command) -> None:
     code, _, err = flags("fit", "--ckpt_path=last", "--data.dataset=MNIST", "--trainer.max_epochs=3")
     assert code == 2
     assert err.startswith("error: --data.dataset cannot change when a run is resumed")
+    shutil.copytree("banners", "fewer")
+    Path("fewer/France/0.png").unlink()
+    code, _, err = flags("fit", "--ckpt_path=last", "--data.dataset=fewer", "--trainer.max_epochs=3")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: fewer has other images than ")
 
 
 def test_pictures_are_classified_without_the_folder(flags: Command) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lit import __version__
-from mnist_lit.commands.flags import get_setting
+from mnist_lit.commands.flags import flatten
 from mnist_lit.commands.restore import Restored
 from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -68,11 +68,11 @@ def describe_model(
     """Return the model card of an exported file, in Markdown with Hugging Face's header.
 
     Args:
-        path: of the file.
+        path: path of the exported file.
         restored: what is exported.
-        metadata: of the file: its input and output.
-        probabilities: of the test images, (N, K).
-        labels: of the test images, (N,).
+        metadata: metadata of the file, with its input and output.
+        probabilities: probabilities of the test images, (N, K).
+        labels: labels of the test images, (N,).
     """
     dataset, classes = restored.data.dataset, restored.checkpoint.classes
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
@@ -128,8 +128,8 @@ def _training(checkpoint: Checkpoint) -> str:
     settings["data"]["dataset"] = _name(settings["data"]["dataset"])
     origin = checkpoint.path.name
     if run := checkpoint.run:
-        config = load(run.config.read_text(encoding="utf-8"))
-        found = {name: get_setting(config, name) for name in LENGTH}
+        config = flatten(load(run.config.read_text(encoding="utf-8")))
+        found = {name: config.get(name) for name in LENGTH}
         seed = found.pop("seed")
         settings["run"] = {name: value for name, value in found.items() if value is not None}
         folder = run.folder.resolve()

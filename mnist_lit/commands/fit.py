@@ -15,6 +15,7 @@ from mnist_lit.commands.flags import (
     Parser,
     build_parser,
     find_flags,
+    flatten,
     instantiate,
     parse,
     set_checkpoint_defaults,
@@ -69,15 +70,13 @@ def fit(argv: Sequence[str]) -> None:
     given = find_flags(argv, "ckpt_path", "experiment", "init_from", "seeds")
     if "ckpt_path" in given and "init_from" in given:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
-    if given.keys() & {"ckpt_path", "seeds"}:
+    found = find_resumable(given["ckpt_path"], given.get("experiment")) if "ckpt_path" in given else None
+    if found or "seeds" in given:
         from mnist_lit.studies.seeds import train_seeds
 
-        if train_seeds(argv, given):
+        if train_seeds(argv, given, found):
             return
-    if "ckpt_path" in given:
-        start = resume_run(*find_resumable(given["ckpt_path"], given.get("experiment")), argv)
-    else:
-        start = new_start(argv, given.get("init_from"))
+    start = resume_run(*found, argv) if found else new_start(argv)
     if not start:
         return
     if start.config.trainer.fast_dev_run:
@@ -151,6 +150,8 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     """
     if start.resumed:
         start.resumed.check_images(data.dataset)
+        if start.resumed.digests != data.dataset.digests:
+            raise ValueError(f"{data.dataset.name} has other images than {start.resumed.path} was trained on")
         start.resumed.load_into(classifier)  # refuses another network before the run is touched
     if not (initial := start.initial):
         return
@@ -160,7 +161,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     if not initial.was_trained_on(data.dataset):
         return
     trained = initial.settings["data"]
-    if changed := changed_split(trained, data.hparams):
+    if data.val_size and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         print(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
     if initial.digests != data.dataset.digests:
@@ -254,13 +255,13 @@ def try_out(start: Start) -> None:
     print("a trial run: nothing is recorded")
 
 
-def new_start(argv: Sequence[str], init_from: str | None = None) -> Start:
-    """Return the start of a new run; with `init_from`, the network is the checkpoint's, and flags win over it."""
+def new_start(argv: Sequence[str]) -> Start:
+    """Return the start of a new run; with `--init_from`, the network is the checkpoint's, and flags win over it."""
     parser, initial = build_parser("fit"), None
-    if init_from:
+    if init_from := find_flags(argv, "init_from").get("init_from"):
         initial = Checkpoint.read(Path(init_from))
-        others = signature(DigitClassifier).parameters
-        network = {name: value for name, value in initial.settings["model"].items() if name not in others}
+        of_the_training = signature(DigitClassifier).parameters
+        network = {name: value for name, value in initial.settings["model"].items() if name not in of_the_training}
         set_checkpoint_defaults(parser, {"model": network}, initial.path)
     return Start(parser, parse(parser, argv), initial=initial)
 
@@ -304,8 +305,8 @@ def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
     Raises:
         UsageError: if one of them would change the experiment.
     """
-    saved = _flatten(load(run.config.read_text(encoding="utf-8")))
-    given = _flatten(load(parser.dump(config, skip_unset=False)))
+    saved = flatten(load(run.config.read_text(encoding="utf-8")))
+    given = flatten(load(parser.dump(config, skip_unset=False)))
     changed = {name for name in {*saved, *given} if saved.get(name) != given.get(name)} - {"ckpt_path", "config"}
     if not DATASETS.keys() & {saved.get("data.dataset"), config.data.dataset}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
@@ -316,14 +317,6 @@ def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
                 f"to start a new run from its weights, give --init_from {run.checkpoints / 'best.ckpt'}"
             )
     return changed
-
-
-def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their full names."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return flat
 
 
 def _check_limits(config: Namespace, resumed: Checkpoint) -> None:

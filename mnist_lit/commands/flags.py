@@ -34,7 +34,7 @@ __all__ = [
     "build_data",
     "build_parser",
     "find_flags",
-    "get_setting",
+    "flatten",
     "instantiate",
     "parse",
     "replace_values",
@@ -173,18 +173,23 @@ def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
         raise UsageError(str(error)) from error
     found: dict[str, Any] = {}
     for config in given.pop("config"):
-        with suppress(UsageError, OSError, ValueError, yaml.YAMLError):  # `parse` reports it
-            content = load(Path(_find_config(config)).read_text(encoding="utf-8"))
-            found |= {name: get_setting(content, name) for name in names}
-    values = {name: found.get(name) if given[name] is None else given[name] for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+        with suppress(UsageError, OSError, ValueError, AttributeError, yaml.YAMLError):  # `parse` reports it
+            content = flatten(load(Path(_find_config(config)).read_text(encoding="utf-8")))
+            found |= {name: content[name] for name in names if name in content}
+    found |= {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in found.items() if value not in {None, "null"}}
 
 
-def get_setting(config: Any, name: str) -> Any:
-    """Return a setting of nested dictionaries, such as `data.dataset`, or None if it is not there."""
-    for part in name.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their full names.
+
+    >>> flatten({"seed": 1, "data": {"batch_size": 100}})
+    {'seed': 1, 'data.batch_size': 100}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
@@ -275,8 +280,8 @@ def instantiate(parser: ArgumentParser, config: Namespace, images: Mapping[str, 
     Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
 
     Args:
-        parser: of the config.
-        config: settings.
+        parser: the parser of the command.
+        config: its parsed settings.
         images: their `shape` and number of `classes`, for the model; by default those of the data set. If they are
             given, the data module is not instantiated (see `build_data`).
 

@@ -66,7 +66,7 @@ def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int
 
 
 def changed_split(trained: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the changed settings because of which a validation set may have training images; none if it has none.
+    """Return the settings whose change may put training images into the validation set.
 
     Args:
         trained: data settings of the training, with `val_size` and `split_seed`.

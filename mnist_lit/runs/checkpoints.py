@@ -42,8 +42,8 @@ MAX_LIST_LENGTH = 1_000
 """Length of a setting that is a list."""
 MAX_PARAMETERS = 10_000
 """Number of parameter tensors of a network."""
-MAX_ACTIVATIONS = 100_000_000
-"""Outputs of all layers for one image, 0.4 GB: a few bytes of settings may ask for any number."""
+MAX_ACTIVATIONS = 500_000_000
+"""Outputs of all layers for one image, 2 GB: a few bytes of settings may ask for any number."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Run:
 
     def is_locked(self) -> bool:
         """Return whether another process trains in the folder."""
+        if not self.folder.is_dir():
+            return False
         try:
             with self.lock():
                 return False

@@ -90,7 +90,7 @@ def format_fit(fit: dict[str, Any]) -> str:
     trained = {0: "less than an epoch", 1: "1 epoch"}.get(fit["epochs"], f"{fit['epochs']:,} epochs")
     speed = f"trained {trained} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
     if not fit["best_epoch"]:
-        return f"{speed}\nno complete epoch was validated: the best checkpoint has the weights of the last step"
+        return f"{speed}\nno epoch was validated at its end: the best checkpoint has the weights of the last step"
     if (accuracy := fit["best_val_accuracy"]) is None:
         return f"{speed}\nno validation: the best checkpoint is the last epoch"
     return f"{speed}\nbest validation accuracy {accuracy:.2%} in epoch {fit['best_epoch']}"

@@ -38,15 +38,19 @@ class Prune(Callback):
     """Stop the training of a trial that Optuna prunes: it is worse than the median of the others at the same epoch.
 
     Args:
-        trial: that is trained.
+        trial: the trial that this run belongs to.
     """
 
     def __init__(self, trial: "Trial") -> None:
-        self.trial, self.pruned = trial, False
+        self.trial, self.pruned, self.validated_step = trial, False, -1
+
+    def on_validation_end(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Remember the step: Lightning keeps the metrics of a validation for the epochs after it."""
+        self.validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Report the validation accuracy. If the trial is pruned, the run ends as if this was its last epoch."""
-        if "val/accuracy" not in trainer.callback_metrics:  # not every epoch may have a validation
+        if self.validated_step != trainer.global_step:  # not every epoch has a validation
             return
         self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
         self.pruned = self.trial.should_prune()
@@ -75,7 +79,7 @@ def search(argv: Sequence[str]) -> None:
             values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
             print(f"trial {begun + 1} of {trials}: {_format_values(values)}")
             _run_trial(study, trial, config, values)
-        except (Stopped, UsageError):
+        except BaseException:
             _fail(study, trial.number)
             raise
     _report(study, folder)
@@ -90,7 +94,8 @@ def _fail_killed_trials(study: "Study", folder: Path) -> None:
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if name := trial.user_attrs.get("run"):
-            killed = not Run(folder / name).is_locked()
+            run = Run(folder / name)
+            killed = not run.is_locked() and "fit" not in run.results()  # a finished one is about to be reported
         else:
             killed = not trial.datetime_start or datetime.now() - trial.datetime_start > MAX_START  # noqa: DTZ005  # Optuna's
         if killed:
@@ -100,7 +105,7 @@ def _fail_killed_trials(study: "Study", folder: Path) -> None:
 def _fail(study: "Study", number: int) -> None:
     from optuna.trial import TrialState
 
-    study.tell(number, state=TrialState.FAIL)
+    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _check_config(config: Namespace, space: dict[str, Any]) -> None:

@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from jsonargparse import Namespace
 
-from mnist_lit.commands.fit import LIMITS, NOT_OF_THE_EXPERIMENT, changed_settings, new_start, resume_run, train
-from mnist_lit.commands.flags import build_parser, parse
-from mnist_lit.runs.folders import ROOT, Run, find_resumable, find_versions
+from mnist_lit.commands.fit import LIMITS, NOT_OF_THE_EXPERIMENT, Start, changed_settings, new_start, resume_run, train
+from mnist_lit.runs.folders import ROOT, Run, find_versions
 from mnist_lit.studies.statistics import mean_interval
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM
+from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.callbacks import DivergedError
 
 __all__ = ["Series", "find_runs", "format_seeds", "require_one_process", "train_seeds"]
@@ -73,34 +74,36 @@ class Series:
         return content
 
 
-def train_seeds(argv: Sequence[str], given: Mapping[str, Any]) -> bool:
+def train_seeds(argv: Sequence[str], given: Mapping[str, Any], found: tuple[Run, Path | None] | None) -> bool:
     """Train or resume the runs of several seeds, and print their table; return whether the flags ask for that.
 
     Args:
         argv: flags of `fit`.
-        given: those of `seeds`, `ckpt_path` and `experiment` that are among them.
+        given: those of its flags that tell what it is about.
+        found: the run that `--ckpt_path` resumes, and its checkpoint.
 
     Raises:
         UsageError: if a flag is wrong.
-        OSError, ValueError: if there is nothing to resume, or the run of a seed failed.
+        OSError, ValueError: if the run of a seed failed.
     """
-    if "ckpt_path" in given:
-        run, path = find_resumable(given["ckpt_path"], given.get("experiment"))
-        series = _find_series(run)
+    if found:
+        run, path = found
+        folder, series = run.folder.parent, _find_series(run)
         is_last = path is None or path.resolve() == (run.checkpoints / "last.ckpt").resolve()
-        if not (series and is_last) or series.ended:
+        is_here = folder.resolve() == (ROOT / folder.name).resolve()  # where the runs of new seeds go
+        if not (series and is_last and is_here) or series.ended:
             if "seeds" in given:
                 raise UsageError(f"--seeds: {run.folder} is not in an unfinished series: start one without --ckpt_path")
             return False
-        settings = [f"--config={run.config}", *argv]
-        _check_changes(series, run, argv)
+        start = new_start([f"--config={run.config}", *argv])
+        _check_changes(series, run, start)
     else:
-        config = new_start(argv, given.get("init_from")).config
-        require_one_process(config, "--seeds")
-        if config.trainer.fast_dev_run:
+        start = new_start(argv)
+        if start.config.trainer.fast_dev_run:
             raise UsageError("--seeds: --trainer.fast_dev_run records nothing to compare")
-        series, settings = _open_series(config), list(argv)
-    _train_series(series, settings, argv, given.get("init_from"))
+        require_one_process(start.config, "--seeds")
+        series = _open_series(start.config)
+    _train_series(series, start, argv)
     return True
 
 
@@ -122,8 +125,11 @@ def _open_series(config: Namespace) -> Series:
         if (series.seeds, series.settings) == (seeds, digest) and not series.ended:
             return series
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"seeds_{max(numbered, default=-1) + 1}.json"
-    write_atomically(path, json.dumps({"seeds": seeds, "settings": digest, "runs": {}}, indent=2).encode() + b"\n")
+    content = json.dumps({"seeds": seeds, "settings": digest, "runs": {}}, indent=2) + "\n"
+    for n in count(max(numbered, default=-1) + 1):  # another process may take the same number
+        with suppress(FileExistsError), (path := folder / f"seeds_{n}.json").open("x", encoding="utf-8") as file:
+            file.write(content)
+            break
     return Series(path)
 
 
@@ -142,45 +148,45 @@ def _find_series(run: Run) -> Series | None:
     return None
 
 
-def _check_changes(series: Series, run: Run, argv: Sequence[str]) -> None:
+def _check_changes(series: Series, run: Run, start: Start) -> None:
     """Raise UsageError if flags would change the experiment of a series, its seeds, or how long its runs are."""
-    parser = build_parser("fit")
-    config = parse(parser, [f"--config={run.config}", *argv])
+    config = start.config.clone()
     require_one_process(config, "--seeds")
     if config.seeds not in {None, len(series.seeds)}:
         raise UsageError(f"--seeds: {series.path} has {len(series.seeds)} seeds: for others, give another --seed")
-    config.seeds, seed = None, load_seed(run)
-    if config.seed in {seed, series.seeds[0]}:  # the command that has started the series
-        config.seed = seed
-    for name in sorted(changed_settings(run, parser, config) & {*LIMITS}):
+    own_seed = load(run.config.read_text(encoding="utf-8"))["seed"]
+    config.seeds = None
+    if config.seed == series.seeds[0]:  # in the command that has started the series
+        config.seed = own_seed
+    for name in sorted(changed_settings(run, start.parser, config) & {*LIMITS}):
         raise UsageError(f"--{name} cannot change: {series.path} has seeds that are not trained yet")
 
 
-def load_seed(run: Run) -> int:
-    """Return the seed of a run."""
-    return int(parse(build_parser("fit"), [f"--config={run.config}"]).seed)
-
-
-def _train_series(series: Series, settings: Sequence[str], changes: Sequence[str], init_from: str | None) -> None:
+def _train_series(series: Series, first: Start, changes: Sequence[str]) -> None:
     """Train the seeds that are left, and print the table.
 
     Args:
         series: the series of all seeds.
-        settings: flags of new runs.
+        first: where the runs that have not begun start, but for their seeds.
         changes: flags that win over the settings of runs that are resumed.
-        init_from: the checkpoint to start from.
 
     Raises:
         ValueError: at the end, if the runs of some seeds failed.
     """
+    experiment = series.path.parent.name
     try:
         for number, seed in enumerate(series.seeds, start=1):
             run = series.runs().get(seed)
             if run and run.ended:
                 continue
             print(f"seed     {seed} ({number} of {len(series.seeds)})")
-            own = ["--seeds=null", f"--seed={seed}", f"--experiment={series.path.parent.name}"]
-            start = resume_run(run, run.last, [*changes, *own]) if run else new_start([*settings, *own], init_from)
+            config = first.config.clone()
+            config.seed, config.seeds, config.experiment = seed, None, experiment
+            start: Start | None = Start(first.parser, config, initial=first.initial)
+            if run:
+                start = resume_run(
+                    run, run.last, [*changes, "--seeds=null", f"--seed={seed}", f"--experiment={experiment}"]
+                )
             try:
                 if start:
                     train(start, opened=lambda opened, seed=seed: series.add(seed, opened))  # type: ignore[misc]

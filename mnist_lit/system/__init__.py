@@ -1,1 +1,1 @@
-"""What has nothing to do with deep learning: files, signals, memory, processes, errors."""
+"""What has nothing to do with deep learning: files, signals, memory, errors."""

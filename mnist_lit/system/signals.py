@@ -55,7 +55,7 @@ def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
 def block_signals() -> None:
     """Hold both signals back until the next `set_handler`, in processes that are launched meanwhile too.
 
-    One that was ended while it starts would leave the others waiting for it.
+    A process that a signal ends while it starts would leave the other processes waiting.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -40,16 +40,18 @@ class SeedEpochs(Callback):
 
 
 class TrainingTimer(Timer):
-    """Lightning's Timer, which at its limit ends the epoch as `max_steps` does: it is not validated.
+    """Lightning's Timer, which at its limit ends the epoch as `max_steps` does.
 
-    Lightning's own validates it, although it is not complete, and such a validation could be the best one.
+    Lightning's own Timer would validate the cut epoch, which is not saved.
     """
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """End the training after this step if the time is over."""
         stopping = trainer.should_stop
         super().on_train_batch_end(trainer, *args, **kwargs)
-        if trainer.should_stop and not stopping:
+        least_epochs, least_steps = trainer.min_epochs or 0, trainer.min_steps or 0
+        may_stop = trainer.current_epoch >= least_epochs and trainer.global_step >= least_steps
+        if trainer.should_stop and not stopping and may_stop:
             trainer.should_stop = False
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
 

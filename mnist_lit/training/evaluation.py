@@ -1,8 +1,8 @@
-"""What is only shown or only reported of an evaluation, computed from the logits that its steps return."""
+"""Figures that are only shown or reported, computed from the logits that validation and test steps return."""
 
 from collections.abc import Sequence
 from math import nan
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,21 +28,21 @@ class Outputs(Callback):
         self.batches: list[Batch] = []
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        """Discard those of the evaluation before."""
+        """Discard the outputs of the evaluation before this one."""
         self.batches = []
 
     def on_validation_batch_end(
         self, _trainer: Trainer, _module: LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        """Keep those of a batch."""
+        """Keep the logits and labels of a batch."""
         self.batches.append((outputs.detach(), batch[1]))
 
     def on_test_epoch_start(self, *_: Any) -> None:
-        """Discard those of the evaluation before."""
+        """Discard the outputs of the evaluation before this one."""
         self.batches = []
 
     def on_test_batch_end(self, *args: Any) -> None:
-        """Keep those of a batch."""
+        """Keep the logits and labels of a batch."""
         self.on_validation_batch_end(*args)
 
     @property
@@ -91,11 +91,11 @@ class Calibration(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the temperature, after callbacks that average weights have put the current ones back."""
-        if trainer.sanity_checking or not isinstance(pl_module, DigitClassifier):
+        if trainer.sanity_checking:
             return
         temperature = fit_temperature(self.outputs.logits, self.outputs.labels)
         if temperature.isfinite():
-            pl_module.temperature.copy_(temperature)
+            cast("DigitClassifier", pl_module).temperature.copy_(temperature)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
@@ -147,11 +147,12 @@ def report_test(
     errors = outputs.calibration_errors(classifier.temperature)
     lines = [format_evaluation("test", results), format_calibration(float(classifier.temperature), *errors)]
     others = other_metrics(trainer, "test")
-    results |= {"checkpoint": "checkpoints/best.ckpt"} | others
+    results = others | results | {"checkpoint": "checkpoints/best.ckpt"}
     return results, [*lines, *format_confused(confusion, classes), *(f"test/{n} {v:.4f}" for n, v in others.items())]
 
 
 def other_metrics(trainer: Trainer, stage: str) -> dict[str, float]:
     """Return the metrics that the user's own code has logged in a stage, `val` or `test`, by their names without it."""
-    logged = {name.removeprefix(f"{stage}/"): v for name, v in trainer.callback_metrics.items() if f"{stage}/" in name}
-    return {name: float(value) for name, value in logged.items() if name not in {"loss", "accuracy"}}
+    start, metrics = f"{stage}/", trainer.callback_metrics.items()
+    logged = {name.removeprefix(start): float(value) for name, value in metrics if name.startswith(start)}
+    return {name: value for name, value in logged.items() if name not in {"loss", "accuracy"}}

@@ -44,8 +44,8 @@ class RunLogger(TensorBoardLogger):
     def log_training(self, trainer: Trainer) -> None:
         """Log the metrics of a training epoch, and flush all that was logged to the disk.
 
-        Lightning logs them after the checkpoint of the epoch. If the run was killed then, they would be lost: it is
-        resumed behind this epoch.
+        Lightning logs them after the checkpoint of the epoch. If the run were killed in between, they would be lost,
+        since it resumes after this epoch.
         """
         metrics = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
         self.log_metrics(metrics, trainer.global_step - 1)

@@ -115,6 +115,7 @@ def build_training(
     if data.batch_size % trainer.world_size:
         raise UsageError(f"--data.batch_size: {data.batch_size} cannot be divided among {trainer.world_size} processes")
     if trainer.world_size > 1:
+        data.prepare_data()  # now, since a download takes time
         block_signals()  # until all processes have started, see `SignalHandlers`
     return Training(trainer, timer, checkpoint, outputs)
 

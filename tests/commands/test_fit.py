@@ -148,7 +148,7 @@ def test_a_training_of_less_than_an_epoch_is_tested_with_the_weights_at_its_end(
     code, out, err = command("fit", *SHORT, limit)
     assert (code, err) == (0, "")
     assert "trained less than an epoch in " in out
-    assert "no complete epoch was validated: the best checkpoint has the weights of the last step" in out
+    assert "no epoch was validated at its end: the best checkpoint has the weights of the last step" in out
     assert (RUN.results()["fit"]["epochs"], RUN.results()["fit"]["best_epoch"]) == (0, None)
     assert Checkpoint.read(BEST).content["global_step"] == steps
     assert RUN.results()["test"]["total"] == 500, "a limited test is recorded with its number of images"

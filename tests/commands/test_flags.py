@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import COMMANDS, describe_flags
-from mnist_lit.commands.flags import build_parser, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.commands.flags import build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError
 
@@ -205,3 +205,20 @@ def test_callback_that_needs_another_package_is_a_usage_error(monkeypatch: pytes
     parser = build_parser("fit")
     with pytest.raises(UsageError, match=r"^lightning.pytorch.callbacks.RichProgressBar: `RichProgressBar` requires"):
         instantiate(parser, parse(parser, ["--trainer.callbacks=RichProgressBar"]))
+
+
+def test_find_flags_finds_what_parse_finds(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml"))
+    first.write_text("init_from: x.ckpt\nexperiment: mine\n", encoding="utf-8")
+    second.write_text("seed: 3\n", encoding="utf-8")
+    third.write_text("init_from: null\n", encoding="utf-8")
+    names = ("init_from", "experiment", "ckpt_path")
+    for configs, flags, expected in (
+        ([first, second], [], {"init_from": "x.ckpt", "experiment": "mine"}),
+        ([first, third], [], {"experiment": "mine"}),
+        ([first], ["--init_from=y.ckpt", "--ckpt_path=null"], {"init_from": "y.ckpt", "experiment": "mine"}),
+    ):
+        argv = [*(f"--config={path}" for path in configs), *flags]
+        assert find_flags(argv, *names) == expected
+        config = parse(build_parser("fit"), argv)
+        assert {name: config[name] for name in names} == {"ckpt_path": None, "init_from": None} | expected

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = [
+    pytest.mark.slow,  # with a browser
     pytest.mark.skipif(not BROWSER, reason="no Chromium: install Debian's package chromium"),
     pytest.mark.skipif(not find_spec("playwright"), reason="no playwright: pip install -e '.[dev]'"),
 ]

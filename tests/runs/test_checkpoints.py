@@ -209,7 +209,7 @@ def write(checkpoint: Path, path: Path, *, settings: dict[str, Any] | None = Non
         {"channels": [4_000, 4_000]},
         {"convolutions": [10**9]},
         {"kernel_sizes": [10**6 + 1]},
-        {"padding": [5_000], "pooling": [10_000]},
+        {"padding": [10_000], "pooling": [20_000]},
         {"padding": [10**9], "pooling": [10**9]},
         {"padding": [10**9], "pooling": [1]},
         {"channels": [1] * 1_000, "pooling": [1] * 1_000, "convolutions": [1_000] * 1_000},

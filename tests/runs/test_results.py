@@ -75,7 +75,7 @@ def test_the_most_confused_pairs_are_at_most_three_and_none_without_errors() -> 
             {"epochs": 0, "best_epoch": None, "best_val_accuracy": None},
             [
                 "trained less than an epoch in 10.0 s, 16,500 images a second",
-                "no complete epoch was validated: the best checkpoint has the weights of the last step",
+                "no epoch was validated at its end: the best checkpoint has the weights of the last step",
             ],
         ),
     ],

@@ -279,3 +279,17 @@ def test_finished_runs_are_those_of_a_folder_a_run_or_a_series(series: Series) -
     for path in (Path("runs"), runs[3].folder, Path("nothing")):
         with pytest.raises(FileNotFoundError, match="no finished run in"):
             find_runs(path)
+
+
+@pytest.mark.slow
+def test_seeds_that_start_from_a_checkpoint_do_so_after_an_interruption_too(
+    trained: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_from = f"weights from {RUN.checkpoints / 'best.ckpt'}"
+    flags = [*FLAGS, f"--init_from={RUN.checkpoints / 'best.ckpt'}", "--experiment=tuned"]
+    with monkeypatch.context() as patch:
+        stop_once(patch, Run(Path("runs/tuned/version_0")), 5)
+        code, out, _ = trained("fit", "--seeds=2", *flags)
+    assert (code, out.count(weights_from)) == (130, 1)
+    code, out, _ = trained("fit", "--ckpt_path=last")
+    assert (code, out.count(weights_from)) == (0, 2), "of the seed that starts again, and of the next one"
