@@ -53,7 +53,7 @@ probabilities = (network(pixels) / temperature).softmax(dim=1)  # (3, {classes})
 """How to use each kind of file, in Python."""
 LIBRARIES = {".onnx": "onnx", ".pt2": "pytorch", ".safetensors": "pytorch", ".html": "mnist-lit"}
 HUB_IDS = {"MNIST": "ylecun/mnist", "FashionMNIST": "zalando-datasets/fashion_mnist", "CIFAR10": "uoft-cs/cifar10"}
-"""Of data sets on Hugging Face's Hub."""
+"""Names of the data sets on Hugging Face's Hub."""
 DIGITS = """\
 The digits must be white on black and centred as MNIST's are. `predict --images` prepares photographs, and so does the
 page to draw on (`export --output FILE.html`). Digits of other people and pens are read less well."""

@@ -73,7 +73,7 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
 
     Args:
         classify: the exported file's probabilities of some images, None if it cannot be run here.
-        pixels: of the test images, uint8 (N, C, H, W).
+        pixels: test images, uint8 (N, C, H, W).
         expected: the checkpoint's probabilities, (N, K).
 
     Raises:

@@ -12,7 +12,8 @@ __all__ = ["MAX_NOVELTY", "WEIGHTS", "NoveltyNetwork"]
 WEIGHTS = Path(__file__).with_name("novelty.npz")
 """Written by `tests/benchmarks/novelty.py`, which describes the images, and reports how often the network is right."""
 MAX_NOVELTY = 0.6
-"""Of a digit: 1 or 2 of 100 photographed ones have more, and so have nearly all letters (`tests/benchmarks`)."""
+"""Images above it are marked as no digit: 1 or 2 of 100 photographed digits, and nearly all letters
+(`tests/benchmarks`)."""
 
 
 class NoveltyNetwork(nn.Sequential):

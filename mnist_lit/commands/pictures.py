@@ -47,7 +47,7 @@ class Pictures:
     """The readable ones of the pictures that were given, preprocessed."""
 
     names: list[str]
-    """Of each image of the network, the picture's file."""
+    """The picture's file of each image that the network gets."""
     pixels: Tensor
     """uint8 (N, C, H, W)."""
     failed: int
@@ -60,9 +60,9 @@ def read_pictures(paths: Sequence[str], prepare: Prepare, shape: Sequence[int]) 
     """Read pictures of one object each.
 
     Args:
-        paths: of files and folders.
+        paths: paths of files and folders.
         prepare: makes pixels of an opened image, or raises ValueError.
-        shape: of these pixels, (C, H, W).
+        shape: shape of these pixels, (C, H, W).
     """
     errors = _Errors()
     files = list(find_images(paths, errors.report))
@@ -95,7 +95,7 @@ class _Errors:
 def _readable(
     files: Sequence[str], read: Callable[[str], Result], errors: _Errors, *, processes: bool
 ) -> Iterator[tuple[str, Result]]:
-    """Yield the files that can be read, with what is read of them; report the others."""
+    """Yield the files that can be read, with what is read of them; report the other ones."""
     results = read_images(files, read, processes=processes, disable=not sys.stdout.isatty())
     for name, result in zip(files, results, strict=True):
         if isinstance(result, ValueError):
@@ -110,8 +110,8 @@ def report(
     """Print a line for each picture; on a terminal, with a drawing of each as it was preprocessed if `draw`.
 
     Args:
-        pictures: of N objects.
-        probabilities: of their classes, (N, K).
+        pictures: pictures of N objects.
+        probabilities: probabilities of their classes, (N, K).
         classes: names.
         doubtful: whether the probability is low, bool (N,).
         novel: whether it is perhaps of no class, bool (N,).

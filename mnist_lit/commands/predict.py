@@ -91,7 +91,7 @@ def _read(restored: Restored) -> None:
 
 
 def _require_digits(checkpoint: Checkpoint) -> None:
-    """Raise UsageError if a checkpoint was trained on others than digits like MNIST's, or a folder of such digits."""
+    """Raise UsageError unless a checkpoint was trained on MNIST, or on a folder of digits like MNIST's."""
     name = checkpoint.settings["data"]["dataset"]
     images = tuple(checkpoint.shape), tuple(checkpoint.classes)
     if images != (MNIST.shape, tuple(MNIST.classes)) or (name in DATASETS and name != MNIST.name):

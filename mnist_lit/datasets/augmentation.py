@@ -17,10 +17,10 @@ ELASTIC_GRID = 5
 class Augmentation:
     """A random affine transform, elastic deformation, crop and flip of each image; amounts are uniform in ± a setting.
 
-    `crop` and `flip` are for photographs: a mirrored 3 is no 3.
+    `crop` and `flip` are for photographs: a mirrored 3 is not a 3.
 
     Args:
-        side: of an image, in pixels: translations must be smaller.
+        side: shorter side of an image, in pixels: translations must be smaller.
         rotation: maximum angle of the training images' rotation, in degrees.
         shift: maximum translation of the training images in each direction, in pixels.
         scaling: maximum change of the training images' size in each direction, as a fraction.

@@ -28,7 +28,7 @@ class ImageDataset(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image, (C, H, W)."""
+        """Shape of an image, (C, H, W)."""
         ...
 
     @property
@@ -156,10 +156,10 @@ def find_dataset(
     """Return the data set of a name in the catalog, or that in a folder of images.
 
     Args:
-        name: of a data set, or path of a folder (see `read_folder`).
-        image_size: of the images of a folder; by default 32.
+        name: a name in the catalog, or the path of a folder (see `read_folder`).
+        image_size: height and width of a folder's images, in pixels; by default 32.
         cache: folder where the images of a folder are kept after they were decoded.
-        mirrors: which a folder does not have.
+        mirrors: URLs to download from; not for folders.
 
     Raises:
         ValueError: if there is neither, or the folder cannot be used.

@@ -65,14 +65,14 @@ class CIFARDataset(PublishedDataset):
     """A data set of one archive with batches of images.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         classes: names of the K classes, in the order of the labels 0, 1, …
-        shape: of an image, (C, H, W).
+        shape: shape of an image, (C, H, W).
         train_size: number of training images.
         test_size: number of test images.
         archive: name and md5 checksum of the published archive (tar.gz of `*.bin` files).
-        folder: of the batches in the archive.
-        extracted_folder: of torchvision's batches, in the folder of all data sets.
+        folder: folder of the batches in the archive.
+        extracted_folder: folder of torchvision's batches, in the folder of all data sets.
         train_batches: names and md5 checksums of torchvision's training batches.
         test_batches: the same of the test set. In the archive, the names end in `.bin`.
         mirrors: URLs (https, http, file) of folders with the archive, tried in order.

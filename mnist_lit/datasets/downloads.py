@@ -30,7 +30,7 @@ __all__ = [
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 1 << 28
-"""Of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
+"""Size limit of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
 TIMEOUT = 30  # seconds without a byte
 CHUNK_SIZE = 1 << 16  # bytes
 log = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ class PublishedDataset:
 def fetch(folder: Path, files: Sequence[PublishedFile], mirrors: Sequence[str]) -> None:
     """Make sure that files are there and right; neither download nor write anything if they are.
 
-    Several processes may do so at once: one downloads, the others wait for it.
+    Several processes may do so at once: one downloads, and the other ones wait.
 
     Args:
-        folder: of the files.
-        files: of one data set.
+        folder: folder of the files.
+        files: files of one data set.
         mirrors: URLs (https, http, file) of folders with the files, tried in order.
 
     Raises:

@@ -40,7 +40,7 @@ PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders that are no classes if they have folders."""
 HIDDEN = (".", "__MACOSX")
 VERSION = b"1"  # of the decoding: another one reads the images again
-MAX_REPORTED = 20  # unreadable files, named one by one
+MAX_REPORTED = 20  # unreadable files that are listed one by one
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +64,7 @@ class FolderDataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image, (C, H, W): C is 3 if any image has colours, else 1."""
+        """Shape of an image, (C, H, W): C is 3 if any image has colours, else 1."""
         _, channels, height, width = self.train[0].shape
         return channels, height, width
 
@@ -125,7 +125,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     times of the image files stay the same.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
         image_size: height and width in pixels, up to 512; by default 32.
         cache: folder of the file with the decoded images.
 

@@ -26,7 +26,7 @@ class IDXFile:
 
     Args:
         name: without `.gz`.
-        shape: of its tensor.
+        shape: shape of its tensor.
         md5: checksum of the compressed file as published.
         content_md5: checksum of the uncompressed content, if it is known.
     """
@@ -49,7 +49,7 @@ class IDXFile:
     def content(self, file: BufferedIOBase) -> bytearray | None:
         """Return the uncompressed content of `file`, or None if it is not the published one.
 
-        Where the checksum of the content is known, a file compressed anew or not compressed is right too.
+        Where the checksum of the content is known, a file that is compressed again or not at all is right, too.
         """
         if has_md5(file, self.md5):  # whatever its size: `read` names a wrong one
             return self._decompress(file, None)
@@ -60,7 +60,7 @@ class IDXFile:
         return has_md5(file, self.md5) or self._recompressed(file) is not None
 
     def _recompressed(self, file: BufferedIOBase) -> bytearray | None:
-        """Return the content of a file compressed anew or not compressed, or None if it is not as published."""
+        """Return the content of a file that is compressed again or not at all, None if it is not as published."""
         if file.seek(0, SEEK_END) > 2 * self.max_bytes:
             return None
         content = self._decompress(file, self.max_bytes)
@@ -89,9 +89,9 @@ class IDXDataset(PublishedDataset):
     """A data set of four files: training images and labels, test images and labels, each in gzip.
 
     Args:
-        name: of the data set, and of its folder.
+        name: name of the data set, and of its folder.
         classes: names of the K classes, in the order of the labels 0, 1, …
-        shape: of an image, (C, H, W); C is 1 in this format.
+        shape: shape of an image, (C, H, W); C is 1 in this format.
         train_size: number of training images.
         test_size: number of test images.
         files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.

@@ -55,7 +55,7 @@ def format_evaluation(name: str, results: dict[str, Any]) -> str:
 
 
 def format_confused(confusion: Tensor, classes: Sequence[str], number: int = 3) -> list[str]:
-    """Return a line about the classes that are most often taken for others, or none if there are no errors.
+    """Return a line about the classes that are most often confused, or none if there are no errors.
 
     Args:
         confusion: int64 (K, K), rows are true classes.

@@ -132,7 +132,7 @@ def _format_table(rows: Sequence[Row]) -> list[str]:
         ["calibration error", *(_percent(row["calibration_error"]) for row in rows)],
     ]
     note = "accuracies: mean ± standard deviation over runs"
-    calibration = "calibration error: of the validation images, which have also fitted the temperature"
+    calibration = "calibration error: on the validation images, to which the temperature was fitted"
     return [*_align(columns), f"{note}; {calibration}"]
 
 
@@ -184,7 +184,7 @@ def _format_image_error(first: Answers, second: Answers) -> str:
     """Return how much the difference of two recipes depends on the choice of the validation images."""
     differences = second.accuracies - first.accuracies  # (N,)
     error = 1.96 * float(differences.std()) / sqrt(len(differences))
-    return f"on others than these {len(differences):,} images, add ±{100 * error:.2f} (95 %)"
+    return f"on other images than these {len(differences):,}, add ±{100 * error:.2f} (95 %)"
 
 
 def _comparable_answers(one: str, other: str, first: Recipe, second: Recipe) -> tuple[Answers, Answers] | str:

@@ -37,7 +37,7 @@ class Answers:
     labels: Tensor
     """(N,)."""
     probabilities: Tensor
-    """Of each run, (R, N, K)."""
+    """The probabilities of each run, (R, N, K)."""
 
     @cached_property
     def joint(self) -> Tensor:
@@ -68,7 +68,7 @@ class Answers:
         )
 
     def has_same_images(self, other: "Answers") -> bool:
-        """Return whether others are answers to the same images, with the same labels."""
+        """Return whether `other` has answers to the same images, with the same labels."""
         return torch.equal(self.labels, other.labels) and torch.equal(self.pixels, other.pixels)
 
 
@@ -78,9 +78,9 @@ class Recipe:
 
     name: str
     config: Namespace
-    """Of its first run."""
+    """The settings of its first run."""
     results: Mapping[int, dict[str, Any]]
-    """Of each run, by its seed."""
+    """The results of each run, by its seed."""
     parameters: int
     images_per_epoch: int | None
     """None if they are in a folder that is not there any more."""
@@ -159,7 +159,7 @@ def differing_settings(configs: Sequence[Namespace]) -> list[str]:
 
 
 def _runs_by_seed(folder: Path) -> tuple[dict[int, Run], dict[int, Namespace]]:
-    """Return the runs and their settings by seed; one run of each seed, since the others only repeat it.
+    """Return the runs and their settings by seed; one run of each seed, since another one only repeats it.
 
     Raises:
         ValueError: if they are not of one recipe.

@@ -35,7 +35,7 @@ RANGE_KEYS = {"low", "high", "log", "step"}
 
 
 class Prune(Callback):
-    """Stop the training of a trial that Optuna prunes: it is worse than the median of the others at the same epoch.
+    """Stop the training of a trial that Optuna prunes: it is worse than the median at the same epoch.
 
     Args:
         trial: the trial that this run belongs to.
@@ -224,7 +224,7 @@ def _run_trial(study: "Study", trial: "Trial", config: Namespace, values: dict[s
         _fail(study, trial.number)
         return
     if prune.pruned:
-        print("the trial was pruned: others had a higher accuracy after as many epochs\n")
+        print("the trial was pruned: other trials had a higher accuracy after as many epochs\n")
         study.tell(trial, state=TrialState.PRUNED)
     else:
         print()

@@ -153,7 +153,9 @@ def _check_changes(series: Series, run: Run, start: Start) -> None:
     config = start.config.clone()
     require_one_process(config, "--seeds")
     if config.seeds not in {None, len(series.seeds)}:
-        raise UsageError(f"--seeds: {series.path} has {len(series.seeds)} seeds: for others, give another --seed")
+        raise UsageError(
+            f"--seeds: {series.path} has {len(series.seeds)} seeds: to train other ones, give another --seed"
+        )
     own_seed = load(run.config.read_text(encoding="utf-8"))["seed"]
     config.seeds = None
     if config.seed == series.seeds[0]:  # in the command that has started the series
@@ -214,7 +216,7 @@ def _report(series: Series) -> None:
 
 
 def find_runs(path: Path) -> list[Run]:
-    """Return finished runs: of an experiment's folder, of a file `seeds_<n>.json`, or the run whose folder it is.
+    """Return the finished runs of an experiment's folder or of a file `seeds_<n>.json`, or the run whose folder it is.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -48,13 +48,13 @@ class Difference:
 
     mean: float
     p: float
-    """Of no difference, by a t-test; 1 if the differences have no spread, which makes them no evidence."""
+    """The p-value of a t-test of no difference; 1 if the differences have no spread, which makes them no evidence."""
     interval: Callable[[float], tuple[float, float]]
     """Its confidence interval, given the confidence."""
     seeds: tuple[int, int]
     """Their number, of each recipe."""
     sd: float
-    """Of the difference of two runs."""
+    """The standard deviation of the difference of two runs."""
     freedom: float
     """Degrees of freedom for each seed but one: 1 if both have the same seeds, so that the differences by seed are
     tested; otherwise, of Welch's test, from 1 to 2."""
@@ -120,10 +120,10 @@ def seeds_needed(sd: float, least: float, freedom: float, *, level: float = LEVE
     """Return how many seeds of each recipe show a difference with a probability, or None for more than 1,000.
 
     Args:
-        sd: of the difference of two runs.
+        sd: standard deviation of the difference of two runs.
         least: the difference to show.
         freedom: degrees of freedom for each seed but one, see `Difference`.
-        level: of the test.
+        level: level of the test.
         power: the probability. That of a verdict in the wrong direction is neglected.
     """
     from scipy.stats import nct, t
@@ -142,7 +142,7 @@ def describe_difference(first: str, second: str, found: Difference, level: float
         first: its name.
         second: its name.
         found: their difference.
-        level: of the test, see `holm_levels`.
+        level: level of the test, see `holm_levels`.
     """
     confidence = f"{100 * (1 - level):.3g} %"
     low, high = found.interval(1 - level)
@@ -179,7 +179,7 @@ def describe_mcnemar(first: str, second: str, only_first: int, only_second: int,
         second: its name.
         only_first: number of images that only the first classifies correctly.
         only_second: number of those that only the second does.
-        level: of the test, see `holm_levels`.
+        level: level of the test, see `holm_levels`.
     """
     p = mcnemar(only_first, only_second)
     counts = f"only {first} is right on {only_first:,} images, only {second} on {only_second:,}; McNemar's p = {p:.2g}"

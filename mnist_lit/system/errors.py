@@ -50,7 +50,7 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
     """Shorten an error message of jsonargparse to what was given, where, and what is accepted there.
 
     Args:
-        message: of several lines.
+        message: the message, of several lines.
         configs: the config files given; jsonargparse does not say in which of them the error is.
         known: names of all flags, without dashes.
     """

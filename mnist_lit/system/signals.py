@@ -1,7 +1,7 @@
 """Handlers of SIGINT (Ctrl-C) and SIGTERM: the first signal raises `Stopped`, a second one ends the process at once.
 
-Where Lightning launches several processes, only the first one handles signals. The others ignore them, and exit when
-the process that started them has exited.
+Where Lightning launches several processes, only the first one handles signals. The other processes ignore them, and
+exit when the process that started them has exited.
 """
 
 import os

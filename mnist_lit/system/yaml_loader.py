@@ -9,7 +9,7 @@ from jsonargparse import get_loader
 __all__ = ["load"]
 
 MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
-"""Of a document. A run's config has some 250 values, and jsonargparse takes quadratic time in their number."""
+"""Limits of a document. A run's config has some 250 values, and jsonargparse takes quadratic time in their number."""
 
 _load = get_loader("yaml")  # jsonargparse's own, which parses 1e-3 as a number
 

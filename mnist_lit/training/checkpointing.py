@@ -91,9 +91,9 @@ class EpochCheckpoint(ModelCheckpoint):
         trainer.should_stop = trainer.should_stop or self.stopped
 
     def on_fit_end(self, trainer: Trainer, _module: LightningModule) -> None:
-        """Save the weights at the end as `best.ckpt` if no epoch was complete, none was validated, or there was none.
+        """Save the final weights as `best.ckpt` if no epoch was saved as the best.
 
-        Without any step, Lightning does not call `on_train_end`.
+        Not in `on_train_end`, which Lightning skips where nothing is left to train.
         """
         if not self.best_model_path:
             self.best_model_path = str(Path(self.dirpath or "", "best.ckpt"))

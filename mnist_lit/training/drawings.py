@@ -82,7 +82,7 @@ def draw_accuracies(names: Sequence[str], panels: Mapping[str, Sequence[Interval
     """Draw accuracies: a dot for each run, and a bar for the confidence interval of their mean.
 
     Args:
-        names: of recipes.
+        names: names of the recipes.
         panels: for each title, the values of each recipe, maybe none, and their interval if there is one.
     """
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
@@ -135,7 +135,7 @@ def draw_images(
         pixels: 0-255 of any dtype, (N, C, H, W).
         captions: N strings.
         inverted: whether to draw light on dark as dark on light.
-        columns: of the grid.
+        columns: number of columns of the grid.
     """
     pixels = pixels.float()
     if (side := max(pixels.shape[2:])) > MAX_SIDE:

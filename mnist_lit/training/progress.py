@@ -31,7 +31,7 @@ class EpochLines(Callback):
         self.validated = False
 
     def on_validation_end(self, *_: Any) -> None:
-        """Record that this epoch has a validation: in others, Lightning still has the metrics of an earlier one."""
+        """Record that this epoch has a validation: otherwise, Lightning keeps the metrics of an earlier one."""
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -96,7 +96,7 @@ class TensorBoardCallback(Callback):
             _add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the same of the test set, and write the accuracy of each class and the projection."""
+        """Draw the confusion matrix and the mistakes, and write the accuracy of each class and the projection."""
         if not _writers(trainer):
             return
         counts = self._draw_evaluation(trainer, "test")
@@ -151,7 +151,9 @@ class TensorBoardCallback(Callback):
             )
             if not has_photographs(_datamodule(trainer).dataset.name):
                 thumbnails = 1 - thumbnails
-            square = thumbnails if thumbnails.shape[2] == thumbnails.shape[3] else None  # TensorBoard shows no others
+            square = (
+                thumbnails if thumbnails.shape[2] == thumbnails.shape[3] else None
+            )  # TensorBoard shows only square ones
             writer.add_embedding(axes * lengths, names, square, PROJECTOR, "test")
 
 

@@ -73,7 +73,7 @@ def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.Monke
     assert found.p < 0.05
     low, high = (100 * end for end in found.interval(0.95))
     assert f"B is better than A by {100 * found.mean:.2f} points on these images (95 %: {low:.2f} to {high:.2f})" in out
-    assert "on others than these 500 images, add ±" in out
+    assert "on other images than these 500, add ±" in out
 
     with Path("table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

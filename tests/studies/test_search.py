@@ -173,7 +173,7 @@ def test_pruned_trial_ends_early(command: Command, config: str, monkeypatch: pyt
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     code, out, _ = command("search", config)
     assert code == 0
-    assert out.count("the trial was pruned: others had a higher accuracy") == 1
+    assert out.count("the trial was pruned: other trials had a higher accuracy") == 1
     assert "2 complete, 1 pruned" in out
     assert [Run(FOLDER / f"version_{n}").results()["fit"]["epochs"] for n in range(3)] == [2, 1, 2]
     assert list(load_study().trials[1].intermediate_values) == [0]

@@ -114,7 +114,7 @@ def test_seeds_that_were_killed_between_two_runs_go_on(command: Command, monkeyp
     for flags, message in (
         (["--trainer.max_epochs=3"], "--trainer.max_epochs cannot change"),
         (["--model.dropout=0.1"], "--model.dropout cannot change when a run is resumed"),
-        (["--seeds=3"], "has 2 seeds: for others, give another --seed"),
+        (["--seeds=3"], "has 2 seeds: to train other ones, give another --seed"),
         (["--trainer.devices=2"], "--seeds: each run is trained in one process"),
     ):
         code, _, err = command("fit", "--ckpt_path", (run(0).last or Path()).absolute(), *flags)
