@@ -33,8 +33,9 @@ def outcome(run: Run = RUN) -> dict[str, Any]:
     content = {path.name: Checkpoint.read(path).content for path in sorted(run.checkpoints.glob("*.ckpt"))}
     for checkpoint in content.values():
         del checkpoint["callbacks"]["TrainingTimer"]
-        # Lightning's count of the batches of a completed validation, which nothing reads.
+        # Lightning's counts of the batches of a completed validation and of all epochs, which nothing reads.
         del checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        del checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
     # TensorBoard reads files in the order of their names, which have the second of their start: order those that were
     # started within a second.
     files = sorted(run.folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)

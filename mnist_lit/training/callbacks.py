@@ -1,4 +1,4 @@
-"""Callbacks of every training: random numbers of an epoch, its time, finite losses, signals."""
+"""Callbacks of every training: random numbers of an epoch, limits of steps and time, finite losses, signals."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.system.signals import raise_stopped, set_handler
 
-__all__ = ["DivergedError", "FiniteLoss", "SeedEpochs", "SignalHandlers", "TrainingTimer"]
+__all__ = ["DivergedError", "FiniteLoss", "SeedEpochs", "SignalHandlers", "StepLimit", "TrainingTimer"]
 
 
 class DivergedError(ValueError):
@@ -37,6 +37,21 @@ class SeedEpochs(Callback):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # for the user's own code
         torch.manual_seed(seed)
+
+
+class StepLimit(Callback):
+    """Keep `max_steps` from Lightning while it restores a run.
+
+    With a limit of steps, it would end the epoch of the checkpoint a second time, and skip an epoch.
+    """
+
+    def on_fit_start(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Take the limit, before the loops are restored."""
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Put it back, now that they are."""
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
 
 
 class TrainingTimer(Timer):

@@ -36,7 +36,7 @@ class EpochCheckpoint(ModelCheckpoint):
         self.last_epoch, self.best_loss = last_epoch, torch.tensor(torch.inf)
         self.epochs, self.best_epoch = 0, 0
         """Complete epochs, and the one of `best.ckpt`, counted from 1; 0 if none is complete."""
-        self.validated_step, self.stopped = -1, False
+        self.validated_step, self.in_epoch, self.stopped = -1, True, False
         super().__init__(
             folder,
             filename="best",
@@ -95,6 +95,7 @@ class EpochCheckpoint(ModelCheckpoint):
 
         Not in `on_train_end`, which Lightning skips where nothing is left to train.
         """
+        self.in_epoch = False
         if not self.best_model_path:
             self.best_model_path = str(Path(self.dirpath or "", "best.ckpt"))
             trainer.save_checkpoint(self.best_model_path, weights_only=False)
@@ -102,7 +103,7 @@ class EpochCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not save, and keep weights that are not finite out of every checkpoint."""
         checkpoint |= {"mnist_lit": __version__, "precision": trainer.precision}
-        checkpoint |= {"complete_epoch": trainer.is_last_batch, "should_stop": trainer.should_stop}
+        checkpoint |= {"complete_epoch": self.in_epoch and trainer.is_last_batch, "should_stop": trainer.should_stop}
         weights = checkpoint["state_dict"]
         if isinstance(temperature := getattr(pl_module, "temperature", None), Tensor):
             weights["temperature"] = temperature.clone()  # callbacks that average weights would average it too
@@ -124,6 +125,7 @@ class EpochCheckpoint(ModelCheckpoint):
         paths = {name: here for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
         self.best_loss, self.best_epoch, self.epochs = own.values()
+        self.current_score = state_dict["current_score"]  # which Lightning forgets
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

@@ -26,7 +26,7 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import block_signals
-from mnist_lit.training.callbacks import FiniteLoss, SeedEpochs, SignalHandlers, TrainingTimer
+from mnist_lit.training.callbacks import FiniteLoss, SeedEpochs, SignalHandlers, StepLimit, TrainingTimer
 from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
 from mnist_lit.training.evaluation import Calibration, Outputs
 from mnist_lit.training.loggers import build_loggers
@@ -99,6 +99,7 @@ def build_training(
         SeedEpochs(config.seed),
         FiniteLoss(),
         SignalHandlers(),
+        StepLimit(),
         outputs,
         Calibration(outputs),
         TensorBoardCallback(outputs, data.dataset.classes, compared, run.config),
