@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
+from torch import distributed
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.flags import (
@@ -215,6 +216,9 @@ def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summa
     write_summary(trainer, summary)
     if trainer.is_global_zero:
         run.record(**results)
+    if distributed.is_initialized():  # all processes end together: those that are left would report an error
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def purge_step(start: Start) -> int | None:
