@@ -137,6 +137,22 @@ def full_disk(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@contextmanager
+def training_set_only() -> Iterator[None]:
+    """Expect that the test set of MNIST is not read."""
+    from mnist_lit.datasets.idx import IDXDataset
+
+    read = IDXDataset.read
+
+    def read_training_set(*args: Any, train: bool) -> Any:
+        assert train, "the test set is not read"
+        return read(*args, train=train)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IDXDataset, "read", read_training_set)
+        yield
+
+
 @pytest.fixture
 def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse to remove files that this process has open, as Windows does."""

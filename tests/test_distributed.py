@@ -158,7 +158,7 @@ def second_process(process: "subprocess.Popen[bytes]") -> str:
 @linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
-@pytest.mark.parametrize("delay", [0.03, 1])
+@pytest.mark.parametrize("delay", [0, 0.03, 1])
 def test_ctrl_c_during_the_start_of_the_second_process_ends_both_and_the_run_resumes(delay: float) -> None:
     fit(*FLAGS, *DDP)
     expected = outcome()
@@ -169,8 +169,7 @@ def test_ctrl_c_during_the_start_of_the_second_process_ends_both_and_the_run_res
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    *_, line = err.decode().splitlines()  # Python itself may report the interruption of a process that is starting
-    assert line == f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path last"
+    assert err.decode() == f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path last\n"
     fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
 

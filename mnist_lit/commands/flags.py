@@ -163,12 +163,8 @@ def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
     Raises:
         UsageError: if a value is missing.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", action="append", default=[])
-    for name in names:
-        parser.add_argument(f"--{name}")
     try:
-        given = vars(parser.parse_known_args(argv)[0])
+        given, _ = _split(argv, *names)
     except argparse.ArgumentError as error:
         raise UsageError(str(error)) from error
     found: dict[str, Any] = {}
@@ -178,6 +174,20 @@ def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
             found |= {name: content[name] for name in names if name in content}
     found |= {name: value for name, value in given.items() if value is not None}
     return {name: value for name, value in found.items() if value not in {None, "null"}}
+
+
+def _split(argv: Sequence[str], *names: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of `config`, a list, and of some other flags, None where they are not given, and the rest.
+
+    Raises:
+        argparse.ArgumentError: if a value is missing.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in names:
+        parser.add_argument(f"--{name}")
+    given, rest = parser.parse_known_args(argv)
+    return vars(given), rest
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -198,15 +208,13 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
     Raises:
         UsageError: naming the flag or key, its value, and the most similar flag if it is misspelt.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", action="append", default=[])
     configs: list[str] = []
     try:
-        given, flags = first.parse_known_args(argv)
+        given, flags = _split(argv)
         for name in parser.only_in_configs:
             if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
                 raise UsageError(f"no flag --{name} of this command: it is one of fit")
-        configs = [_find_config(name) for name in given.config]
+        configs = [_find_config(name) for name in given["config"]]
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(_explain(error, configs, parser)) from error

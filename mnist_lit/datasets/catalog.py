@@ -18,7 +18,7 @@ class ImageDataset(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `--data.dataset`."""
+        """The name, as in `--data.dataset`."""
         ...
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from warnings import catch_warnings
 
 from jsonargparse import Namespace
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
+    from mnist_lit.training.checkpointing import EpochCheckpoint
+
 __all__ = ["search"]
 
 MAX_ROWS = 10  # of the table of trials
@@ -42,15 +44,11 @@ class Prune(Callback):
     """
 
     def __init__(self, trial: "Trial") -> None:
-        self.trial, self.pruned, self.validated_step = trial, False, -1
-
-    def on_validation_end(self, trainer: Trainer, _module: LightningModule) -> None:
-        """Remember the step: Lightning keeps the metrics of a validation for the epochs after it."""
-        self.validated_step = trainer.global_step
+        self.trial, self.pruned = trial, False
 
     def on_train_epoch_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Report the validation accuracy. If the trial is pruned, the run ends as if this was its last epoch."""
-        if self.validated_step != trainer.global_step:  # not every epoch has a validation
+        if cast("EpochCheckpoint", trainer.checkpoint_callback).validated_step != trainer.global_step:
             return
         self.trial.report(float(trainer.callback_metrics["val/accuracy"]), trainer.current_epoch)
         self.pruned = self.trial.should_prune()

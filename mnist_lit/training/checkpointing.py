@@ -73,7 +73,7 @@ class EpochCheckpoint(ModelCheckpoint):
             self.best_epoch = self.epochs
         if self.monitor is None or self.validated_step == trainer.global_step:
             super().on_train_epoch_end(trainer, pl_module)
-        trainer.save_checkpoint(Path(self.dirpath or "", "last.ckpt"), weights_only=False)
+        trainer.save_checkpoint(self._path("last"), weights_only=False)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember whether a callback, such as EarlyStopping, had ended the training, which Lightning forgets.
@@ -97,7 +97,7 @@ class EpochCheckpoint(ModelCheckpoint):
         """
         self.in_epoch = False
         if not self.best_model_path:
-            self.best_model_path = str(Path(self.dirpath or "", "best.ckpt"))
+            self.best_model_path = self._path("best")
             trainer.save_checkpoint(self.best_model_path, weights_only=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -120,12 +120,15 @@ class EpochCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, also if the run's folder was moved, which makes Lightning forget the best score."""
         own = {name: state_dict[name] for name in ("best_loss", "best_epoch", "epochs")}
-        here = str(Path(self.dirpath or "", "best.ckpt"))
+        here = self._path("best")
         best = dict(zip([here], state_dict["best_k_models"].values(), strict=False))  # one, or none yet
         paths = {name: here for name in ("best_model_path", "kth_best_model_path") if state_dict[name]}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
         self.best_loss, self.best_epoch, self.epochs = own.values()
         self.current_score = state_dict["current_score"]  # which Lightning forgets
+
+    def _path(self, name: str) -> str:
+        return str(Path(self.dirpath or "", f"{name}.ckpt"))
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

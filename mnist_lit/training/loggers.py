@@ -48,9 +48,8 @@ class RunLogger(TensorBoardLogger):
         since it resumes after this epoch.
         """
         metrics = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
-        self.log_metrics(
-            metrics | {"epoch": float(trainer.current_epoch)}, trainer.global_step - 1
-        )  # as Lightning does
+        metrics["epoch"] = float(trainer.current_epoch)  # as Lightning does
+        self.log_metrics(metrics, trainer.global_step - 1)
         self.experiment.flush()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SHORT, Command
+from conftest import SHORT, Command, training_set_only
 from PIL import Image
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands import describe_flags
-from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.studies.compare import FLAGS
@@ -55,15 +54,8 @@ def change(run: Run, stage: str, **values: Any) -> None:
     run.record(**{stage: results[stage] | values})
 
 
-def test_settings_table_and_verdict(compared: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = IDXDataset.read
-
-    def read_training_set(*args: Any, train: bool) -> Any:
-        assert train, "the test set is not read"
-        return read(*args, train=train)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(IDXDataset, "read", read_training_set)
+def test_settings_table_and_verdict(compared: Command) -> None:
+    with training_set_only():
         code, out, err = compared("compare", A, B, "--output=table.csv")
     assert (code, err) == (0, "")
     assert NOTE not in out

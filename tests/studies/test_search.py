@@ -12,14 +12,13 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import TRAIN, Command, callback, uninstall
+from conftest import TRAIN, Command, callback, training_set_only, uninstall
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mnist_lit import DigitClassifier
 from mnist_lit.commands.fit import Start, train
 from mnist_lit.commands.flags import build_parser, parse
-from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.studies.search import build_sampler
 from mnist_lit.system.signals import Stopped
@@ -51,17 +50,8 @@ def load_study() -> optuna.Study:
     return optuna.load_study(study_name="search", storage=storage)
 
 
-def test_each_trial_is_a_run_and_fit_trains_the_best_one(
-    command: Command, config: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = IDXDataset.read
-
-    def read_training_set(*args: Any, train: bool) -> Any:
-        assert train, "the test set is not read"
-        return read(*args, train=train)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(IDXDataset, "read", read_training_set)
+def test_each_trial_is_a_run_and_fit_trains_the_best_one(command: Command, config: str) -> None:
+    with training_set_only():
         code, out, err = command("search", config, "--trainer.logger=true")
     assert (code, err) == (0, "")
     trials = load_study().trials
