@@ -32,8 +32,8 @@ from time import monotonic, sleep
 from typing import Any
 
 from conftest import RUN, TRAIN, callback
-from outcomes import differences, outcome, without_prefix
-from server import serving
+from helpers.outcomes import differences, outcome, without_prefix
+from helpers.server import serving
 
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.folders import Run

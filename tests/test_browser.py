@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import BROWSER, find_chart, find_image, open_tensorboard
+from helpers.browser import BROWSER, find_chart, find_image, open_tensorboard
 from PIL import Image
 
 pytestmark = [

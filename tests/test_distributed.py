@@ -12,7 +12,7 @@ from time import monotonic, sleep
 import pytest
 import torch
 from conftest import RUN, TRAIN, Command, posix
-from outcomes import differences, outcome
+from helpers.outcomes import differences, outcome
 from test_exact_resume import FLAGS, LAST, VARIANTS
 
 from mnist_lit.runs.checkpoints import Checkpoint

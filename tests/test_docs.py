@@ -8,29 +8,38 @@ from typing import Any
 import pytest
 from conftest import TRAIN, link_data
 
-from mnist_lit.commands import COMMANDS
+from mnist_lit.commands import COMMANDS, has_room
 from mnist_lit.commands.flags import build_parser, parse
-from mnist_lit.studies import compare
 
 PROJECT = TRAIN.parent
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), PROJECT / "tests/benchmarks/README.md"])
 
 
+def read(path: Path) -> str:
+    """Return the text of a document, without the parts about rooms that have been taken away."""
+
+    def keep(part: re.Match[str]) -> str:
+        return part[0] if has_room(part[1]) else ""
+
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"^<!-- (reader|studies) -->$.*?^<!-- end of \1 -->$", keep, text, flags=re.DOTALL | re.MULTILINE)
+
+
 def blocks(path: Path) -> list[str]:
     """Return the code blocks of a document, without the comments behind commands."""
-    found = re.findall(r"```\w*\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.findall(r"```\w*\n(.*?)```", read(path), re.DOTALL)
     return [re.sub(r" +# .*", "", block) for block in found]
 
 
 def anchors(path: Path) -> set[str]:
     """Return the anchors of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", read(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
 def test_links_within_the_project_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(path)):
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
@@ -61,7 +70,7 @@ LEFT_OUT = ("…", "COMMAND", "--model.momentum", "GradientNorm")
 
 def commands(path: Path) -> list[str]:
     """Return the command lines of the program in a document, without those in `LEFT_OUT`."""
-    text = path.read_text(encoding="utf-8").replace("\\\n", "")
+    text = read(path).replace("\\\n", "")
     inline = re.findall(rf"`(?:(?:python train\.py|mnist-lit) )?((?:{'|'.join(COMMANDS)}) [^`]*)`", text)
     inline += re.findall(r"`(?:python train\.py|mnist-lit) ([a-z][^`]*)`", text)
     typed = re.findall(r"^(?:python train\.py|mnist-lit) (.*)", text, re.MULTILINE)
@@ -79,6 +88,8 @@ def test_a_documented_command_has_flags_that_exist(path: Path, line: str, monkey
     name, *argv = shlex.split(line)
     assert name in COMMANDS, path
     if name == "compare":
+        from mnist_lit.studies import compare
+
         assert compare.parse_recipes(argv).recipes
     elif argv[-1:] in (["--config"], ["--images"], ["--seeds"]):  # the name of a way to use the command
         assert argv[-1].removeprefix("--") in build_parser(name).get_defaults()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import RUN, SHORT, TRAIN, Command, callback, full_disk, make_once, posix, train
 from filelock import FileLock
-from outcomes import differences, outcome
+from helpers.outcomes import differences, outcome
 from torch import Tensor
 
 from mnist_lit import DigitClassifier

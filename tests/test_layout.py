@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,23 +19,32 @@ LAYERS = [
     {"training"},
     {"runs"},
     {"classifier", "data"},
+    {"reader"},
     {"model", "calibration"},
     {"datasets"},
-    {"photos", "page"},  # which know no other part
     {"system"},
 ]
 """A module imports from layers below its own, and within a folder."""
+ROOMS = ("reader", "studies")
+FEATURES = {"commands.fit": "studies.seeds", "commands.predict": "reader.pictures", "commands.export": "reader.page"}
+"""What a room adds to a command: imported within a function."""
 
 
 def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the modules of the package that are imported among the nodes of a file."""
+    names = {f"{node.module}.{name.name}" for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names}
+    modules = {name_of(path) for path in FILES}
+    inside = [name.removeprefix("mnist_lit.") for name in names if name.startswith("mnist_lit.")]
+    return {name if name in modules else name.rpartition(".")[0] for name in inside} - {""}
 
 
 def imports(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, those within functions included."""
-    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    named = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
-    return {module.removeprefix("mnist_lit.") for module in named if module.startswith("mnist_lit.")}
+    return imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def layer(module: str) -> int:
@@ -43,16 +53,33 @@ def layer(module: str) -> int:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_from_the_command_line_down(path: Path) -> None:
-    name, imported = name_of(path), imports(path)
+    name = name_of(path)
     folder = f"{name.partition('.')[0]}."
-    upward = [module for module in imported if layer(module) <= layer(name) and not f"{module}.".startswith(folder)]
-    assert upward == (["studies.seeds"] if name == "commands.fit" else []), "within a function, for `fit --seeds`"
-    assert not (name.startswith("photos.") and any(module.startswith("datasets") for module in imported))
+    upward = [
+        module for module in imports(path) if layer(module) <= layer(name) and not f"{module}.".startswith(folder)
+    ]
+    assert upward in ([], [FEATURES.get(name)])
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if not name_of(path).startswith(ROOMS)], ids=name_of)
+def test_the_core_imports_a_room_only_within_a_function_for_a_feature(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [module for module in imported(ast.iter_child_nodes(tree)) if module.startswith(ROOMS)]
+    found = [module for module in imports(path) if module.startswith(ROOMS)]
+    feature = FEATURES.get(name_of(path), "")
+    assert all(module.startswith(feature) for module in found)
+    assert not found or feature
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if not name_of(path).startswith(ROOMS)], ids=name_of)
+def test_the_core_does_without_scipy(path: Path) -> None:
+    assert not re.search(r"^\s*(from|import) scipy", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     below = {name_of(path): imports(path) for path in FILES}
-    below["commands.fit"].remove("studies.seeds")
+    for name, feature in FEATURES.items():
+        below[name] = {module for module in below[name] if not module.startswith(feature)}
     while leaves := [module for module, imported in below.items() if not imported & below.keys()]:
         for module in leaves:
             del below[module]
@@ -79,15 +106,16 @@ def test_the_network_needs_torch_only() -> None:
     assert set(named) <= {"collections", "torch"}
 
 
-def test_readme_lists_every_file_of_the_package() -> None:
-    files = README.partition("### The files")[2].split("```")[1]
-    rows = re.findall(r"^ *(\S+/)? +(\w+\.py) +\S", files, re.MULTILINE)
-    folder, listed = "", set()
-    for new, name in rows:
-        folder = new or folder
-        listed.add((folder.strip("/"), name))
-    expected = {(path.parent.name, path.name) for path in FILES if path.name != "__init__.py"}
-    assert listed == expected | {("", "train.py")}
+def test_readme_lists_the_folders_of_the_core_in_the_order_of_their_imports() -> None:
+    files = README.partition("## Make it yours")[2].split("```")[1]
+    listed = re.findall(r"^(\w+)/ +\S", files, re.MULTILINE)
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {*ROOMS}
+    assert listed == sorted(folders, key=layer)
+
+
+def test_each_module_opens_with_a_line_that_says_what_it_is_for() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert re.match(r'""".+[.:]', path.read_text(encoding="utf-8")), path
 
 
 def test_readme_has_at_most_200_lines() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from blog import BlogCNN
+from helpers.blog import BlogCNN
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close

@@ -5,11 +5,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import link_data
-from notebook import NOTEBOOK, execute, read_document
+from helpers.notebook import NOTEBOOK, execute, read_document
 
 
 def test_notebook_has_the_text_and_code_of_the_document() -> None:
-    """If this fails, run `python tests/notebook.py`."""
+    """If this fails, run `python tests/helpers/notebook.py`."""
     cells = nbformat.read(NOTEBOOK, as_version=4).cells  # type: ignore[no-untyped-call]
     assert [(cell.cell_type, cell.source) for cell in cells] == [
         (cell.cell_type, cell.source) for cell in read_document().cells

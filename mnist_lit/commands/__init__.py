@@ -1,10 +1,35 @@
-"""The commands of the command line, and the help that is printed without importing torch."""
+"""The commands of the command line, and the help that is printed without importing torch.
 
-from mnist_lit.system.program import PROGRAM
+`mnist_lit/reader` and `mnist_lit/studies` are rooms that can be taken away: their commands, and the lines of the help
+that end in their marks, go with them.
+"""
 
-__all__ = ["COMMANDS", "DESCRIPTIONS", "HELP", "describe_flags"]
+import re
 
-COMMANDS = {
+from mnist_lit.system.errors import UsageError
+from mnist_lit.system.program import PACKAGE, PROGRAM
+
+__all__ = ["COMMANDS", "HELP", "describe_flags", "has_room", "require_room"]
+
+
+def has_room(name: str) -> bool:
+    """Return whether the room `reader` or `studies` is there."""
+    return (PACKAGE / name / "__init__.py").is_file()
+
+
+def require_room(name: str, feature: str) -> None:
+    """Raise UsageError if the room that a feature needs was taken away."""
+    if not has_room(name):
+        raise UsageError(f"{feature} requires mnist_lit/{name}, which is not there")
+
+
+def _without_absent(text: str) -> str:
+    """Return a text without the marks of rooms, and without the lines of those that are not there."""
+    marked = ((re.sub(" *<!-- .* -->", "", line), re.search("<!-- (.*) -->", line)) for line in text.splitlines())
+    return "".join(f"{line}\n" for line, mark in marked if not mark or has_room(mark[1]))
+
+
+_ALL_COMMANDS = {
     "fit": "commands.fit",
     "validate": "commands.evaluate",
     "test": "commands.evaluate",
@@ -13,22 +38,23 @@ COMMANDS = {
     "compare": "studies.compare",
     "search": "studies.search",
 }
-"""Module of each command."""
-DESCRIPTIONS = {
+COMMANDS = {name: module for name, module in _ALL_COMMANDS.items() if has_room(module.partition(".")[0])}
+"""The module of each command."""
+_DESCRIPTIONS = {
     "fit": "train, keep the best checkpoint by validation, test it once",
     "validate": "the accuracy of a checkpoint on its validation images",
     "test": "the accuracy of a checkpoint on its test images",
     "predict": "classify your own pictures, or all test images",
-    "export": "write a checkpoint as ONNX, torch.export program, safetensors or page to draw on",
+    "export": "write a checkpoint in another format, such as ONNX",
     "compare": "experiments or runs side by side, and whether one is better",
     "search": "search hyperparameters, each trial an ordinary run",
 }
-_COMMANDS = "\n".join(f"  {name:<10} {text}" for name, text in DESCRIPTIONS.items())
+_LIST = "\n".join(f"  {name:<10} {_DESCRIPTIONS[name]}" for name in COMMANDS)
 HELP = f"""\
 usage: {PROGRAM} COMMAND [flags]
 
 commands:
-{_COMMANDS}
+{_LIST}
 
 examples:
   {PROGRAM} fit
@@ -41,16 +67,16 @@ The flags of a command: {PROGRAM} COMMAND --help
 Add --traceback to see where an error comes from. --version prints the version.
 """
 
-OF_DATA = """\
-  --data.data_dir DIR      folder of the data files (data)
+DATA = """\
+  --data.data_dir DIR      folder with the data files (data)
   --trainer.accelerator A  cpu, gpu, mps … (auto)
 """
 COMMON = f"""\
-  --data.batch_size N      images of a batch (100)
-{OF_DATA}"""
+  --data.batch_size N      images in a batch (100)
+{DATA}"""
 CHECKPOINT = """\
   --ckpt_path WHICH        best, last or a checkpoint file (best); model and data settings come from it
-  --experiment NAME        look for the newest run in runs/NAME only
+  --experiment NAME        take the newest run in runs/NAME
 """
 FLAG_HELP = {
     "fit": f"""\
@@ -59,7 +85,7 @@ FLAG_HELP = {
   --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
-  --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation
+  --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation  <!-- studies -->
   --model.channels LIST    filters of each convolution block ([32,64])
   --model.learning_rate X  learning rate; with a schedule, its peak (0.001)
   --data.dataset WHICH     MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, DIR/CLASS/*.jpg (MNIST)
@@ -74,12 +100,13 @@ FLAG_HELP = {
 {COMMON}""",
     "predict": f"""\
   --images PATH [PATH …]   your own pictures, files or folders (else the test set)
-  --several                read every digit of each picture, in reading order
+  --several                read every digit of each picture, in reading order  <!-- reader -->
   --save_seen DIR          save the preprocessed pictures, as the network classifies them
   --output FILE            the CSV file (predictions.csv in the run folder)
 {CHECKPOINT}{COMMON}""",
     "export": f"""\
-  --output FILE            FILE.onnx, .pt2, .safetensors or a page, .html (model.onnx in the run folder)
+  --output FILE            FILE.onnx, .pt2 or .safetensors (model.onnx in the run folder)
+                           or FILE.html, a page to draw a digit on  <!-- reader -->
 {CHECKPOINT}{COMMON}""",
     "validate": CHECKPOINT + COMMON,
     "test": CHECKPOINT + COMMON,
@@ -87,18 +114,19 @@ FLAG_HELP = {
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
   --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
-{OF_DATA}""",
+{DATA}""",
 }
 
 
 def describe_flags(command: str) -> str:
     """Return the help of a command: the flags that people change, with their defaults."""
+    flags = _without_absent(FLAG_HELP[command])
     if command == "compare":
-        return f"usage: {PROGRAM} compare A B [C …] [flags]\n\n{FLAG_HELP[command]}"
+        return f"usage: {PROGRAM} compare A B [C …] [flags]\n\n{flags}"
     return f"""\
 usage: {PROGRAM} {command} [flags]
 
 The flags that people change:
-{FLAG_HELP[command]}
+{flags}
 All flags: {PROGRAM} {command} --help all
 """

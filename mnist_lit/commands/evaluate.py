@@ -1,15 +1,146 @@
-"""Validate or test a checkpoint."""
+"""Restore a checkpoint with its model, data and Trainer; validate it, or test it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
-from mnist_lit.commands.restore import Restored, restore
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+
+from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands.flags import (
+    build_data,
+    build_parser,
+    find_flags,
+    instantiate,
+    parse,
+    set_checkpoint_defaults,
+)
+from mnist_lit.data import MNISTDataModule
+from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.datasets.sampling import changed_split
+from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint
+from mnist_lit.runs.folders import find_checkpoint
 from mnist_lit.runs.results import evaluation_results, format_evaluation
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.evaluation import Outputs, other_metrics, report_test
+from mnist_lit.training.trainer import build_trainer
 
-__all__ = ["test", "validate"]
+__all__ = ["Restored", "restore", "restore_checkpoint", "test", "validate"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint with its model, data and Trainer; flags that are given win over its settings."""
+
+    checkpoint: Checkpoint
+    classifier: DigitClassifier
+    config: Namespace
+    may_read: bool
+    """Whether the data set is in the catalog, or a folder given by the user: a checkpoint must not choose folders."""
+
+    @property
+    def model(self) -> CalibratedNetwork:
+        """The network with its temperature: pixels to probabilities."""
+        return CalibratedNetwork(self.classifier.network, self.classifier.temperature)
+
+    @cached_property
+    def data(self) -> MNISTDataModule:
+        """The data module, which the classification of somebody's own pictures does not need.
+
+        Raises:
+            UsageError: if a setting is out of range, there is no such data set, or it has other images or classes.
+            ValueError: if the images of a folder have changed since the training.
+        """
+        if not self.may_read:
+            raise UsageError(
+                f"{self.checkpoint.path} was trained on a folder of images: give it, or another, with --data.dataset"
+            )
+        data = build_data(self.config.data)
+        dataset, trained = data.dataset, self.checkpoint
+        if (trained.shape, len(trained.classes)) != (dataset.shape, len(dataset.classes)):
+            raise UsageError(
+                f"{dataset.name} has {len(dataset.classes)} classes of images {dataset.shape}, "
+                f"{trained.path} was trained on {len(trained.classes)} classes of images {trained.shape}"
+            )
+        if dataset.name not in DATASETS or trained.has_folder:  # in a folder, the same labels may be of other classes
+            for ours, theirs in zip(dataset.classes, trained.classes, strict=True):
+                if ours != theirs:
+                    raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
+        trained.check_images(dataset)
+        return data
+
+    def build_trainer(self, *callbacks: Callback) -> Trainer:
+        """Return a Trainer of the training's precision or, if this machine does not have it, of full precision.
+
+        Raises:
+            UsageError: if a flag is refused.
+        """
+        settings, trained = self.config.trainer, self.checkpoint.precision
+        with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning's, that it takes another one
+            if (trainer := build_trainer(settings, callbacks)).precision == trained:
+                return _only_one_process(trainer)
+        if settings.precision == trained:  # which no flag has asked for
+            settings = vars(settings) | {"precision": FULL_PRECISION}
+            print(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
+        return _only_one_process(build_trainer(settings, callbacks))
+
+    def require_same_images(self) -> None:
+        """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
+        for setting in ("dataset", "image_size"):
+            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting):
+                raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
+
+    def output(self, name: str) -> Path:
+        """Return the file to write: the one given, or `name` in the run folder; without a run, here."""
+        run = self.checkpoint.run
+        return Path(self.config.output or (run.folder if run else Path()) / name)
+
+
+def restore(command: str, argv: Sequence[str]) -> Restored:
+    """Return the checkpoint that a command's flags ask for, ready for use.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        OSError, ValueError: if there is no such checkpoint, or it cannot be used.
+    """
+    given = find_flags(argv, "ckpt_path", "experiment")
+    try:
+        path = find_checkpoint(given.get("ckpt_path", "best"), given.get("experiment"))
+    except FileNotFoundError:
+        parse(build_parser(command), argv)  # a wrong flag may be the reason
+        raise
+    checkpoint = Checkpoint.read_newest(path)
+    print(f"checkpoint {checkpoint.path}")
+    restored = restore_checkpoint(command, argv, checkpoint)
+    limit = f"limit_{'val' if command == 'validate' else command}_batches"
+    if restored.config.trainer.get(limit) == 0:
+        raise UsageError(f"--trainer.{limit}: 0 leaves nothing to {command}")
+    return restored
+
+
+def restore_checkpoint(command: str, argv: Sequence[str], checkpoint: Checkpoint) -> Restored:
+    """Return a checkpoint, ready for use; the flags win over its settings.
+
+    Raises:
+        UsageError: if a flag is wrong.
+        ValueError: if it cannot be used.
+    """
+    parser, given = build_parser(command), find_flags(argv, "data.dataset").get("data.dataset")
+    defaults: dict[str, dict[str, Any]] = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
+    if given and not is_same(given, defaults["data"]["dataset"]):
+        defaults["data"] |= {"val_size": None, "image_size": None if given in DATASETS else checkpoint.shape[1]}
+    set_checkpoint_defaults(parser, defaults, checkpoint.path)
+    images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}
+    settings = instantiate(parser, parse(parser, argv), images)
+    checkpoint.load_into(settings.model)
+    may_read = bool(given or checkpoint.run) or settings.data.dataset in DATASETS
+    return Restored(checkpoint, settings.model, settings, may_read)
 
 
 def validate(argv: Sequence[str]) -> None:
@@ -63,3 +194,10 @@ def _record(restored: Restored, results: dict[str, Any], precision: str) -> None
         run.record(test=results)
         return
     print(f"not recorded in {run.folder}: its result is that of {reason}")
+
+
+def _only_one_process(trainer: Trainer) -> Trainer:
+    """Return the Trainer, or raise UsageError if it has several processes."""
+    if trainer.world_size > 1:
+        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
+    return trainer

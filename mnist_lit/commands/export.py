@@ -1,12 +1,11 @@
-"""Export a checkpoint to ONNX, torch.export, safetensors or a page: pixels in, calibrated probabilities out."""
+"""Export a checkpoint to ONNX, torch.export or safetensors: pixels in, calibrated probabilities out."""
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from io import BytesIO
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import catch_warnings
 
 import torch
@@ -16,27 +15,33 @@ from tqdm import tqdm
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork
-from mnist_lit.commands.card import describe_model
-from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
-from mnist_lit.commands.predict import MIN_CONFIDENCE, find_preprocessing
-from mnist_lit.commands.restore import Restored, restore
-from mnist_lit.datasets.catalog import has_photographs
-from mnist_lit.page.html import node_classifier, write_page
-from mnist_lit.page.operations import describe_network
-from mnist_lit.photos.preprocess import as_mnist
+from mnist_lit.commands import has_room
+from mnist_lit.commands.evaluate import Restored, restore
+from mnist_lit.runs.card import describe_model
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import install_hint
-from mnist_lit.training.inspection import count_parameters
 
-__all__ = ["describe_page", "export"]
+__all__ = ["export"]
 
 MAX_BATCH = 10_000  # images
-BATCH_SIZE = 1_000  # of the comparison
-TOLERANCE = 1e-4  # of a probability
+BATCH_SIZE = 1_000  # images of the comparison
+TOLERANCE = 1e-4  # largest difference of a probability
 DYNAMIC_SHAPES = ({0: Dim("N", min=1, max=MAX_BATCH)},)  # of the pixels
 
 Classify = Callable[[Tensor], Tensor]
+Metadata = Mapping[str, str]
+
+
+class Format(NamedTuple):
+    """A file format."""
+
+    write: Callable[[CalibratedNetwork, Tensor, Metadata], tuple[bytes, Classify | None]]
+    """Makes a file of a model, given two images and its metadata, and a function that classifies with this file."""
+    library: str
+    """The library that opens such files, as Hugging Face's Hub names it."""
+    use: str
+    """How to use such a file, in Markdown."""
 
 
 def export(argv: Sequence[str]) -> None:
@@ -50,22 +55,39 @@ def export(argv: Sequence[str]) -> None:
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
-    if target.suffix not in FORMATS:
-        raise UsageError(f"--output: {target} must end in {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}")
-    data, model = restored.data, restored.model
+    form = _find_format(target.suffix)
+    if not form:
+        *suffixes, last = [*FORMATS, *([".html"] if has_room("reader") else [])]
+        raise UsageError(f"--output: {target} must end in {', '.join(suffixes)} or {last}")
+    data, model, metadata = restored.data, restored.model, _metadata(restored)
+    if target.suffix == ".html":
+        restored.require_same_images()
     example = torch.zeros(2, *data.dataset.shape, dtype=torch.uint8)
     with catch_warnings(action="ignore"):  # the exporters', about their own code
-        content, classify = FORMATS[target.suffix](model, example, restored)
+        content, classify = form.write(model, example, metadata)
     data.prepare_data()
     data.setup("predict")
     pixels, labels = data.test_set.pixels, data.test_set.labels
     probabilities = model.classify(pixels, BATCH_SIZE)  # (N, K)
     with torch.inference_mode():
         compared = _compare(classify, pixels, probabilities)
-    card = describe_model(target, restored, _metadata(restored), probabilities, labels)
+    card = describe_model(
+        *(target, restored.checkpoint, data.dataset, model, metadata, probabilities, labels),
+        library=form.library,
+        use=form.use,
+    )
     write_atomically(target, content)
     write_atomically(described := target.with_name(f"{target.name}.md"), card.encode())
     print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
+
+
+def _find_format(suffix: str) -> Format | None:
+    """Return the format of files with a suffix, None if there is none."""
+    if suffix == ".html" and has_room("reader"):
+        from mnist_lit.reader.page import html
+
+        return Format(html.to_html, "mnist-lit", html.USE)
+    return FORMATS.get(suffix)
 
 
 def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:
@@ -99,9 +121,9 @@ def _metadata(restored: Restored) -> dict[str, str]:
     dataset, checkpoint = restored.data.dataset, restored.checkpoint
     settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
     shape = ", ".join(map(str, dataset.shape))
-    tone = "" if has_photographs(dataset.name) else ", white on black"
+    look = {"digits": ", white on black, centred as MNIST's are", "drawings": ", white on black", "photographs": ""}
     return {
-        "input": f"pixels: uint8 (N, {shape}), 0-255{tone}; N from 1 to {MAX_BATCH}",
+        "input": f"pixels: uint8 (N, {shape}), 0-255{look[dataset.kind]}; N from 1 to {MAX_BATCH}",
         "output": f"probabilities: float32 (N, {len(dataset.classes)})",
         "classes": json.dumps(dataset.classes),
         "dataset": dataset.name,
@@ -116,7 +138,7 @@ def _trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
 
 
-def _to_onnx(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it
@@ -129,7 +151,7 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, restored: Restored) -> t
     program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     proto = program.model_proto
-    set_model_props(proto, _metadata(restored))
+    set_model_props(proto, dict(metadata))
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
@@ -139,21 +161,21 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, restored: Restored) -> t
     return content, classify
 
 
-def _to_pt2(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_pt2(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
     program = _trace(model, example)
     file = BytesIO()
-    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(_metadata(restored))})
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(dict(metadata))})
     file.seek(0)
     return file.getvalue(), torch.export.load(file).module()
 
 
-def _to_safetensors(model: CalibratedNetwork, _example: Tensor, restored: Restored) -> tuple[bytes, Classify]:
+def _to_safetensors(model: CalibratedNetwork, _example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
     try:
         from safetensors.torch import load, save
     except ImportError as error:
         raise UsageError(f"safetensors are not installed: {install_hint('export')}") from error
     tensors = {**model.network.state_dict(), "temperature": model.temperature}
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, _metadata(restored))
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata))
     weights = load(content)
     loaded = deepcopy(model)
     loaded.temperature.copy_(weights.pop("temperature"))
@@ -161,47 +183,52 @@ def _to_safetensors(model: CalibratedNetwork, _example: Tensor, restored: Restor
     return content, loaded
 
 
-def _to_html(model: CalibratedNetwork, example: Tensor, restored: Restored) -> tuple[bytes, Classify | None]:
-    restored.require_same_images()
-    prepare, _ = find_preprocessing(restored.checkpoint)
-    digits, checkpoint = prepare is as_mnist, restored.checkpoint
-    about = f"mnist-lit {__version__}, trained on {Path(checkpoint.settings['data']['dataset']).resolve().name}"
-    page = describe_page(model, example, checkpoint.classes, about, digits=digits)
-    return write_page(page).encode(), node_classifier(page)
+IO = "- input: {input}\n- output: {output}\n"
+FORMATS = {
+    ".onnx": Format(
+        _to_onnx,
+        "onnx",
+        IO
+        + """
+```python
+import numpy as np, onnxruntime
 
+session = onnxruntime.InferenceSession("{name}")
+pixels = np.zeros({shape}, dtype=np.uint8)
+probabilities = session.run(["probabilities"], {{"pixels": pixels}})[0]  # (3, {classes})
+```""",
+    ),
+    ".pt2": Format(
+        _to_pt2,
+        "pytorch",
+        IO
+        + """
+```python
+import torch
 
-def describe_page(
-    model: CalibratedNetwork, example: Tensor, classes: Sequence[str], about: str, *, digits: bool
-) -> dict[str, Any]:
-    """Return what `write_page` needs.
+program = torch.export.load("{name}").module()
+pixels = torch.zeros({shape}, dtype=torch.uint8)
+probabilities = program(pixels)  # (3, {classes})
+```""",
+    ),
+    ".safetensors": Format(
+        _to_safetensors,
+        "pytorch",
+        IO
+        + """
+```python
+import json, torch
+from mnist_lit import DigitClassifier
+from safetensors import safe_open
 
-    Args:
-        model: in evaluation mode.
-        example: two images, uint8 (2, C, H, W).
-        classes: their names.
-        about: a line at the end of the page.
-        digits: whether drawings and pictures are prepared as MNIST's digits, otherwise as photographs.
-
-    Raises:
-        ValueError: if the page cannot compute the network.
-    """
-    program = _trace(model, example)
-    calibration = model.uncalibrated or "these probabilities are calibrated on validation images"
-    return {
-        "kind": "digits" if digits else "photographs",
-        "classes": list(classes),
-        "shape": list(example.shape[1:]),
-        "unsure": MIN_CONFIDENCE,
-        "calibration": f"{calibration}.".capitalize(),
-        "about": f"{about}: {count_parameters(model.network):,} parameters",
-        **describe_network(program),
-        "novelty": _describe_novelty(example) if digits else None,
-    }
-
-
-def _describe_novelty(example: Tensor) -> dict[str, Any]:
-    network = nn.Sequential(NoveltyNetwork.load(), nn.Softmax(dim=1)).eval()
-    return {"shape": list(example.shape[1:]), "least": MAX_NOVELTY, **describe_network(_trace(network, example))}
-
-
-FORMATS = {".onnx": _to_onnx, ".pt2": _to_pt2, ".html": _to_html, ".safetensors": _to_safetensors}
+with safe_open("{name}", "pt") as file:
+    settings = json.loads(file.metadata()["settings"])["model"]
+    weights = {{name: file.get_tensor(name) for name in file.keys()}}
+temperature = weights.pop("temperature")
+network = DigitClassifier(**settings).network.eval()
+network.load_state_dict(weights)
+pixels = torch.zeros({shape}, dtype=torch.uint8)
+probabilities = (network(pixels) / temperature).softmax(dim=1)  # (3, {classes})
+```""",
+    ),
+}

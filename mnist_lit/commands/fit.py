@@ -12,17 +12,17 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import distributed
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands import has_room, require_room
 from mnist_lit.commands.flags import (
     Parser,
     build_parser,
     find_flags,
-    flatten,
     instantiate,
     parse,
     set_checkpoint_defaults,
 )
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, has_photographs
+from mnist_lit.datasets.catalog import DATASETS, ImageDataset, kind_of
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
@@ -31,7 +31,7 @@ from mnist_lit.system.errors import UsageError, printable, redact_credentials
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM, process_rank
 from mnist_lit.system.signals import Stopped
-from mnist_lit.system.yaml_loader import load
+from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
 from mnist_lit.training.inspection import count_parameters, layer_shapes
@@ -72,7 +72,9 @@ def fit(argv: Sequence[str]) -> None:
     if "ckpt_path" in given and "init_from" in given:
         raise UsageError("--init_from starts a new run, --ckpt_path resumes one: give one of them")
     found = find_resumable(given["ckpt_path"], given.get("experiment")) if "ckpt_path" in given else None
-    if found or "seeds" in given:
+    if "seeds" in given:
+        require_room("studies", "--seeds")
+    if has_room("studies") and (found or "seeds" in given):
         from mnist_lit.studies.seeds import train_seeds
 
         if train_seeds(argv, given, found):
@@ -84,8 +86,8 @@ def fit(argv: Sequence[str]) -> None:
         try_out(start)
         return
     train(start)
-    dataset = start.config.data.dataset
-    images = " --images PHOTO.jpg" if dataset == MNIST.name or has_photographs(dataset) else ""
+    kind = kind_of(start.config.data.dataset)
+    images = " --images PHOTO.jpg" if kind == "photographs" or (kind == "digits" and has_room("reader")) else ""
     print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
 
 

@@ -22,10 +22,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from mnist_lit.classifier import DigitClassifier
+from mnist_lit.commands import has_room
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
 from mnist_lit.system.program import PROGRAM, config_names, find_config
-from mnist_lit.system.yaml_loader import load
+from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "build_data",
     "build_parser",
     "find_flags",
-    "flatten",
     "instantiate",
     "parse",
     "replace_values",
@@ -130,7 +130,8 @@ def _add_training_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (see --config search)")
     else:
-        parser.add_argument("--seeds", type=Seeds | None, default=None, help="runs, with seeds seed, seed + 1, …")
+        seeds = "runs, with seeds seed, seed + 1, …" if has_room("studies") else argparse.SUPPRESS
+        parser.add_argument("--seeds", type=Seeds | None, default=None, help=seeds)
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
     parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
@@ -147,12 +148,12 @@ def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--ckpt_path", type=str | None, default="best", help="best, last or a checkpoint file")
     if command == "predict":
         parser.add_argument("--images", type=str, nargs="+", default=[], help="image files, or folders of them")
-        parser.add_argument("--several", action="store_true", help="read every digit of each picture")
+        several = "read every digit of each picture" if has_room("reader") else argparse.SUPPRESS
+        parser.add_argument("--several", action="store_true", help=several)
         parser.add_argument("--output", type=str, default=None, help="CSV file (predictions.csv in the run)")
         parser.add_argument("--save_seen", type=str, default=None, help="folder for the preprocessed pictures")
     if command == "export":
-        formats = "FILE.onnx, .pt2, .safetensors, .html (model.onnx in the run)"
-        parser.add_argument("--output", type=str, default=None, help=formats)
+        parser.add_argument("--output", type=str, default=None, help="FILE.onnx, .pt2, … (model.onnx in the run)")
 
 
 def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
@@ -188,18 +189,6 @@ def _split(argv: Sequence[str], *names: str) -> tuple[dict[str, Any], list[str]]
         parser.add_argument(f"--{name}")
     given, rest = parser.parse_known_args(argv)
     return vars(given), rest
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their full names.
-
-    >>> flatten({"seed": 1, "data": {"batch_size": 100}})
-    {'seed': 1, 'data.batch_size': 100}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return flat
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Namespace:

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,33 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit.commands.novelty import MAX_NOVELTY, NoveltyNetwork
-from mnist_lit.commands.pictures import (
-    Pictures,
-    mark_unsure,
-    read_pictures,
-    read_sheets,
-    report,
-    report_sheets,
-    save_seen,
-    save_sheets,
-)
-from mnist_lit.commands.restore import Restored, restore
-from mnist_lit.datasets.catalog import DATASETS, MNIST, has_photographs
+from mnist_lit.commands import require_room
+from mnist_lit.commands.evaluate import Restored, restore
+from mnist_lit.datasets.catalog import kind_of
+from mnist_lit.datasets.pictures import Pictures, read_photographs
 from mnist_lit.datasets.sampling import InMemoryDataset, identity_collate
-from mnist_lit.photos.images import crop_square
-from mnist_lit.photos.preprocess import Prepare, as_mnist
-from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["MIN_CONFIDENCE", "find_preprocessing", "predict"]
-
-Shape = tuple[int, ...]
-
-MIN_CONFIDENCE = 0.4
-"""Probability of the predicted class below which it is marked as unsure. Real digits rarely have less; what is no digit
-is marked by `NoveltyNetwork`."""
+__all__ = ["predict"]
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -52,14 +33,14 @@ def predict(argv: Sequence[str]) -> None:
     restored = restore("predict", argv)
     if restored.config.images:
         restored.require_same_images()
-        _read(restored)
+        _classify_pictures(restored)
         return
     for flag in ("several", "save_seen"):
         if restored.config[flag]:
             raise UsageError(f"--{flag}: give pictures with --images")
     probabilities = _predict(restored, restored.data)
     names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
-    _write_csv(restored.output("predictions.csv"), restored.checkpoint.classes, names, probabilities)
+    _write_csv(restored, names, probabilities)
 
 
 def _predict(restored: Restored, data: Any) -> Tensor:
@@ -67,85 +48,55 @@ def _predict(restored: Restored, data: Any) -> Tensor:
     return torch.cat(cast("list[Tensor]", batches))  # (N, K)
 
 
-def _read(restored: Restored) -> None:
+def _classify_pictures(restored: Restored) -> None:
     """Read, classify and report pictures.
 
     Raises:
-        UsageError: if the checkpoint classifies something else, or a folder is not empty.
+        UsageError: if the checkpoint classifies something else.
         ValueError: at the end, if some of the pictures could not be read.
     """
-    flags = restored.config
-    if flags.several:
-        _require_digits(restored.checkpoint)
-        if flags.save_seen and Path(flags.save_seen).is_dir() and any(Path(flags.save_seen).iterdir()):
-            raise UsageError(f"--save_seen: {flags.save_seen} is not empty: its digits would be mixed with these")
-        digits, pictures = True, read_sheets(flags.images)
-    else:
-        prepare, shape = find_preprocessing(restored.checkpoint)
-        digits, pictures = prepare is as_mnist, read_pictures(flags.images, prepare, shape)
+    flags, pictures = restored.config, _read_pictures(restored)
     if pictures.names:
-        _classify_pictures(restored, pictures, digits=digits)
+        images = InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.pixels)))
+        loader = DataLoader(images, flags.data.batch_size, collate_fn=identity_collate)
+        probabilities = _predict(restored, loader)
+        if uncalibrated := restored.model.uncalibrated:
+            print(uncalibrated)
+        pictures.report(probabilities, restored.checkpoint.classes)
+        _write_csv(restored, pictures.names, probabilities, pictures.boxes)
+        if flags.save_seen:
+            pictures.save(Path(flags.save_seen), probabilities)
     if pictures.failed:
-        read = len(pictures.sheets) if flags.several else len(pictures.names)
-        raise ValueError(f"{pictures.failed:,} of {pictures.failed + read:,} could not be read")
+        raise ValueError(f"{pictures.failed:,} of {pictures.number:,} could not be read")
 
 
-def _require_digits(checkpoint: Checkpoint) -> None:
-    """Raise UsageError unless a checkpoint was trained on MNIST, or on a folder of digits like MNIST's."""
-    name = checkpoint.settings["data"]["dataset"]
-    images = tuple(checkpoint.shape), tuple(checkpoint.classes)
-    if images != (MNIST.shape, tuple(MNIST.classes)) or (name in DATASETS and name != MNIST.name):
-        kind = f"{len(checkpoint.classes)} classes of images {tuple(checkpoint.shape)}"
-        raise UsageError(f"--several: the checkpoint classifies {name}, {kind}, not ten digits of {MNIST.shape}")
-
-
-def _classify_pictures(restored: Restored, pictures: Pictures, *, digits: bool) -> None:
-    flags, classes, output = restored.config, restored.checkpoint.classes, restored.output("predictions.csv")
-    images = InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.pixels)))
-    probabilities = _predict(restored, DataLoader(images, flags.data.batch_size, collate_fn=identity_collate))
-    if uncalibrated := restored.model.uncalibrated:
-        print(uncalibrated)
-    doubtful = probabilities.amax(dim=1) < MIN_CONFIDENCE
-    novel = torch.zeros_like(doubtful)
-    if digits:
-        novel = NoveltyNetwork.load().novelty(pictures.pixels[: len(novel)]) >= MAX_NOVELTY
-    seen = Path(flags.save_seen) if flags.save_seen else None
-    if flags.several:
-        answers = mark_unsure(pictures, probabilities, doubtful | novel)
-        report_sheets(pictures, answers)
-        boxes = np.concatenate([sheet.boxes for _, sheet in pictures.sheets])
-        _write_csv(output, classes, pictures.names, probabilities, boxes)
-        if seen:
-            save_sheets(seen, pictures, answers)
-        return
-    report(pictures, probabilities, classes, doubtful, novel, draw=digits)
-    _write_csv(output, classes, pictures.names, probabilities)
-    if seen:
-        save_seen(seen, pictures)
-
-
-def find_preprocessing(checkpoint: Checkpoint) -> tuple[Prepare, Shape]:
-    """Return how to preprocess a picture as the training images were, and the shape that it then has.
+def _read_pictures(restored: Restored) -> Pictures:
+    """Return pictures, preprocessed as the training images of a checkpoint were.
 
     Raises:
-        UsageError: if the training images were no pictures, nor made of pictures in a known way.
+        UsageError: if these were drawings of another kind than digits.
     """
-    name, shape = checkpoint.settings["data"]["dataset"], checkpoint.shape
-    if name == MNIST.name:
-        return as_mnist, MNIST.shape
-    if not has_photographs(name):
-        raise UsageError(f"the checkpoint classifies {name}: pictures can be prepared for digits and for photographs")
+    flags, checkpoint = restored.config, restored.checkpoint
+    dataset, shape = checkpoint.settings["data"]["dataset"], checkpoint.shape
+    kind = kind_of(dataset)
+    if flags.several or kind == "digits":
+        require_room("reader", "--several" if flags.several else "--images with a network that reads digits")
+        from mnist_lit.reader import pictures as reader
+
+        if flags.several:
+            return reader.read_sheets(flags.images, flags.save_seen, dataset, checkpoint.classes, shape)
+        return reader.read_digits(flags.images)
+    if kind != "photographs":
+        raise UsageError(f"the checkpoint classifies {dataset}: only digits and photographs can be read from pictures")
     channels, side, _ = shape
-    return partial(crop_square, side=side, channels=channels), shape
+    return read_photographs(flags.images, channels, side)
 
 
 def _write_csv(
-    target: Path,
-    classes: Sequence[str],
-    names: Sequence[str],
-    probabilities: Tensor,
-    boxes: NDArray[np.int64] | None = None,
+    restored: Restored, names: Sequence[str], probabilities: Tensor, boxes: NDArray[np.int64] | None = None
 ) -> None:
+    """Write the names and probabilities (N, K) of images and, if they are given, their boxes in a picture, (N, 4)."""
+    target, classes = restored.output("predictions.csv"), restored.checkpoint.classes
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     digits = [*classes] == [str(number) for number in range(len(classes))]

@@ -8,9 +8,10 @@ from typing import Protocol
 from torch import Tensor
 
 from mnist_lit.datasets.cifar import CIFARDataset
+from mnist_lit.datasets.downloads import Kind
 from mnist_lit.datasets.idx import IDXDataset
 
-__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "has_photographs", "is_same"]
+__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "is_same", "kind_of"]
 
 
 class ImageDataset(Protocol):
@@ -19,6 +20,11 @@ class ImageDataset(Protocol):
     @property
     def name(self) -> str:
         """The name, as in `--data.dataset`."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What the images show, which decides how a person's own pictures are preprocessed."""
         ...
 
     @property
@@ -67,6 +73,7 @@ class ImageDataset(Protocol):
 
 MNIST = IDXDataset(
     name="MNIST",
+    kind="digits",
     classes=tuple("0123456789"),
     shape=(1, 28, 28),
     train_size=60_000,
@@ -186,6 +193,6 @@ def is_same(name: str, other: str) -> bool:
     return os.path.realpath(os.path.expanduser(name)) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111
 
 
-def has_photographs(name: str) -> bool:
-    """Return whether the images of a data set are photographs, as CIFAR-10's and those of any folder, or drawings."""
-    return not isinstance(DATASETS.get(name), IDXDataset)
+def kind_of(name: str) -> Kind:
+    """Return what the images of a data set show: those of a folder are taken for photographs."""
+    return DATASETS[name].kind if name in DATASETS else "photographs"

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import MAX_FILE_BYTES, PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import MAX_FILE_BYTES, Kind, PublishedDataset, fetch, find, has_md5
 
 __all__ = ["CIFARDataset"]
 
@@ -76,6 +76,7 @@ class CIFARDataset(PublishedDataset):
         train_batches: names and md5 checksums of torchvision's training batches.
         test_batches: the same of the test set. In the archive, the names end in `.bin`.
         mirrors: URLs (https, http, file) of folders with the archive, tried in order.
+        kind: what the images show.
     """
 
     name: str
@@ -89,6 +90,7 @@ class CIFARDataset(PublishedDataset):
     train_batches: Sequence[Sequence[str]]
     test_batches: Sequence[Sequence[str]]
     mirrors: Sequence[str] = ()
+    kind: Kind = "photographs"
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the archive or torchvision's batches are there and right; download the archive if not.

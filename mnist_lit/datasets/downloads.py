@@ -8,7 +8,7 @@ from hashlib import file_digest, md5
 from http.client import HTTPException
 from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -20,6 +20,7 @@ from mnist_lit.system.files import write_atomically
 
 __all__ = [
     "MAX_FILE_BYTES",
+    "Kind",
     "PublishedDataset",
     "PublishedFile",
     "download",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Kind = Literal["digits", "drawings", "photographs"]
+"""What images show; digits and drawings are white on black."""
 MAX_FILE_BYTES = 1 << 28
 """Size limit of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
 TIMEOUT = 30  # seconds without a byte

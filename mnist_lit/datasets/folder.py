@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mnist_lit.datasets.downloads import Kind
+from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image, read_images
 from mnist_lit.datasets.sampling import split
-from mnist_lit.photos.images import SUFFIXES, crop_square, find_images, open_image, read_images
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.memory import total_memory
@@ -61,6 +62,7 @@ class FolderDataset:
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     test_names: Sequence[str]
+    kind: ClassVar[Kind] = "photographs"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import Kind, PublishedDataset, fetch, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
 
@@ -97,6 +97,7 @@ class IDXDataset(PublishedDataset):
         files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
         mirrors: URLs (https, http, file) of folders with the files, tried in order.
         content_md5: checksums of the uncompressed files, if they are known.
+        kind: what the images show.
     """
 
     name: str
@@ -107,6 +108,7 @@ class IDXDataset(PublishedDataset):
     files: Sequence[tuple[str, str]]
     mirrors: Sequence[str] = ()
     content_md5: Sequence[str | None] = (None,) * 4
+    kind: Kind = "drawings"
 
     def __post_init__(self) -> None:
         if self.shape[0] != 1:

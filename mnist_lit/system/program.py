@@ -4,7 +4,16 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["CHECKOUT", "PROGRAM", "config_names", "find_config", "install_hint", "is_child_process", "process_rank"]
+__all__ = [
+    "CHECKOUT",
+    "PACKAGE",
+    "PROGRAM",
+    "config_names",
+    "find_config",
+    "install_hint",
+    "is_child_process",
+    "process_rank",
+]
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None

@@ -1,12 +1,13 @@
 """A YAML loader for plain values that rejects duplicate keys and bounds the size, aliases expanded."""
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any
 
 import yaml
 from jsonargparse import get_loader
 
-__all__ = ["load"]
+__all__ = ["flatten", "load"]
 
 MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
 """Limits of a document. A run's config has some 250 values, and jsonargparse takes quadratic time in their number."""
@@ -31,6 +32,18 @@ def load(text: str) -> Any:
         raise yaml.YAMLError(f"a value does not match its tag: {error}") from error
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their full names.
+
+    >>> flatten({"seed": 1, "data": {"batch_size": 100}})
+    {'seed': 1, 'data.batch_size': 100}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[yaml.Node, float]) -> float:

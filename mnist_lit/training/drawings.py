@@ -11,7 +11,6 @@ from torch.nn.functional import interpolate
 __all__ = [
     "MAX_CLASSES",
     "draw_accuracies",
-    "draw_braille",
     "draw_confusion",
     "draw_filters",
     "draw_images",
@@ -32,8 +31,6 @@ MAX_CLASSES = 100  # of a confusion matrix: more would be millions of pixels
 MAX_NAME = 14  # letters of a class name in a caption
 MAX_CAPTION_NAME = 2  # letters of a class name in a caption of one line
 PLOT, ROW = 560, 30  # width of a plot and height of its rows, pixels
-BRAILLE_THRESHOLD = 127  # of pixels 0-255
-BRAILLE_BITS = [[1, 8], [2, 16], [4, 32], [64, 128]]  # of a Unicode character's dots, by row and column
 
 
 def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
@@ -156,21 +153,6 @@ def draw_images(
         image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + (cell_width - zoom * width) // 2, y + 4))
         draw.text((x + cell_width / 2, y + zoom * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
-
-
-def draw_braille(pixels: Tensor) -> list[str]:
-    """Draw an image as lines of Braille characters, of two columns of four dots, each dot a pixel.
-
-    Args:
-        pixels: 0-255, (H, W); H a multiple of 4, W of 2.
-
-    >>> draw_braille(torch.tensor([[255, 0], [255, 0], [255, 0], [255, 255]]))
-    ['⣇']
-    """
-    height, width = pixels.shape
-    dots = (pixels > BRAILLE_THRESHOLD).view(height // 4, 4, width // 2, 2)
-    codes = (dots * torch.tensor(BRAILLE_BITS)[None, :, None]).sum(dim=(1, 3))  # (H / 4, W / 2)
-    return ["".join(chr(0x2800 + code) for code in line) for line in codes.tolist()]
 
 
 def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[str]) -> list[str]:

@@ -19,7 +19,6 @@ from torch.utils.tensorboard.summary import hparams
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import has_photographs
 from mnist_lit.datasets.sampling import Batch
 from mnist_lit.training.drawings import MAX_CLASSES, draw_confusion, draw_filters, draw_images, mistake_captions
 from mnist_lit.training.evaluation import Outputs
@@ -149,7 +148,7 @@ class TensorBoardCallback(Callback):
             thumbnails = interpolate(
                 pixels / 255, size=[min(side, MAX_THUMBNAIL) for side in pixels.shape[2:]], mode="area"
             )
-            if not has_photographs(_datamodule(trainer).dataset.name):
+            if _datamodule(trainer).dataset.kind != "photographs":
                 thumbnails = 1 - thumbnails
             square = (
                 thumbnails if thumbnails.shape[2] == thumbnails.shape[3] else None
@@ -175,7 +174,7 @@ def _add_image(trainer: Trainer, tag: str, step: int, draw: Callable[[], Image.I
 
 def _add_images(trainer: Trainer, tag: str, step: int, pixels: Tensor, captions: Sequence[str]) -> None:
     """Add images (N, C, H, W) with captions; drawings are inverted, photographs are not."""
-    inverted = not has_photographs(_datamodule(trainer).dataset.name)
+    inverted = _datamodule(trainer).dataset.kind != "photographs"
     _add_image(trainer, tag, step, lambda: draw_images(pixels, captions, inverted=inverted))
 
 

@@ -16,7 +16,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from blog import BlogCNN
+from helpers.blog import BlogCNN
 
 torch.manual_seed(777)
 loader = DataLoader(MNIST(sys.argv[1], transform=ToTensor()), batch_size=100, shuffle=True, drop_last=True)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,3 +148,29 @@ def test_experiment_selects_the_newest_run(trained: Command) -> None:
     assert str(RUN.checkpoints / "best.ckpt") in trained("test", "--experiment=baseline")[1]
     code, _, err = trained("test", "--experiment=none")
     assert (code, err) == (1, f"error: no run with a best checkpoint in {Path('runs/none')}: train one with fit\n")
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that `torch.load` has read."""
+    files: list[str] = []
+    load = torch.load
+
+    def record(file: Any, *args: Any, **kwargs: Any) -> Any:
+        files.append(Path(getattr(file, "name", file)).name)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", record)
+    return files
+
+
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_a_command_reads_its_checkpoint_once(trained: Command, loaded: list[str], name: str) -> None:
+    assert trained(name)[0] == 0
+    assert loaded == ["best.ckpt"]
+
+
+def test_an_output_without_a_run_goes_into_the_current_folder(trained: Command) -> None:
+    (RUN.checkpoints / "best.ckpt").rename("mine.ckpt")
+    assert trained("predict", "--ckpt_path=mine.ckpt", "--trainer.limit_predict_batches=1")[0] == 0
+    assert Path("predictions.csv").is_file()

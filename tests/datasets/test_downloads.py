@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import posix
-from server import SHIPPED, Server, serving
+from helpers.server import SHIPPED, Server, serving
 
 from mnist_lit.datasets import downloads
 from mnist_lit.datasets.catalog import MNIST

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mnist_lit.datasets.catalog import DATASETS, find_dataset
 from mnist_lit.datasets.folder import FolderDataset, read_folder
-from mnist_lit.photos.images import UnreadableImageError, open_image
+from mnist_lit.datasets.images import UnreadableImageError, open_image
 
 CLASSES = ("cat", "ant", "bee")  # created in this order
 OPEN_IMAGE, TOTAL_MEMORY = "mnist_lit.datasets.folder.open_image", "mnist_lit.datasets.folder.total_memory"

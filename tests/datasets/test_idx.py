@@ -16,7 +16,7 @@ from time import sleep
 import pytest
 import torch
 from conftest import full_disk, posix
-from server import SHIPPED, serving
+from helpers.server import SHIPPED, serving
 from torchvision import datasets as listed
 
 from mnist_lit.datasets.catalog import DATASETS, MNIST

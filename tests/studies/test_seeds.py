@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import RUN, SHORT, Command
-from outcomes import differences, outcome
+from helpers.outcomes import differences, outcome
 
 from mnist_lit import DigitClassifier
 from mnist_lit.commands.fit import train

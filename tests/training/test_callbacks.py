@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import stock_trainer
-from fitting import epoch_and_step, fit
+from helpers.fitting import epoch_and_step, fit
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from fitting import SetWeight, epoch_and_step, fit, fit_scripted
+from helpers.fitting import SetWeight, epoch_and_step, fit, fit_scripted
 
 from mnist_lit import DigitClassifier
 from mnist_lit.runs.checkpoints import Checkpoint

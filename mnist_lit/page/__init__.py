@@ -1,1 +1,0 @@
-"""A page in one file that classifies drawings or pictures with a trained network."""
