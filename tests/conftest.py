@@ -177,7 +177,6 @@ def command(
 ) -> Command:
     """Run a command line in an empty folder; return its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mnist_lit.training.tensorboard.PROJECTED_IMAGES", 50)  # 1,000 take a fifth of a short run
     link_data(data_dir, tmp_path)
 
     def run(*argv: str | Path) -> tuple[int, str, str]:

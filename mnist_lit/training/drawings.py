@@ -1,4 +1,4 @@
-"""Pictures of confusion matrices, images and filters: tensors in, RGB images out."""
+"""Pictures of confusion matrices and images: tensors in, RGB images out."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, log10
@@ -12,7 +12,6 @@ __all__ = [
     "MAX_CLASSES",
     "draw_accuracies",
     "draw_confusion",
-    "draw_filters",
     "draw_images",
     "mistake_captions",
 ]
@@ -170,27 +169,6 @@ def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[st
     form = "{} as {}, {:.0%}" if max(map(len, classes)) <= MAX_CAPTION_NAME else "{}\nas {}\n{:.0%}"
     names = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in classes]
     return [form.format(names[label], names[predicted], confidence) for label, predicted, confidence in rows]
-
-
-def draw_filters(weight: Tensor) -> Image.Image:
-    """Draw the filters of a convolution: positive weights in blue, negative ones in red; those of colours in colour.
-
-    Args:
-        weight: (F, C, K, K), for C = 3 with 0 in medium grey.
-    """
-    count, _, side, _ = weight.shape
-    zoom, columns = 36 // side + 1, 2 * COLUMNS
-    step = side * zoom + 6
-    image = Image.new("RGB", (columns * step + 6, -(-count // columns) * step + 6), WHITE)
-    relative = (weight / weight.abs().max().clamp(min=1e-9)).permute(0, 2, 3, 1)  # (F, K, K, C), -1 to 1
-    if weight.shape[1] == len(WHITE):
-        pictures = 127.5 * (1 + relative)
-    else:
-        colours = torch.where(relative > 0, torch.tensor(BLUE), torch.tensor(RED))  # (F, K, K, 3)
-        pictures = 255 + (colours - 255) * relative.abs()
-    for i, pixels in enumerate(pictures):
-        image.paste(_enlarge(pixels, zoom), (i % columns * step + 6, i // columns * step + 6))
-    return image
 
 
 def _enlarge(pixels: Tensor, zoom: int) -> Image.Image:

@@ -1,12 +1,12 @@
-"""What can be shown of any network that maps pixels to logits: the shapes, features and filters of its layers."""
+"""What can be said of any network that maps pixels to logits: its parameters, and the shapes of its layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["count_parameters", "first_filters", "last_features", "layer_shapes"]
+__all__ = ["count_parameters", "layer_shapes"]
 
 Shape = tuple[int, ...]
 
@@ -33,37 +33,14 @@ def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[Shape]:
             shapes.append(changed)
 
     device = next((parameter.device for parameter in network.parameters()), None)
-    logits = _run(network, torch.zeros(1, *shape, device=device), record)
-    return shapes if shapes[-1] == logits.shape[1:] else [*shapes, tuple(logits.shape[1:])]
-
-
-def last_features(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the input of the layer that is called last, (N, F), for pixels 0-255, (N, C, H, W)."""
-    inputs = [pixels]
-
-    def record(_layer: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
-        inputs[:] = [argument for argument in arguments[:1] if isinstance(argument, Tensor)] or inputs
-
-    _run(network, pixels, record)
-    return inputs[0].flatten(1)
-
-
-def first_filters(network: nn.Module) -> Tensor | None:
-    """Return the weights of the first convolution, (F, C, K, K), or None if there is none, or C is neither 1 nor 3."""
-    convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    return convolution.weight.detach() if convolution and convolution.in_channels in {1, 3} else None
-
-
-def _run(network: nn.Module, pixels: Tensor, record: Callable[..., None]) -> Tensor:
-    """Run a network in evaluation mode, and call `record` with each layer, its arguments and its output."""
     modes = [(module, module.training) for module in network.modules()]
     hooks = [layer.register_forward_hook(record) for layer in network.modules() if not any(layer.children())]
     try:
         with torch.no_grad():
-            logits: Tensor = network.eval()(pixels)
+            logits: Tensor = network.eval()(torch.zeros(1, *shape, device=device))
     finally:
         for module, training in modes:
             module.training = training
         for hook in hooks:
             hook.remove()
-    return logits
+    return shapes if shapes[-1] == logits.shape[1:] else [*shapes, tuple(logits.shape[1:])]
