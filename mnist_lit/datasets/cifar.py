@@ -28,7 +28,7 @@ ALLOWED_GLOBALS = {
     "numpy.dtype": lambda code, align, copy: np.dtype(code, bool(align), bool(copy)),  # Python 2 saved integers
     "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],  # NumPy 2 has it under another name
 }
-"""What the pickle of an array names."""
+"""The globals that the pickle of an array refers to."""
 
 Bytes = NDArray[np.uint8]
 

@@ -38,7 +38,7 @@ TEST_FRACTION, TEST_SEED = 10, 0
 MEMORY_FRACTION = 4
 """The images may take a quarter of the memory: while they are read, they are there twice."""
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Folders that are no classes if they have folders."""
+"""Names of folders that are not classes if they contain folders."""
 HIDDEN = (".", "__MACOSX")
 VERSION = b"1"  # of the decoding: another one reads the images again
 MAX_REPORTED = 20  # unreadable files that are listed one by one
@@ -123,7 +123,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     """Read the images of a folder: `PATH/train/CLASS/*` and `PATH/test/CLASS/*`, or `PATH/CLASS/*`.
 
     Each image is cropped to the square in its middle, which is scaled to `image_size` pixels. Files that cannot be read
-    are named and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
+    are listed and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
     times of the image files stay the same.
 
     Args:

@@ -20,7 +20,7 @@ CLOSING_WINDOWS, CLOSING_PLATEAU = (0.1, 0.15, 0.2, 0.3, 0.45), 0.75
 """Window sizes, as fractions of the image's shorter side; a window is large enough if the one before has removed this
 fraction of what it removes."""
 MIN_CONTRAST = 0.1
-"""Of ink, as a fraction of the background's brightness."""
+"""Least contrast of ink, as a fraction of the background's brightness."""
 SAMPLE_SIZE = 100
 """Pixels of the shorter side of the sample from which percentiles and the threshold are taken, in a picture of 512."""
 BLANK = "no digit in it: it looks blank"
@@ -30,13 +30,13 @@ class Ink(NamedTuple):
     """The ink of a picture, without lines."""
 
     strength: Pixels
-    """(H, W), 0-1: contrast with the background."""
+    """Contrast with the background, 0-1, (H, W)."""
     mask: Mask
-    """Where there is ink, (H, W)."""
+    """Whether there is ink at a pixel, (H, W)."""
     background: float
-    """Strength where there is none."""
+    """The strength where there is no ink."""
     ruled: bool
-    """Whether there were lines."""
+    """Whether the paper had lines."""
 
 
 def find_ink(picture: Pixels) -> Ink:
@@ -46,7 +46,7 @@ def find_ink(picture: Pixels) -> Ink:
         picture: (H, W, C), 0-255: grey or colour, dark ink on a light background or the reverse.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no ink.
     """
     strength = np.max([_contrast(picture[..., channel]) for channel in range(picture.shape[2])], axis=0)  # (H, W)
     if min(strength.shape) >= BACKGROUND_SIZE:
@@ -109,7 +109,7 @@ def _threshold(strength: Pixels) -> tuple[Mask, float]:
     """Return where there is ink, and the strength where there is none.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no ink.
     """
     step = max(1, min(strength.shape) // SAMPLE_SIZE)
     sample = strength[::step, ::step]

@@ -1,4 +1,4 @@
-"""Straight lines that are no ink of a digit: frames, tables, ruled and squared paper."""
+"""Straight lines that do not belong to a digit: frames, tables, ruled and squared paper."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,22 +16,23 @@ Floats = NDArray[np.float64]
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 MAX_THICKNESS = 2.5
-"""Of a line, in units of the usual stroke width of all that is written and printed; 1 pixel more is allowed."""
+"""Largest thickness of a line, in units of the median stroke width of everything in the picture, plus 1 pixel."""
 MAX_SLOPE, MIN_ASPECT = 0.1, 10
-"""Of a line: its slope, and its length in units of its thickness."""
+"""Largest slope of a line, and its least length in units of its thickness."""
 MIN_FRAME, MIN_COVERAGE, MIN_CONTINUITY = 0.2, 0.5, 0.9
-"""Of a line: in how many columns of pixels it is seen, as a fraction of the picture's side and of its length (in others
-something crosses it), and in how many there is any ink: the bars of neighbouring digits have gaps between them."""
+"""Least numbers of columns of pixels in which a line is seen, as fractions of the picture's side and of its own length
+(in the remaining ones something crosses it), and in which there is any ink, as a fraction of its length: between the
+bars of neighbouring digits there are gaps."""
 EDGE, MARGIN = 0.05, 0.03
-"""As fractions of the picture's side: a line that ends within the former reaches the edge, and it reaches beyond the
-ink by the latter at both ends. The bar of a tightly cropped 7 does not."""
+"""Distances as fractions of the picture's side. A line reaches the edge of the picture if it ends within EDGE of it. It
+extends beyond the ink by MARGIN at both ends, which the bar of a tightly cropped 7 does not."""
 MIN_INK_SIZE = 3
-"""Of ink that may be a digit, in units of the usual stroke width."""
+"""Least size of ink that may be a digit, in units of the median stroke width."""
 
 MAX_VOTES = 2_000_000
-"""In memory at once, of the points for each slope."""
+"""Largest number of votes in memory at once: each point votes for a line of each slope."""
 MAX_STROKES = 5
-"""Of a digit, if all are straight, as in an 8 of seven segments."""
+"""Largest number of strokes of a digit if all are straight, as in the 8 of a seven-segment display."""
 
 
 class Runs(NamedTuple):
@@ -49,7 +50,7 @@ class Line(NamedTuple):
     stop: int
     """Columns."""
     row: float
-    """Of the line, or of its extrapolation, in column 0."""
+    """The row of the line, or of its extrapolation, in column 0."""
     slope: float
     thickness: float
 
@@ -63,15 +64,17 @@ Lines = Sequence[Line]
 
 
 def find_lines(mask: Mask) -> tuple[Mask, bool]:
-    """Return the pixels of lines that are nearly horizontal or vertical, without those of ink that crosses them.
-
-    And whether it is certain that they are no digit: there is ink beside them, or there are too many of them.
+    """Find the lines that are nearly horizontal or vertical.
 
     Strokes of a digit may be straight too. So a line reaches both edges of the picture, or is part of a frame or table,
     and ends farther out than the ink.
 
     Args:
-        mask: of ink and lines, (H, W).
+        mask: where there is ink or a line, (H, W).
+
+    Returns:
+        mask of the lines, without the pixels of ink that crosses them, (H, W).
+        whether they are certainly not a digit: there is ink beside them, or there are too many of them.
     """
     if not mask.any():
         return mask, True
@@ -132,9 +135,9 @@ def _table(rows: Lines, columns: Lines, shape: tuple[int, ...]) -> tuple[Lines, 
     return None
 
 
-def _lack(line: Line, others: Lines) -> float:
-    """Return by how many pixels a line does not reach the outer ones of those that cross it."""
-    places = [other.middle for other in others]
+def _lack(line: Line, crossing: Lines) -> float:
+    """Return how many pixels a line is too short to reach the outer ones of the lines that cross it."""
+    places = [other.middle for other in crossing]
     return max(line.start - min(places), max(places) - line.stop)
 
 

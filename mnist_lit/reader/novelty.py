@@ -10,14 +10,14 @@ from torch import Tensor, nn
 __all__ = ["MAX_NOVELTY", "WEIGHTS", "NoveltyNetwork"]
 
 WEIGHTS = Path(__file__).with_name("novelty.npz")
-"""Written by `tests/benchmarks/novelty.py`, which describes the images, and reports how often the network is right."""
+"""Written by `tests/reader/train_novelty.py`, which describes the images and reports how often the network is right."""
 MAX_NOVELTY = 0.6
-"""Images above it are marked as no digit: 1 or 2 of 100 photographed digits, and nearly all letters
-(`tests/benchmarks`)."""
+"""Images above it are marked as perhaps not a digit: 1 or 2 of 100 photographed digits, and nearly all letters
+(`docs/reader.md`)."""
 
 
 class NoveltyNetwork(nn.Sequential):
-    """A network for eleven classes: the digits, and drawings that are none, on which it was trained as well.
+    """A network for eleven classes: the ten digits, and drawings of anything else, on which it was trained as well.
 
     (Hendrycks et al. 2019, arXiv:1812.04606.) It does not use `CNN`, which people replace.
     """
@@ -54,5 +54,5 @@ class NoveltyNetwork(nn.Sequential):
 
     @torch.inference_mode()
     def novelty(self, pixels: Tensor) -> Tensor:
-        """Return the probability that an image is no digit, (N,); pixels 0-255, (N, 1, 28, 28)."""
+        """Return the probability that an image is not a digit, (N,), for pixels 0-255, (N, 1, 28, 28)."""
         return torch.cat([self(part).softmax(dim=1)[:, -1] for part in torch.split(pixels, 1_000)])

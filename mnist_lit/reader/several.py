@@ -20,33 +20,33 @@ Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MIN_HEIGHT, MAX_DISTANCE = 0.5, 0.3
-"""Of a component that is a digit, and from a digit to a component that is part of it, such as the bar of a 5; in units
-of the usual height of digits in the picture."""
+"""Least height of a component that is a digit by itself, and largest distance from a digit to a component that belongs
+to it, such as the bar of a 5, in units of the median height of the digits in the picture."""
 MIN_OVERLAP, MAX_GAP, MAX_HEIGHT = 0.5, 0.15, 1.6
-"""Of two tall components that are one digit: how much of the narrower one is above or below the other, as a fraction of
-its width; the gap between them and their height together, in units of the usual height."""
+"""Two tall components are one digit if at least MIN_OVERLAP of the narrower one's width is above or below the wider one,
+and the gap between them and their height together are at most MAX_GAP and MAX_HEIGHT median heights."""
 MIN_TOUCHING, MAX_SINGLE = 1.2, 1.5
-"""Widths in units of the height: of digits that touch, at least, and of what may be a single digit, at most."""
+"""Widths in units of the height: the least of digits that touch, and the largest of what may be a single digit."""
 MAX_BRIDGE, MIN_PART = 1.7, 0.6
-"""Where digits that touch are split: the ink in that column of pixels, in units of the stroke width, and the height of
-both parts in units of their height together."""
+"""Limits for splitting digits that touch: the most ink in the column of pixels where they are split, in units of the
+stroke width, and the least height of each part in units of their height together."""
 MAX_DIGITS = 3_000
-"""In a picture: all pairs of them are compared. There are more in a photograph of a carpet."""
+"""Largest number of digits in a picture, since all pairs are compared. A photograph of a carpet has more."""
 MAX_PAIRS = 2_000_000
-"""Of components that are compared at once."""
+"""Largest number of pairs of components that are compared at once."""
 MAX_SHIFT = 0.6
-"""Of a digit, up or down from the one before in the same line, in units of the usual height."""
+"""Largest shift of a digit, up or down, from the previous one in its line, in units of the median height."""
 
 
 class FoundDigit(NamedTuple):
     """A digit in a picture."""
 
     ink: Pixels
-    """0-1, (height, width)."""
+    """The ink of the digit, 0-1, (height, width)."""
     top: int
     left: int
     line: int
-    """The number of its line of writing, from 0."""
+    """The number of its line of writing, counted from 0."""
     touching: bool
     """Whether it may be several digits that touch each other."""
 
@@ -65,16 +65,16 @@ class Boxes(NamedTuple):
 
     @property
     def height(self) -> Numbers:
-        """Pixels."""
+        """Heights in pixels."""
         return self.bottom - self.top
 
     @property
     def width(self) -> Numbers:
-        """Pixels."""
+        """Widths in pixels."""
         return self.right - self.left
 
     def gaps(self, others: "Boxes") -> tuple[Numbers, Numbers]:
-        """Return the vertical and horizontal distances from others, (N, M): negative where they overlap."""
+        """Return the vertical and horizontal distances from other boxes, (N, M), negative where they overlap."""
         vertical = np.maximum(self.top[:, None] - others.bottom, others.top - self.bottom[:, None])
         horizontal = np.maximum(self.left[:, None] - others.right, others.left - self.right[:, None])
         return vertical, horizontal

@@ -173,7 +173,7 @@ class Checkpoint:
             ) from error
 
     def initialize(self, classifier: DigitClassifier) -> list[str]:
-        """Load the network's weights whose shapes fit, and return the names of the others, which keep their values.
+        """Load the network's weights whose shapes fit, and return the names of those that keep their values.
 
         The temperature is not loaded: it was fitted to other weights.
 

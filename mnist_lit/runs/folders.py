@@ -116,7 +116,7 @@ class Run:
 
 
 def new_run(experiment: str) -> Run:
-    """Create a run folder with the next free version number, also if several processes do so at once.
+    """Create a run folder with the next free version number, even if several processes do so at once.
 
     Raises:
         OSError: if the folder cannot be created.

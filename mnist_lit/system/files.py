@@ -9,7 +9,7 @@ from time import sleep
 __all__ = ["write_atomically"]
 
 MAX_RETRIES, RETRY_DELAY = 20, 0.1
-"""For replacing a file that another process has open on Windows; the delay is in seconds."""
+"""How often, and after how many seconds, to try again to replace a file that another process has open on Windows."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:

@@ -118,7 +118,7 @@ class EpochCheckpoint(ModelCheckpoint):
         return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, also if the run's folder was moved, which makes Lightning forget the best score."""
+        """Restore the state, even if the run's folder was moved, which makes Lightning forget the best score."""
         own = {name: state_dict[name] for name in ("best_loss", "best_epoch", "epochs")}
         here = self._path("best")
         best = dict(zip([here], state_dict["best_k_models"].values(), strict=False))  # one, or none yet

@@ -45,7 +45,7 @@ for (let i = 0; i < pixels.length; i += size) {
 }
 writeFileSync("probabilities", Float32Array.from(found));
 """
-"""What Node.js runs after `network.js`, in a folder with a model and pixels."""
+"""The script that Node.js runs after `network.js`, in a folder with a model and pixels."""
 
 
 def to_html(

@@ -13,7 +13,7 @@ __all__ = ["describe_network"]
 
 Settings = dict[str, Any]
 Shapes = Sequence[Sequence[int]]
-"""Of the inputs of an operation, without N."""
+"""The shapes of an operation's inputs, without N."""
 
 
 def describe_network(program: ExportedProgram) -> Settings:
@@ -28,7 +28,7 @@ def describe_network(program: ExportedProgram) -> Settings:
     """
     tensors = _tensors(program)
     names = dict.fromkeys(program.graph_signature.user_inputs, "pixels")
-    """Of a node: the name of the operation that computes its value."""
+    """The name of the operation that computes the value of a node, by the name of the node."""
     operations: list[Settings] = []
     blocks: dict[str, Settings] = {}
     weights: list[Tensor] = []
