@@ -18,7 +18,9 @@ from mnist_lit import cli
 from mnist_lit.runs.folders import Run
 
 if TYPE_CHECKING:  # pytest-xdist's first process runs no test: it starts the workers without these imports
+    import numpy as np
     from lightning.pytorch import Trainer
+    from numpy.typing import NDArray
 
     from mnist_lit import DigitClassifier
 
@@ -117,6 +119,17 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mnist_lit.datasets.catalog import MNIST
 
     return make_once(tmp_path_factory, "data", MNIST.fetch)
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
+    """Validation images (5000, 28, 28) and their labels, not used for training."""
+    from mnist_lit.datasets.catalog import MNIST
+    from mnist_lit.datasets.sampling import split
+
+    pixels, labels = MNIST.read(data_dir, train=True)
+    _, val = split(labels, 5_000, 0)
+    return pixels[val, 0].numpy(), labels[val].numpy()
 
 
 def link_data(data_dir: Path, folder: Path) -> None:

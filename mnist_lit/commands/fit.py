@@ -200,7 +200,7 @@ def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
 
 
 def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
-    """Write `config.yaml`, which repeats the run, and remove the results of a training that went on beyond this start."""
+    """Write `config.yaml`, which repeats the run, and remove the results of a training beyond this start."""
     if process_rank() > 0:
         return
     config = start.config.clone()

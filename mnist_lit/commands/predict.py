@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mnist_lit.commands import require_room
 from mnist_lit.commands.evaluate import Restored, restore
 from mnist_lit.datasets.catalog import kind_of
-from mnist_lit.datasets.pictures import Pictures, read_photographs
+from mnist_lit.datasets.photographs import Pictures, read_photographs
 from mnist_lit.datasets.sampling import InMemoryDataset, identity_collate
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically

@@ -141,16 +141,8 @@ CIFAR10 = CIFARDataset(
     train_size=50_000,
     test_size=10_000,
     archive=("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-    folder="cifar-10-batches-bin",
-    extracted_folder="cifar-10-batches-py",
-    train_batches=(
-        ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
-        ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
-        ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
-        ("data_batch_4", "634d18415352ddfa80567beed471001a"),
-        ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
-    ),
-    test_batches=(("test_batch", "40351d587109b95175f43aff81a1287e"),),
+    train_files=[f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)],
+    test_files=["cifar-10-batches-bin/test_batch.bin"],
     mirrors=("https://www.cs.toronto.edu/~kriz",),
 )
 

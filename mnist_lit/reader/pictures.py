@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.datasets.images import find_images, open_image, to_image
-from mnist_lit.datasets.pictures import (
+from mnist_lit.datasets.photographs import (
     MIN_CONFIDENCE,
     Errors,
     Pictures,

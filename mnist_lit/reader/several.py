@@ -23,7 +23,7 @@ MIN_HEIGHT, MAX_DISTANCE = 0.5, 0.3
 """Least height of a component that is a digit by itself, and largest distance from a digit to a component that belongs
 to it, such as the bar of a 5, in units of the median height of the digits in the picture."""
 MIN_OVERLAP, MAX_GAP, MAX_HEIGHT = 0.5, 0.15, 1.6
-"""Two tall components are one digit if at least MIN_OVERLAP of the narrower one's width is above or below the wider one,
+"""Two tall components are one digit if at least MIN_OVERLAP of the narrower one's width is above or below the other,
 and the gap between them and their height together are at most MAX_GAP and MAX_HEIGHT median heights."""
 MIN_TOUCHING, MAX_SINGLE = 1.2, 1.5
 """Widths in units of the height: the least of digits that touch, and the largest of what may be a single digit."""

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import yaml
 from conftest import RUN, Command, uninstall
 from safetensors import safe_open
 
@@ -114,25 +113,3 @@ def test_safetensors_have_the_weights_and_the_settings(
 
 def code_of(card: str) -> str:
     return Path(card).read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
-
-
-@pytest.mark.parametrize("suffix", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
-def test_a_model_card_stands_beside_the_file(trained: Command, suffix: str) -> None:
-    code, out, err = trained("export", f"--output=mine.{suffix}")
-    assert (code, err) == (0, "")
-    assert f"and its model card mine.{suffix}.md" in out
-    card = Path(f"mine.{suffix}.md").read_text(encoding="utf-8")
-    header = yaml.safe_load(card.split("---")[1])
-    tested = RUN.results()["test"]
-    (metric,) = header["model-index"][0]["results"][0]["metrics"]
-    assert metric == {"type": "accuracy", "value": tested["accuracy"]}
-    assert f"{10_000 - tested['correct']:,} errors in 10,000" in card
-    assert "channels:\n  - 4\n  - 8" in card
-    assert "Expected calibration error" in card
-    assert "seed 777" in card
-    assert "trainer.max_epochs: 2" in card
-    assert str(Path.cwd()) not in card, "no paths of this machine"
-    assert header["datasets"] == ["ylecun/mnist"]
-    variables: dict[str, Any] = {}
-    exec(code_of(f"mine.{suffix}.md"), variables)
-    assert variables["probabilities"].shape == (3, 10)

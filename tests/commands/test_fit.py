@@ -38,8 +38,6 @@ def test_fit_writes_the_documented_files_and_no_others(command: Command) -> None
         "events",
         "events",  # of the test
         "events",  # of the summary
-        *("projector", *(f"projector/test{name}" for name in ("", "/metadata", "/sprite", "/tensors"))),
-        "projector_config",
         "results",
     ]
     results = RUN.results()

@@ -1,11 +1,7 @@
 """Image files are found and decoded as an image viewer shows them, and other files are rejected with the reason."""
 
 import os
-import signal
 import struct
-import subprocess
-import sys
-import time
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -211,44 +207,3 @@ def test_crop_square_converts_to_the_given_channels() -> None:
 def test_crop_square_rounds_and_clips() -> None:
     pixels = np.array([[-3, 99.6], [99.4, 300]], dtype=np.float32)[..., None]
     assert crop_square(pixels, 2).tolist() == [[[0, 100], [99, 255]]]
-
-
-SLOW = """
-import sys, time
-from mnist_lit.photos import images
-
-def read(path):
-    time.sleep(60 if path == "slow" else 0)
-    return len(path)
-
-if __name__ == "__main__":
-    images.MANY = 2
-    from mnist_lit.system.signals import handle_signals, raise_stopped
-    with handle_signals(raise_stopped):
-        for result in images.read_images(sys.argv[1:], read, processes=True, disable=True):
-            print(result, flush=True)
-"""
-
-
-@posix
-@pytest.mark.parametrize("signals", [1, 2])
-def test_a_signal_ends_the_processes_that_prepare_pictures(signals: int, tmp_path: Path) -> None:
-    (script := tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
-    files = ["a"] * 64 + ["slow"] * 64
-    process = subprocess.Popen([sys.executable, script, *files], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout
-    assert process.stdout.readline() == b"1\n", "both processes are at work"
-    for _ in range(signals):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-    _, err = process.communicate(timeout=20)  # also when the processes have closed their stderr
-    assert process.returncode
-    assert b"Stopped" in err
-
-
-@posix
-def test_results_of_processes_are_in_order(tmp_path: Path) -> None:
-    (script := tmp_path / "quick.py").write_text(SLOW, encoding="utf-8")
-    files = [number * "a" for number in range(1, 150)]
-    found = subprocess.run([sys.executable, script, *files], capture_output=True, text=True, check=True).stdout
-    assert found.split() == [str(len(name)) for name in files]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.datasets.catalog import kind_of
-from mnist_lit.datasets.pictures import MIN_CONFIDENCE
+from mnist_lit.datasets.photographs import MIN_CONFIDENCE
 from mnist_lit.reader.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.reader.page.operations import describe_network
 from mnist_lit.system.errors import UsageError
