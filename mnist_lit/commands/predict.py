@@ -80,7 +80,7 @@ def _read_pictures(restored: Restored) -> Pictures:
     dataset, shape = checkpoint.settings["data"]["dataset"], checkpoint.shape
     kind = kind_of(dataset)
     if flags.several or kind == "digits":
-        require_room("reader", "--several" if flags.several else "--images with a network that reads digits")
+        require_room("reader", "--several" if flags.several else "predict --images of digits")
         from mnist_lit.reader import pictures as reader
 
         if flags.several:
