@@ -8,7 +8,7 @@ torchvision downloads. No unverified byte is used.
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedIOBase, BytesIO
+from io import BytesIO
 from math import prod
 from pathlib import Path
 
@@ -17,38 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import MAX_FILE_BYTES, Kind, PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import Kind, PublishedDataset, PublishedFile, fetch, find
 
 __all__ = ["CIFARDataset"]
 
 Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class PlainFile:
-    """A published file that is used as it is.
-
-    Args:
-        name: as published.
-        md5: checksum of its content.
-    """
-
-    name: str
-    md5: str
-
-    @property
-    def names(self) -> tuple[str]:
-        """Its name."""
-        return (self.name,)
-
-    def is_valid(self, file: BufferedIOBase) -> bool:
-        """Return whether `file` has the published content."""
-        return has_md5(file, self.md5)
-
-    def content(self, file: BufferedIOBase) -> bytes | None:
-        """Return the content of `file`, or None if it is not the published one."""
-        content = file.read(MAX_FILE_BYTES + 1)
-        return content if has_md5(BytesIO(content), self.md5) else None
 
 
 @dataclass(frozen=True)
@@ -89,7 +62,7 @@ class CIFARDataset(PublishedDataset):
         Raises:
             OSError: naming the archive and every mirror tried, or the folder that cannot be written.
         """
-        fetch(Path(data_dir, self.name), [PlainFile(*self.archive)], mirrors or self.mirrors)
+        fetch(Path(data_dir, self.name), [PublishedFile(*self.archive)], mirrors or self.mirrors)
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set.
@@ -114,9 +87,10 @@ class CIFARDataset(PublishedDataset):
 
     def _batches(self, data_dir: Path, names: Sequence[str]) -> Iterator[tuple[Bytes, Bytes]]:
         """Yield the pixels (N, C·H·W) and labels (N,) of the files of these names, in their order."""
-        archive = PlainFile(*self.archive)
-        if (content := find(Path(data_dir, self.name), archive, archive.content)) is None:
-            raise OSError(f"{data_dir / self.name / archive.name} is missing or damaged")
+        archive = PublishedFile(*self.archive)
+        path = data_dir / self.name / archive.name
+        if (content := find(path, archive.content)) is None:
+            raise OSError(f"{path} is missing or damaged")
         contents = {}
         with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as members:
             for member in members:  # in the order of the archive, which would be unpacked again for each step back

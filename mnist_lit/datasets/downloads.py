@@ -4,11 +4,12 @@ import logging
 import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import file_digest, md5
 from http.client import HTTPException
 from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -39,17 +40,25 @@ CHUNK_SIZE = 1 << 16  # bytes
 log = logging.getLogger(__name__)
 
 
-class PublishedFile(Protocol):
-    """A file with a known checksum."""
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file with a known checksum.
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Its name as published, then other names under which it is looked for."""
-        ...
+    Args:
+        name: name of the file, as published.
+        md5: checksum of its content. It protects from damage, not from malice.
+    """
+
+    name: str
+    md5: str
+
+    def content(self, file: BufferedIOBase) -> bytes | bytearray | None:
+        """Return the content of an opened file, or None if it is not the published one."""
+        return file.read() if self.is_valid(file) and not file.seek(0) else None
 
     def is_valid(self, file: BufferedIOBase) -> bool:
-        """Return whether `file` has the published content."""
-        ...
+        """Return whether an opened file has the published content."""
+        return has_md5(file, self.md5)
 
 
 class PublishedDataset:
@@ -73,7 +82,7 @@ def fetch(folder: Path, files: Sequence[PublishedFile], mirrors: Sequence[str]) 
     Raises:
         OSError: naming the file and every mirror tried, or the folder that cannot be written.
     """
-    missing = [file for file in files if not find(folder, file, file.is_valid)]
+    missing = [file for file in files if not find(folder / file.name, file.is_valid)]
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,56 +90,42 @@ def fetch(folder: Path, files: Sequence[PublishedFile], mirrors: Sequence[str]) 
         for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
             unfinished.unlink()
         for file in missing:
-            if not find(folder, file, file.is_valid):
-                _set_aside(folder, file)
-                try:
-                    content = _download(file, mirrors)
-                except OSError as error:
-                    names = ", ".join(file.names[0] for file in files)
-                    raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
-                write_atomically(folder / file.names[0], content)
+            path = folder / file.name
+            if find(path, file.is_valid):
+                continue
+            if path.is_file():
+                log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
+                path.replace(f"{path}.damaged")
+            try:
+                content = download(file, mirrors)
+            except OSError as error:
+                names = ", ".join(file.name for file in files)
+                raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
+            write_atomically(path, content)
 
 
-def find(folder: Path, file: PublishedFile, check: Callable[[BufferedIOBase], T]) -> T | None:
-    """Return the first true result of `check` for the files of these names, which it gets opened."""
-    for path in _paths(folder, file):
-        with path.open("rb") as stream:
-            if found := check(stream):
-                return found
-    return None
+def find(path: Path, check: Callable[[BufferedIOBase], T]) -> T | None:
+    """Return the result of `check`, which gets the file opened, or None if there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return check(file)
 
 
 def has_md5(file: BufferedIOBase, checksum: str | None) -> bool:
-    """Return whether the content of `file` has this checksum: md5, as published, is against damage, not malice."""
+    """Return whether an opened file has this checksum."""
     if file.seek(0, SEEK_END) > MAX_FILE_BYTES:
         return False
     file.seek(0)
     return file_digest(file, md5).hexdigest() == checksum
 
 
-def _download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
-    return download(file.names[0], mirrors, MAX_FILE_BYTES, lambda content: file.is_valid(BytesIO(content)))
-
-
-def _paths(folder: Path, file: PublishedFile) -> list[Path]:
-    return [path for path in (folder / name for name in file.names) if path.is_file()]
-
-
-def _set_aside(folder: Path, file: PublishedFile) -> None:
-    """Keep a damaged file under another name."""
-    for path in _paths(folder, file):
-        log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
-        path.replace(path.with_name(f"{path.name}.damaged"))
-
-
-def download(name: str, mirrors: Sequence[str], max_bytes: int, is_valid: Callable[[bytes], bool]) -> bytes:
-    """Return the content of the file `name`, and log a warning with the reason for each mirror that fails before.
+def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
+    """Return a published file, and log a warning with the reason for each mirror that fails before.
 
     Args:
-        name: the file's name, the last part of its URL.
+        file: the file; its name is the last part of its URL.
         mirrors: URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
-        max_bytes: where to stop reading.
-        is_valid: whether content is that of the file.
 
     Raises:
         OSError: if all mirrors fail, with their reasons.
@@ -138,15 +133,15 @@ def download(name: str, mirrors: Sequence[str], max_bytes: int, is_valid: Callab
     failures = []
     for mirror in mirrors:
         try:
-            content = _get(_parse(f"{mirror.rstrip('/')}/{name}"), name, max_bytes)
-            if is_valid(content):
+            content = _get(_parse(f"{mirror.rstrip('/')}/{file.name}"), file.name)
+            if file.is_valid(BytesIO(content)):
                 return content
             reason = "not the published file"
         except (OSError, HTTPException, ValueError) as error:
             reason = str(error if isinstance(error, HTTPError) else getattr(error, "reason", error))
         failures.append(f"{redact_credentials(mirror)} ({redact_credentials(reason)})")
-        log.warning("%s: not served by %s", name, failures[-1])
-    raise OSError(f"no mirror serves {name}; tried {'; '.join(failures)}")
+        log.warning("%s: not served by %s", file.name, failures[-1])
+    raise OSError(f"no mirror serves {file.name}; tried {'; '.join(failures)}")
 
 
 def _parse(url: str) -> SplitResult:
@@ -164,7 +159,7 @@ def _parse(url: str) -> SplitResult:
     return urlsplit(url)
 
 
-def _get(url: SplitResult, name: str, max_bytes: int) -> bytes:
+def _get(url: SplitResult, name: str) -> bytes:
     from tqdm import tqdm
 
     user, _, host = url.netloc.rpartition("@")
@@ -177,9 +172,9 @@ def _get(url: SplitResult, name: str, max_bytes: int) -> bytes:
         content = bytearray()
         hidden = True if url.scheme == "file" else None  # None: shown on a terminal
         with tqdm(desc=name, total=total, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
-            while len(content) <= max_bytes and (chunk := response.read(CHUNK_SIZE)):
+            while len(content) <= MAX_FILE_BYTES and (chunk := response.read(CHUNK_SIZE)):
                 content += chunk
                 bar.update(len(chunk))
-    if total is not None and len(content) < min(total, max_bytes):
+    if total is not None and len(content) < min(total, MAX_FILE_BYTES):
         raise OSError(f"truncated: {len(content):,} of {total:,} bytes")
     return bytes(content)

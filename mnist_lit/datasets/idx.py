@@ -1,7 +1,7 @@
 """Data sets in MNIST's file format, IDX: verified at every start, downloaded where missing or damaged.
 
-The folders are torchvision's, `data_dir/<data set>/raw`, and files that torchvision has left there are used if they are
-right: compressed as published or, where the checksum of the content is known, extracted. No unverified byte is used.
+The folders are torchvision's, `data_dir/<data set>/raw`, and compressed files that torchvision has left there are used
+if they are right. No unverified byte is used.
 """
 
 import zlib
@@ -15,44 +15,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import Kind, PublishedDataset, fetch, find, has_md5
+from mnist_lit.datasets.downloads import Kind, PublishedDataset, PublishedFile, fetch, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
 
 
 @dataclass(frozen=True)
-class IDXFile:
-    """A file of a data set.
+class IDXFile(PublishedFile):
+    """A gzip file of a data set.
 
     Args:
-        name: without `.gz`.
+        name: name of the file, ending in `.gz`.
+        md5: checksum of the file as published.
         shape: shape of its tensor.
-        md5: checksum of the compressed file as published.
-        content_md5: checksum of the uncompressed content, if it is known.
+        content_md5: checksum of the content, if it is known: a file that is compressed again is right, too.
     """
 
-    name: str
     shape: tuple[int, ...]
-    md5: str
     content_md5: str | None = None
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """Its name as published, and the one after extraction by torchvision."""
-        return f"{self.name}.gz", self.name
-
-    @property
-    def max_bytes(self) -> int:
-        """The size of the uncompressed file, which bounds what is read of a file that is not the published one."""
-        return 4 + 4 * len(self.shape) + prod(self.shape)
-
     def content(self, file: BufferedIOBase) -> bytearray | None:
-        """Return the uncompressed content of `file`, or None if it is not the published one.
-
-        Where the checksum of the content is known, a file that is compressed again or not at all is right, too.
-        """
+        """Return the uncompressed content of an opened file, or None if it is not the published one."""
         if has_md5(file, self.md5):  # whatever its size: `read` names a wrong one
-            return self._decompress(file, None)
+            return _decompress(file, None)
         return self._recompressed(file)
 
     def is_valid(self, file: BufferedIOBase) -> bool:
@@ -60,28 +45,12 @@ class IDXFile:
         return has_md5(file, self.md5) or self._recompressed(file) is not None
 
     def _recompressed(self, file: BufferedIOBase) -> bytearray | None:
-        """Return the content of a file that is compressed again or not at all, None if it is not as published."""
-        if file.seek(0, SEEK_END) > 2 * self.max_bytes:
+        """Return the content of a file that is compressed again, None if it is not as published."""
+        max_bytes = 4 + 4 * len(self.shape) + prod(self.shape)
+        if self.content_md5 is None or file.seek(0, SEEK_END) > 2 * max_bytes:
             return None
-        content = self._decompress(file, self.max_bytes)
-        if content is None:
-            file.seek(0)
-            content = bytearray(file.read(self.max_bytes + 1))
-        return content if has_md5(BytesIO(content), self.content_md5) else None
-
-    @staticmethod
-    def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
-        """Return the content of a gzip file, or None if it is none, damaged or too large."""
-        try:
-            file.seek(-4, SEEK_END)
-            length = int.from_bytes(file.read(4), "little")  # of the content
-            content = bytearray(length if max_bytes is None else min(length, max_bytes))
-            file.seek(0)
-            with GzipFile(fileobj=file) as stream:
-                whole = stream.readinto(content) == len(content) and not stream.read(1)
-        except (OSError, EOFError, zlib.error):
-            return None
-        return content if whole else None
+        content = _decompress(file, max_bytes)
+        return content if content is not None and has_md5(BytesIO(content), self.content_md5) else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +89,7 @@ class IDXDataset(PublishedDataset):
         sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
         shapes = [(size, *self.shape[1:]) if number % 2 == 0 else (size,) for number, size in enumerate(sizes)]
         return [
-            IDXFile(name.removesuffix(".gz"), shape, published, content)
+            IDXFile(name, published, shape, content)
             for (name, published), shape, content in zip(self.files, shapes, self.content_md5, strict=True)
         ]
 
@@ -146,11 +115,11 @@ class IDXDataset(PublishedDataset):
         folder = self._folder(data_dir)
         tensors = []
         for file in self.idx_files[:2] if train else self.idx_files[2:]:
-            if (content := find(folder, file, file.content)) is None:
-                raise OSError(f"{folder / file.name}.gz is missing or damaged")
+            if (content := find(path := folder / file.name, file.content)) is None:
+                raise OSError(f"{path} is missing or damaged")
             tensor = _decode(content)
             if tensor.shape != file.shape:
-                raise ValueError(f"{folder / file.name}.gz: shape {tuple(tensor.shape)}, expected {file.shape}")
+                raise ValueError(f"{path}: shape {tuple(tensor.shape)}, expected {file.shape}")
             tensors.append(tensor)
         images, labels = tensors
         if labels.max() >= len(self.classes):
@@ -159,6 +128,20 @@ class IDXDataset(PublishedDataset):
 
     def _folder(self, data_dir: str | Path) -> Path:
         return Path(data_dir, self.name, "raw")
+
+
+def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
+    """Return the content of a gzip file, or None if it is not one, damaged or too large."""
+    try:
+        file.seek(-4, SEEK_END)
+        length = int.from_bytes(file.read(4), "little")  # of the content
+        content = bytearray(length if max_bytes is None else min(length, max_bytes))
+        file.seek(0)
+        with GzipFile(fileobj=file) as stream:
+            whole = stream.readinto(content) == len(content) and not stream.read(1)
+    except (OSError, EOFError, zlib.error):
+        return None
+    return content if whole else None
 
 
 def _decode(content: bytearray) -> Tensor:
