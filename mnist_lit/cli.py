@@ -14,6 +14,7 @@ from time import sleep
 from mnist_lit import __version__
 from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, redact_credentials, suggest
+from mnist_lit.system.files import expand_home
 from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
 from mnist_lit.system.program import CHECKOUT, is_child_process, process_rank
 from mnist_lit.system.signals import Stopped, exit_at_once, follow_parent, handle_signals, raise_stopped, set_handler
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str]) -> int:
-    arguments = [argument for argument in given if argument != "--traceback"]
+    arguments = [expand_home(argument) for argument in given if argument != "--traceback"]
     try:
         _dispatch(arguments)
         set_handler(SIG_IGN)

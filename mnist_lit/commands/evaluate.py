@@ -1,5 +1,6 @@
 """Restore a checkpoint with its model, data and Trainer; validate it, or test it."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mnist_lit.commands.flags import (
 )
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
+from mnist_lit.datasets.images import SUFFIXES
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint
 from mnist_lit.runs.folders import find_checkpoint
@@ -97,9 +99,17 @@ class Restored:
                 raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
 
     def output(self, name: str) -> Path:
-        """Return the file to write: the one given, or `name` in the run folder; without a run, here."""
+        """Return the file to write: the one given, or `name` in the run folder; without a run, here.
+
+        Raises:
+            UsageError: if it would be written over what the command reads, or over any image.
+        """
         run = self.checkpoint.run
-        return Path(self.config.output or (run.folder if run else Path()) / name)
+        target = Path(self.config.output or (run.folder if run else Path()) / name)
+        read = [str(self.checkpoint.path), *self.config.get("images", [])]
+        if target.is_file() and (target.suffix in SUFFIXES or os.path.realpath(target) in map(os.path.realpath, read)):
+            raise UsageError(f"--output: {target} is an input: give the name of another file")
+        return target
 
 
 def restore(command: str, argv: Sequence[str]) -> Restored:

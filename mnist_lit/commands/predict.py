@@ -33,6 +33,7 @@ def predict(argv: Sequence[str]) -> None:
     restored = restore("predict", argv)
     if restored.config.images:
         restored.require_same_images()
+        restored.output("predictions.csv")  # refused before the pictures are read
         _classify_pictures(restored)
         return
     for flag in ("several", "save_seen"):

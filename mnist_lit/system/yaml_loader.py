@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
+from mnist_lit.system.files import expand_home
+
 __all__ = ["flatten", "load"]
 
 MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
@@ -27,7 +29,7 @@ def load(text: str) -> Any:
         node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if node and _expanded_size(node, {}) > MAX_VALUES:
             raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, aliases expanded")
-        return _load(text)
+        return expand_home(_load(text))
     except (ValueError, TypeError, AttributeError) as error:  # PyYAML's, about `!!int x` and the like
         raise yaml.YAMLError(f"a value does not match its tag: {error}") from error
     except RecursionError as error:

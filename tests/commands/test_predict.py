@@ -1,6 +1,7 @@
 """`predict` classifies the test images, or photographs, and reports calibrated probabilities."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,26 @@ def test_temperature_scaling_changes_probabilities_but_not_predictions(trained: 
     expected = (logits / classifier.temperature).softmax(dim=1).numpy()
     assert abs(found - expected).max() < 1e-5
     assert (found.argmax(axis=1) == logits.numpy().argmax(axis=1)).all()
+
+
+def test_an_output_is_never_written_over_an_input(trained: Command) -> None:
+    Image.new("L", (30, 30)).save("photo.png")
+    Path("photo").write_bytes(before := Path("photo.png").read_bytes())
+    best = RUN.checkpoints / "best.ckpt"
+    for output in ("photo.png", "photo", str(best), "./photo"):
+        code, _, err = trained("predict", "--images", "photo", "--output", output)
+        assert (code, err) == (2, f"error: --output: {Path(output)} is an input: give the name of another file\n")
+    assert Path("photo.png").read_bytes() == Path("photo").read_bytes() == before
+    assert Checkpoint.read(best)
+
+
+def test_a_home_folder_is_expanded_in_every_path(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(Path("home").absolute()))
+    Path("config.yaml").write_text("output: ~/of_a_config.csv\n", encoding="utf-8")
+    few = "--trainer.limit_predict_batches=1"
+    assert trained("predict", few, "--output=~/of_a_flag.csv")[0] == 0
+    assert trained("predict", few, "--config=config.yaml")[0] == 0
+    assert sorted(path.name for path in Path("home").iterdir()) == ["of_a_config.csv", "of_a_flag.csv"]
 
 
 def checkpoint_of(dataset: str) -> None:

@@ -87,3 +87,16 @@ def test_windows_retries_to_replace_an_open_file(
     else:
         write_atomically(tmp_path / "file", b"new")
         assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@posix
+def test_nothing_is_written_to_a_device_or_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="Not a file"):
+        write_atomically(Path("/dev/null"), b"new")
+    monkeypatch.setattr(files, "token_hex", lambda _: "guessed")
+    (tmp_path / "mine").write_bytes(b"old")
+    (tmp_path / ".file.guessed.part").symlink_to("mine")
+    with pytest.raises(OSError, match="File exists"):
+        write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "mine").read_bytes() == b"old"
+    assert not (tmp_path / "file").exists()
