@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or config, 130 after Ctrl-C,
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import StringIO, TextIOWrapper
+from io import TextIOWrapper
 from itertools import pairwise
 from signal import SIG_IGN
 from time import sleep
@@ -16,8 +16,8 @@ from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, redact_credentials, suggest
 from mnist_lit.system.files import expand_home
 from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
-from mnist_lit.system.program import CHECKOUT, is_child_process, process_rank
-from mnist_lit.system.signals import Stopped, exit_at_once, follow_parent, handle_signals, raise_stopped, set_handler
+from mnist_lit.system.program import CHECKOUT, is_child_process
+from mnist_lit.system.signals import Stopped, exit_at_once, handle_signals, raise_stopped, set_handler
 
 __all__ = ["main"]
 
@@ -33,8 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         set_handler(exit_at_once)
-        if is_child_process():
-            follow_parent()
         return _run(sys.argv[1:])
     with handle_signals(raise_stopped):
         return _run(argv)
@@ -110,8 +108,6 @@ def _describe(error: BaseException) -> tuple[str, int]:
 
 
 def _set_up_output() -> None:
-    """Flush each line, also in a pipe, and replace characters that the output cannot have. One process prints."""
-    if process_rank() > 0:
-        sys.stdout = StringIO()
+    """Flush each line, even in a pipe, and replace characters that the output cannot have."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")

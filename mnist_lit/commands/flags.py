@@ -2,10 +2,12 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
 from enum import Enum
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +22,21 @@ from jsonargparse import (
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
-from mnist_lit.system.program import PROGRAM, config_names, find_config
+from mnist_lit.system.program import (
+    PROGRAM,
+    config_names,
+    find_config,
+    forget_launcher,
+    is_child_process,
+    process_rank,
+)
+from mnist_lit.system.signals import follow_parent, raise_stopped, set_handler
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
@@ -212,7 +223,20 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
     for group in GROUPS:
         if not isinstance(config[group], Namespace):
             raise UsageError(f"{' or '.join(configs)}: {group}: expected a group of settings")
+    _settle_processes(config)
     return config
+
+
+def _settle_processes(config: Namespace) -> None:
+    """Be one process, whatever a cluster has set, or one of several: then the first one prints and handles signals."""
+    if str(config.trainer.devices) == "1" and config.trainer.num_nodes == 1:
+        if forget_launcher():
+            rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning has taken it from the environment
+            set_handler(raise_stopped)
+    elif process_rank() > 0:
+        sys.stdout = StringIO()
+        if is_child_process():
+            follow_parent()
 
 
 def _find_config(name: str) -> str:

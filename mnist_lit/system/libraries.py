@@ -31,6 +31,9 @@ def set_up_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
+    for name in [name for name in os.environ if name.startswith("PL_TRAINER_")]:  # which Lightning reads
+        print(f"{name} is ignored: give --{name.removeprefix('PL_').lower().replace('_', '.', 1)} instead")
+        del os.environ[name]
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     if GPU_CHECK in os.environ and "lightning" in sys.modules:

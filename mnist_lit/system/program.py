@@ -10,6 +10,7 @@ __all__ = [
     "PROGRAM",
     "config_names",
     "find_config",
+    "forget_launcher",
     "install_hint",
     "is_child_process",
     "process_rank",
@@ -18,6 +19,7 @@ __all__ = [
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").is_file() else None
 """The folder of the project, or None where a wheel is installed."""
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "JSM_NAMESPACE_RANK")
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
 
 
@@ -46,6 +48,17 @@ def process_rank() -> int:
 def is_child_process() -> bool:
     """Return whether a launcher has started this process beside the first one of this machine."""
     return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def forget_launcher() -> bool:
+    """Remove what a launcher has set for several processes from the environment, and return whether there was any.
+
+    A run of one process would otherwise take the number of a cluster's task for its rank, and save nothing.
+    """
+    found = [name for name in os.environ if name in RANKS or name.startswith(("SLURM_", "TORCHELASTIC_"))]
+    for name in found:
+        del os.environ[name]
+    return bool(found)
 
 
 def install_hint(extra: str) -> str:
