@@ -15,7 +15,7 @@ from mnist_lit.commands.fit import Start, train
 from mnist_lit.commands.flags import build_data, build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
-from mnist_lit.studies.seeds import require_one_process
+from mnist_lit.studies.seeds import require_complete_runs
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.program import PROGRAM, install_hint
@@ -113,7 +113,7 @@ def _check_config(config: Namespace, space: dict[str, Any]) -> None:
         raise UsageError("a search needs a validation: --data.val_size and --trainer.limit_val_batches must not be 0")
     if config.trainer.fast_dev_run:
         raise UsageError("--trainer.fast_dev_run is for fit: a search compares complete runs")
-    require_one_process(config, "search")
+    require_complete_runs(config, "search")
     build_data(config.data)
     parser = build_parser("fit")
     for name, domain in space.items():
