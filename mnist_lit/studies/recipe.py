@@ -1,7 +1,7 @@
 """The runs of an experiment, or a single run, with their results and their answers to the validation images."""
 
+import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +14,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mnist_lit.commands.evaluate import Restored, restore_checkpoint
-from mnist_lit.commands.fit import NOT_OF_THE_EXPERIMENT
 from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.folders import RESULTS, Run
-from mnist_lit.studies.seeds import find_runs
+from mnist_lit.studies.seeds import differing_settings, find_runs, read_results
 from mnist_lit.system.errors import UsageError
 from mnist_lit.training.inspection import count_parameters
 
-__all__ = ["Answers", "Recipe", "differing_settings", "read_recipe"]
-
-NOT_OF_A_RECIPE = tuple(f"{name}." for name in {"ckpt_path", "experiment", "seed", "seeds", *NOT_OF_THE_EXPERIMENT})
+__all__ = ["Answers", "Recipe", "read_recipe"]
 
 
 @dataclass(frozen=True)
@@ -33,15 +29,16 @@ class Answers:
     """The answers of several runs to the same validation images."""
 
     pixels: Tensor
-    """uint8 (N, C, H, W)."""
+    """Pixels of the images, uint8 (N, C, H, W)."""
     labels: Tensor
-    """(N,)."""
+    """Labels of the images, (N,)."""
     probabilities: Tensor
     """The probabilities of each run, (R, N, K)."""
+    classes: Sequence[str]
 
     @cached_property
     def joint(self) -> Tensor:
-        """The mean of the runs' probabilities, (N, K)."""
+        """The mean of the runs' probabilities, (N, K): an ensemble (Hansen & Salamon 1990, doi:10.1109/34.58871)."""
         return self.probabilities.mean(dim=0)
 
     @cached_property
@@ -50,22 +47,15 @@ class Answers:
         return self.joint.argmax(dim=1) == self.labels
 
     @property
-    def ensemble_accuracy(self) -> float:
-        """The accuracy of the mean probabilities (Hansen & Salamon 1990, doi:10.1109/34.58871)."""
-        return float(self.correct.double().mean())
-
-    @cached_property
     def accuracies(self) -> Tensor:
         """The fraction of the runs that classify each image correctly, (N,)."""
         return (self.probabilities.argmax(dim=2) == self.labels).double().mean(dim=0)
 
-    @cached_property
+    @property
     def calibration_error(self) -> float:
-        """The mean of the runs' expected calibration errors."""
-        classes = self.probabilities.shape[2]
-        return fmean(
-            float(multiclass_calibration_error(run, self.labels, classes, norm="l1")) for run in self.probabilities
-        )
+        """The mean of the runs' expected calibration errors, on the images to which their temperatures were fitted."""
+        labels, classes = self.labels, len(self.classes)
+        return fmean(float(multiclass_calibration_error(run, labels, classes, norm="l1")) for run in self.probabilities)
 
     def has_same_images(self, other: "Answers") -> bool:
         """Return whether `other` has answers to the same images, with the same labels."""
@@ -84,30 +74,18 @@ class Recipe:
     parameters: int
     images_per_epoch: int | None
     """None if they are in a folder that is not there any more."""
-    classes: Sequence[str]
     answers: Answers | None
-    reason: str = ""
-    """Why there are no answers."""
+    """None if there was no validation, or its images are not there any more."""
 
-    @property
-    def validation(self) -> dict[int, float]:
-        """The validation accuracies, as recorded, by seed; none if there was no validation."""
-        found = {seed: results["fit"]["best_val_accuracy"] for seed, results in self.results.items()}
-        return found if self.answers else {}
-
-    @property
-    def test(self) -> list[float]:
-        """The test accuracies, as recorded, of the runs that were tested."""
-        return [results["test"]["accuracy"] for results in self.results.values() if "test" in results]
+    def accuracies(self, stage: str) -> dict[int, float]:
+        """Return the accuracies of a stage by seed, as recorded; none if there was no such stage."""
+        return {seed: found[stage] for seed, found in self.results.items() if found[stage] is not None}
 
     @property
     def selects(self) -> bool:
         """Whether the best of several epochs was selected on the validation images, which raises its accuracy there."""
-        return bool(self.validation) and self.config.select == "best_epoch" and self.mean("epochs") > 1
-
-    def mean(self, name: str) -> float:
-        """Return the mean of a result of the training, such as `epochs` or `seconds`."""
-        return fmean(results["fit"][name] for results in self.results.values())
+        several = any(found["epochs"] > 1 for found in self.results.values())
+        return several and bool(self.accuracies("validation")) and self.config.select == "best_epoch"
 
 
 def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
@@ -120,109 +98,40 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     Raises:
         OSError, ValueError: if there is no finished run, its runs differ in more than their seeds, or one is damaged.
     """
-    runs, configs = _runs_by_seed(folder)
-    results = {seed: _results(run) for seed, run in runs.items()}
-    members = [
-        restore_checkpoint("predict", [*flags, *_limits(configs[seed])], Checkpoint.read(run.checkpoints / "best.ckpt"))
-        for seed, run in runs.items()
-    ]
-    first, config = members[0], next(iter(configs.values()))
-    answers, reason, images = None, "had no validation", None
-    with suppress(OSError, ValueError, UsageError):
-        images = _images_per_epoch(first.data, config)
-    if all(found["fit"]["best_val_accuracy"] is not None for found in results.values()):
-        try:
-            answers = _classify_validation_images(members)
-        except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
-            reason = f"cannot classify its validation images now: {error}"
-    return Recipe(
-        folder.as_posix(),
-        config,
-        results,
-        count_parameters(first.classifier.network),
-        images,
-        first.checkpoint.classes,
-        answers,
-        reason,
-    )
-
-
-def differing_settings(configs: Sequence[Namespace]) -> list[str]:
-    """Return the names of the settings in which recipes differ; their seeds and folders do not count."""
-    names = sorted({name for config in configs for name in config.keys()})  # noqa: SIM118  # those within groups too
-    return [
-        name
-        for name in names
-        if not f"{name}.".startswith(NOT_OF_A_RECIPE)
-        and any(config.get(name) != configs[0].get(name) for config in configs)
-    ]
-
-
-def _runs_by_seed(folder: Path) -> tuple[dict[int, Run], dict[int, Namespace]]:
-    """Return the runs and their settings by seed; one run of each seed, since another one only repeats it.
-
-    Raises:
-        ValueError: if they are not of one recipe.
-    """
-    parser = build_parser("fit")
-    runs: dict[int, Run] = {}
-    configs: dict[int, Namespace] = {}
-    for run in find_runs(folder):
-        config = parse(parser, [f"--config={run.config}"])
-        for other in [*runs][:1]:
-            for name in differing_settings([configs[other], config]):
-                raise ValueError(
-                    f"{folder} has runs of more than one recipe: {name} is {configs[other].get(name)} in "
-                    f"{runs[other].folder.name} and {config.get(name)} in {run.folder.name}. Give single runs, or the "
-                    "seeds_<n>.json of fit --seeds; and another --experiment to the next recipe"
-                )
-        if config.seed in runs:
-            print(f"{run.folder} repeats the seed of {runs[config.seed].folder}, and does not count")
+    found, parser = find_runs(folder), build_parser("fit")
+    configs = [parse(parser, [f"--config={run.config}"]) for run in found]
+    if names := differing_settings(configs):
+        reason = f"{folder} has runs of several recipes, which differ in {', '.join(names)}"
+        raise ValueError(f"{reason}: give single runs, or the seeds_<n>.json of fit --seeds")
+    seeds = [config.seed for config in configs]
+    runs = {seed: found[seeds.index(seed)] for seed in seeds}
+    if len(runs) < len(found):
+        print(f"{folder} has several runs of the same seed, of which the first one counts")
+    flags = [*flags, f"--trainer.limit_predict_batches={json.dumps(configs[0].trainer.limit_val_batches)}"]
+    best = (Checkpoint.read(run.checkpoints / "best.ckpt") for run in runs.values())
+    members = [restore_checkpoint("predict", flags, checkpoint) for checkpoint in best]
+    results = {seed: read_results(run) for seed, run in runs.items()}
+    images, answers = None, None
+    try:
+        images = _images_per_epoch(members[0].data, configs[0].trainer.limit_train_batches)
+        if None in (found["validation"] for found in results.values()):
+            print(f"no verdict about {folder}, which had no validation")
         else:
-            runs[config.seed], configs[config.seed] = run, config
-    return runs, configs
+            answers = _classify_validation_images(members)
+    except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
+        print(f"no verdict about {folder}, whose validation images cannot be classified now: {error}")
+    parameters = count_parameters(members[0].classifier.network)
+    return Recipe(folder.as_posix(), configs[0], results, parameters, images, answers)
 
 
-def _results(run: Run) -> dict[str, Any]:
-    """Return the results of a run.
-
-    Raises:
-        ValueError: naming the file, if a number is missing in it.
-    """
-    results = run.results()
-    validation = results["fit"].get("best_val_accuracy", "missing")
-    tested = results["test"].get("accuracy") if "test" in results else 0
-    numbers = [
-        results["fit"].get("epochs"),
-        results["fit"].get("seconds"),
-        0 if validation is None else validation,
-        tested,
-    ]
-    if not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"{run.folder / RESULTS} does not contain the results of a run: repair or remove it")
-    return results
-
-
-def _images_per_epoch(data: MNISTDataModule, config: Namespace) -> int:
-    batches: int = (data.dataset.train_size - data.val_size) // data.batch_size
-    limit = config.trainer.limit_train_batches
-    if limit is not None:
-        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    return batches * data.batch_size
-
-
-def _limits(config: Namespace) -> list[str]:
-    """Return the flag that limits a prediction to the images of the run's validation."""
-    limit = config.trainer.limit_val_batches
-    return [] if limit is None else [f"--trainer.limit_predict_batches={limit}"]
+def _images_per_epoch(data: MNISTDataModule, limit: float | None) -> int:
+    batches = (data.dataset.train_size - data.val_size) // data.batch_size
+    part = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    return part * data.batch_size
 
 
 def _classify_validation_images(members: Sequence[Restored]) -> Answers:
-    """Return the answers of the members of a recipe, which have the same validation images.
-
-    Raises:
-        OSError, ValueError, UsageError: if the images are not there any more, or have changed.
-    """
+    """Return the answers of the members of a recipe, which have the same validation images."""
     data = members[0].data
     data.prepare_data()
     data.setup("validate")
@@ -231,5 +140,5 @@ def _classify_validation_images(members: Sequence[Restored]) -> Answers:
         member.checkpoint.check_images(data.dataset)
         batches = member.build_trainer().predict(member.classifier, data.val_dataloader())
         probabilities.append(torch.cat(cast("list[Tensor]", batches)))
-    pixels, labels = cast("tuple[Tensor, Tensor]", data.val_set.__getitems__(list(range(len(probabilities[0])))))
-    return Answers(pixels, labels, torch.stack(probabilities))
+    pixels, labels = cast("tuple[Tensor, Tensor]", data.val_set.__getitems__([*range(len(probabilities[0]))]))
+    return Answers(pixels, labels, torch.stack(probabilities), members[0].checkpoint.classes)

@@ -1,7 +1,6 @@
 """Pictures of confusion matrices and images: tensors in, RGB images out."""
 
-from collections.abc import Mapping, Sequence
-from math import ceil, floor, log10
+from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -10,15 +9,12 @@ from torch.nn.functional import interpolate
 
 __all__ = [
     "MAX_CLASSES",
-    "draw_accuracies",
     "draw_confusion",
     "draw_images",
     "mistake_captions",
 ]
 
 Colour = tuple[int, int, int]
-Intervals = tuple[Sequence[float], tuple[float, float] | None]
-"""Values, and the interval of their mean."""
 WHITE, LIGHT_GREY, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
 BLUE, RED = (31, 90, 180), (200, 40, 30)
 CELL = 40  # side of a cell of the confusion matrix, pixels
@@ -29,7 +25,6 @@ MAX_SIDE, MAX_ZOOM = 96, 3  # of a drawn image: larger ones are reduced
 MAX_CLASSES = 100  # of a confusion matrix: more would be millions of pixels
 MAX_NAME = 14  # letters of a class name in a caption
 MAX_CAPTION_NAME = 2  # letters of a class name in a caption of one line
-PLOT, ROW = 560, 30  # width of a plot and height of its rows, pixels
 
 
 def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
@@ -72,54 +67,6 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
         recall = f"{int(counts[row, row]) / total:.1%}"
         draw.text((left + size * CELL + 4, middle), recall, BLACK, small, anchor="lm")
     return image
-
-
-def draw_accuracies(names: Sequence[str], panels: Mapping[str, Sequence[Intervals]]) -> Image.Image:
-    """Draw accuracies: a dot for each run, and a bar for the confidence interval of their mean.
-
-    Args:
-        names: names of the recipes.
-        panels: for each title, the values of each recipe, maybe none, and their interval if there is one.
-    """
-    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    left = round(max(font.getlength(name) for name in names)) + 24
-    shown = {title: rows for title, rows in panels.items() if any(values for values, _ in rows)}
-    height = 62 + ROW * len(names)  # of a panel
-    image = Image.new("RGB", (left + PLOT + 40, max(1, len(shown)) * height), WHITE)
-    draw = ImageDraw.Draw(image)
-    for number, (title, rows) in enumerate(shown.items()):
-        top = number * height + 30
-        ends = [value for values, interval in rows for value in (*values, *(interval or ()))]
-        ticks = _ticks(min(ends), max(ends))
-
-        def place(value: float, ticks: Sequence[float] = ticks) -> float:
-            return left + PLOT * (value - ticks[0]) / (ticks[-1] - ticks[0])
-
-        draw.text((left, top - 22), title, BLACK, font)
-        decimals = max(0, ceil(-log10(100 * (ticks[1] - ticks[0])) - 1e-9))
-        for tick in ticks:
-            x, bottom = place(tick), top + ROW * len(names)
-            draw.line((x, top, x, bottom), LIGHT_GREY, 2)
-            draw.text((x, bottom + 6), f"{100 * tick:.{decimals}f} %", GREY, small, anchor="ma")
-        for row, (name, (values, interval)) in enumerate(zip(names, rows, strict=True)):
-            y = top + ROW * (row + 0.5)
-            draw.text((left - 14, y), name, BLACK, font, anchor="rm")
-            if interval:
-                draw.rectangle((place(interval[0]), y - 7, place(interval[1]), y + 7), _blend(BLUE, 0.3))
-                middle = place(sum(values) / len(values))
-                draw.line((middle, y - 9, middle, y + 9), BLUE, 2)
-            for value in values:
-                draw.ellipse((place(value) - 3, y - 3, place(value) + 3, y + 3), BLACK)
-    return image
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return up to seven round numbers that include an interval, at least two."""
-    span = max(high - low, 1e-4)
-    power = 10.0 ** floor(log10(span / 5))
-    step = next(step for factor in (1, 2, 5, 10) if span / (step := factor * power) <= 5 + 1e-9)
-    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
-    return [step * number for number in range(first, max(last, first + 1) + 1)]
 
 
 def draw_images(

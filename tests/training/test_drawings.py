@@ -1,7 +1,5 @@
 """Pictures show the numbers that they are drawn from."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -10,11 +8,7 @@ from torch import Tensor
 
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.training.drawings import (
-    BLACK,
     CELL,
-    ROW,
-    _ticks,
-    draw_accuracies,
     draw_confusion,
     draw_filters,
     draw_images,
@@ -132,32 +126,3 @@ def test_filters_of_coloured_images_have_the_colours_that_they_respond_to() -> N
     weight = torch.zeros(9, 3, 3, 3)
     weight[0, 0], weight[1, 2] = 0.5, -0.25  # more red, less blue
     assert filter_colours(weight) == [(255, 127, 127), (127, 127, 63), (127, 127, 127)]
-
-
-def test_accuracies_are_dots_and_intervals_bars_on_one_scale() -> None:
-    rows = [([0.98, 0.99], (0.975, 0.995)), ([0.99], None), ([], None)]
-    picture = np.asarray(draw_accuracies(["one", "two", "three"], {"accuracy": rows, "nothing": [([], None)] * 3}))
-    assert len(picture) == 62 + 3 * ROW, "no panel without values"
-
-    def columns(row: int, colour: tuple[int, int, int], left: int) -> list[int]:
-        """Return where a row has a colour, right of its name."""
-        line = picture[30 + row * ROW + ROW // 2]
-        return [int(x) for x in np.flatnonzero((line == colour).all(axis=1)) if x > left]
-
-    names = picture.shape[1] - 40 - 560
-    dots = columns(0, BLACK, names)
-    bar = np.flatnonzero((picture[30 + ROW // 2 - 6, names:] != 255).any(axis=1)) + names
-    assert bar.min() < min(dots) < max(dots) < bar.max()
-    assert abs(np.mean(bar[[0, -1]]) - np.mean([min(dots), max(dots)])) < 2, "centred on the mean"
-    assert np.mean(columns(1, BLACK, names)) == pytest.approx(max(dots) - 3, abs=2), "equal values are at one place"
-    assert not columns(2, BLACK, names)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.9, 0.9), (0.98, 0.99), (0.0, 1.0), (0.99712, 0.99783)])
-def test_ticks_are_round_and_include_all(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
-    assert 2 <= len(ticks) <= 7
-    assert ticks[0] - 1e-9 <= low <= high <= ticks[-1] + 1e-9
-    steps = {round((after - before) * 1e6) for before, after in pairwise(ticks)}
-    (step,) = steps
-    assert str(step).rstrip("0") in {"1", "2", "5"}
