@@ -12,6 +12,7 @@ import torch
 from conftest import RUN, SHORT, TRAIN, Command, link_data
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_other_images import check_other_commands
 from torch import Tensor, nn
 
 from mnist_lit.datasets.catalog import MNIST
@@ -90,14 +91,7 @@ def test_every_command_works_with_another_network(
     assert (RUN.folder / "projector").is_dir()
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
     assert Checkpoint.read(RUN.checkpoints / "last.ckpt").content["epoch"] == 1
-    assert command("validate")[::2] == (0, "")
-    assert command("test")[::2] == (0, "")
-    assert RUN.results()["test"]["total"] == 10_000
-    assert command("predict")[::2] == (0, "")
-    assert len(Path(RUN.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 10_001
-    assert command("export", "--output=model.pt2")[::2] == (0, "")
-    program = torch.export.load("model.pt2").module()
-    assert program(torch.zeros(3, *MNIST.shape, dtype=torch.uint8)).shape == (3, 10)
+    check_other_commands(command, 10_000, MNIST.shape, "digit", *(f"p{digit}" for digit in range(10)))
 
 
 def test_without_a_graph_of_a_network_that_cannot_be_traced_one_line_says_so(
