@@ -103,7 +103,7 @@ def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 THREE_BLOCKS = "--model.channels=[2,4,4]"  # as in those configs
-RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
+RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5", "--data.crop=2", "--data.flip=true"]
 VARIANTS = {
     "default": [],
     "limit of steps within an epoch": ["--trainer.max_steps=53"],
