@@ -83,13 +83,15 @@ class Clock(Callback):
         self.validations += not trainer.sanity_checking
 
 
-@pytest.mark.parametrize(("seconds", "steps", "validations"), [(295, 30, 1), (395, 40, 2)])
-def test_a_time_limit_cuts_an_epoch_without_validating_it(
-    run: Run, data_dir: Path, seconds: int, steps: int, validations: int
+@pytest.mark.parametrize(
+    ("limits", "seconds", "steps", "validations"), [({}, 295, 30, 1), ({}, 395, 40, 2), ({"max_steps": 33}, 999, 33, 1)]
+)
+def test_a_limit_cuts_an_epoch_without_validating_or_saving_it(
+    run: Run, data_dir: Path, limits: dict[str, int], seconds: int, steps: int, validations: int
 ) -> None:
     timer = TrainingTimer(timedelta(seconds=seconds), verbose=False)
     checkpoint, clock = EpochCheckpoint(run.checkpoints, validated=True), Clock(timer)
-    trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9)
+    trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9, **limits)
     assert (trainer.global_step, clock.validations, checkpoint.epochs) == (steps, validations, validations)
     assert epoch_and_step(run.checkpoints / "last.ckpt") == (validations - 1, 20 * validations)
 
