@@ -10,11 +10,12 @@ from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+from zipfile import ZIP_DEFLATED
 
 import pytest
 import torch
 from conftest import stock_trainer
+from test_properties import pickle_call, repacked
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -112,26 +113,12 @@ def test_flipped_bit_is_detected_or_harmless(checkpoint: Path, tmp_path: Path) -
         assert all(torch.equal(value, weights[name]) for name, value in read.items())
 
 
-def replace_member(checkpoint: Path, name: str, member: bytes, compression: int = ZIP_STORED) -> bytes:
-    """Return the bytes of a checkpoint with another member `name` of its ZIP archive."""
-    content = BytesIO()
-    with ZipFile(checkpoint) as source, ZipFile(content, "w", compression) as target:
-        for path in source.namelist():
-            target.writestr(path, member if path.endswith(f"/{name}") else source.read(path))
-    return content.getvalue()
-
-
-def pickle_call(name: str, number: int) -> bytes:
-    """Return a pickle that calls a global with a number."""
-    return b"\x80\x02c" + name.encode() + b"\nJ" + number.to_bytes(4, "little") + b"\x85R."
-
-
 @pytest.mark.parametrize("kind", ["data/0", "version", "builtins\nbytearray", "torch\nTensor", "torch\nFloatTensor"])
 def test_decompression_and_allocation_bombs_are_refused_unread(checkpoint: Path, kind: str, tmp_path: Path) -> None:
     if "\n" in kind:
-        content = replace_member(checkpoint, "data.pkl", pickle_call(kind, 2**31 - 1))
+        content = repacked(checkpoint.read_bytes(), "data.pkl", pickle_call(kind, 2**31 - 1))
     else:
-        content = replace_member(checkpoint, kind, bytes(100_000_000), ZIP_DEFLATED)
+        content = repacked(checkpoint.read_bytes(), kind, bytes(100_000_000), ZIP_DEFLATED)
     (path := tmp_path / "other.ckpt").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
