@@ -87,7 +87,7 @@ class Clock(Callback):
     ("limits", "seconds", "steps", "validations"), [({}, 295, 30, 1), ({}, 395, 40, 2), ({"max_steps": 33}, 999, 33, 1)]
 )
 def test_a_limit_cuts_an_epoch_without_validating_or_saving_it(
-    run: Run, data_dir: Path, limits: dict[str, int], seconds: int, steps: int, validations: int
+    run: Run, data_dir: Path, limits: dict[str, Any], seconds: int, steps: int, validations: int
 ) -> None:
     timer = TrainingTimer(timedelta(seconds=seconds), verbose=False)
     checkpoint, clock = EpochCheckpoint(run.checkpoints, validated=True), Clock(timer)

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fitting import SetWeight, epoch_and_step, fit, fit_scripted
@@ -59,7 +60,7 @@ def test_best_is_the_last_validated_epoch_if_asked_for(run: Run, data_dir: Path)
     ],
 )
 def test_best_is_the_last_epoch_without_validation_else_one_that_was_validated(
-    run: Run, data_dir: Path, settings: dict[str, int], best: tuple[int, int], last: tuple[int, int]
+    run: Run, data_dir: Path, settings: dict[str, Any], best: tuple[int, int], last: tuple[int, int]
 ) -> None:
     checkpoint = EpochCheckpoint(run.checkpoints, validated="limit_val_batches" not in settings)
     fit(data_dir, run, checkpoint, **settings)
