@@ -36,18 +36,15 @@ def test_batch_is_uint8_pixels_and_int64_labels(data_dir: Path) -> None:
     assert pixels.max() > 250
 
 
-def test_training_drops_the_last_incomplete_batch_and_evaluation_does_not(data_dir: Path) -> None:
-    data = set_up(data_dir, "fit", batch_size=999)
-    assert [len(labels) for _, labels in data.train_dataloader()] == [999] * (55_000 // 999)
-    assert [len(labels) for _, labels in data.val_dataloader()] == [999] * 5 + [5]
-    assert len(labels_of(set_up(data_dir, "test", batch_size=999).test_dataloader())) == 10_000
-
-
-def test_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> None:
-    assert len(set_up(data_dir, "fit").train_dataloader()) == 550
-    unsplit = set_up(data_dir, "fit", val_size=0)
-    assert len(unsplit.train_dataloader()) == 600
-    assert len(unsplit.val_dataloader()) == 0
+@pytest.mark.parametrize(("batch_size", "val_size", "left"), [(100, 5_000, []), (999, 5_000, [5]), (100, 0, [])])
+def test_training_drops_the_last_incomplete_batch_and_evaluation_does_not(
+    data_dir: Path, batch_size: int, val_size: int, left: list[int]
+) -> None:
+    data = set_up(data_dir, "fit", batch_size, val_size)
+    train, val = ([len(labels) for _, labels in loader] for loader in (data.train_dataloader(), data.val_dataloader()))
+    assert train == [batch_size] * len(data.train_dataloader()) == [batch_size] * ((60_000 - val_size) // batch_size)
+    assert val == [batch_size] * (val_size // batch_size) + left
+    assert not hasattr(data, "test_set"), "training does not read it"
 
 
 def test_training_and_validation_set_are_those_of_the_split(data_dir: Path) -> None:
@@ -58,10 +55,6 @@ def test_training_and_validation_set_are_those_of_the_split(data_dir: Path) -> N
         [(subset_pixels, subset_labels)] = DataLoader(subset, batch_size=len(indices), collate_fn=identity_collate)
         assert torch.equal(subset_pixels, pixels[indices])
         assert torch.equal(subset_labels, labels[indices])
-
-
-def test_training_does_not_read_the_test_set(data_dir: Path) -> None:
-    assert not hasattr(set_up(data_dir, "fit"), "test_set")
 
 
 def test_training_order_depends_on_the_seed_of_torch_and_the_epoch(data_dir: Path) -> None:
@@ -99,9 +92,11 @@ def test_loading_a_batch_draws_none_of_the_random_numbers_of_an_epoch(data_dir: 
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
-    data = set_up(data_dir, "test")
-    assert torch.equal(labels_of(data.test_dataloader()), data.test_set.labels)
+def test_test_batches_have_all_images_in_the_order_of_the_file(data_dir: Path) -> None:
+    data = set_up(data_dir, "test", batch_size=999)
+    labels = labels_of(data.test_dataloader())
+    assert len(labels) == 10_000
+    assert torch.equal(labels, data.test_set.labels)
 
 
 @pytest.mark.parametrize(
