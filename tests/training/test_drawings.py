@@ -81,24 +81,18 @@ def test_images_are_inverted_in_four_columns_with_captions() -> None:
         draw_images(pixels, ["one"] * 4)
 
 
-def test_photographs_are_not_inverted() -> None:
-    pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(-1, -1, 32, 32)
-    assert (np.asarray(draw_images(pixels, [""], inverted=False))[10:80, 10:90] == [200, 100, 0]).all()
+def test_photographs_are_not_inverted_and_large_ones_reduced() -> None:
+    pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    for shape in ((32, 32), (500, 300)):
+        picture = draw_images(pixels.expand(-1, -1, *shape), ["a"], inverted=False)
+        assert max(picture.size) < 500
+        assert (np.asarray(picture)[10:80, 12:60] == [200, 100, 0]).all()
 
 
-def test_large_images_are_reduced() -> None:
-    picture = draw_images(torch.full((1, 3, 500, 300), 100.0), ["a"], inverted=False)
-    assert max(picture.size) < 500
-    assert (np.asarray(picture)[10:90, 12:60] == 100).all()
-
-
-def test_images_may_have_float_pixels() -> None:
+def test_images_may_have_float_pixels_and_there_may_be_none() -> None:
     pixels = torch.full((1, 1, 28, 28), 254.7)
     assert (np.asarray(draw_images(pixels, [""]))[10:80, 10:90] == 0).all()
-
-
-def test_no_images_are_an_empty_picture() -> None:
-    assert (np.asarray(draw_images(torch.zeros(0, 1, 28, 28), [])) == 255).all()
+    assert (np.asarray(draw_images(pixels[:0], [])) == 255).all()
 
 
 def test_captions_have_true_class_predicted_class_and_confidence() -> None:
