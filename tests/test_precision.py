@@ -34,12 +34,6 @@ def test_four_accumulated_batches_of_25_equal_one_of_100(command: Command) -> No
         torch.testing.assert_close(one["state_dict"][name], accumulated["state_dict"][name], rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_are_clipped(command: Command) -> None:
-    """Adam normalises gradients, unless they are far below its epsilon of 1e-8: then the network does not learn."""
-    assert command("fit", *SHORT, "--trainer.gradient_clip_val=1e-13", "--trainer.max_epochs=1")[0] == 0
-    assert RUN.results()["fit"]["best_val_accuracy"] < 0.3
-
-
 class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raise TypeError if an operation creates float64 on the training device, as Apple's MPS does.
 

@@ -19,7 +19,6 @@ from typing import Any
 from unittest.mock import Mock
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,7 +31,6 @@ from server import SHIPPED
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.commands.fit import Start
 from mnist_lit.commands.flags import build_parser, instantiate
-from mnist_lit.datasets import idx
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.photos.images import open_image
 from mnist_lit.photos.preprocess import as_mnist
@@ -132,18 +130,6 @@ def test_only_the_published_data_file_is_accepted(content: bytes) -> None:
     with limits():
         found = LABELS.content(BytesIO(content))
     assert found is None or bytes(found) == zlib.decompress(PUBLISHED, 31)
-
-
-@examples(30)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.randoms())
-def test_idx_decoding_is_the_inverse_of_encoding(shape: list[int], random: Any) -> None:
-    values = random.randbytes(int(np.prod(shape)))
-    if not values:
-        return
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", side) for side in shape)
-    tensor = idx._decode(bytearray(header + values))  # noqa: SLF001
-    assert list(tensor.shape) == shape
-    assert tensor.numpy().tobytes() == values
 
 
 def make(path: Path, kind: Any) -> None:
