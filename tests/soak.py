@@ -1,84 +1,53 @@
 """Kill runs at random moments, resume them, and compare the results bit for bit with those of undisturbed runs.
 
-Run `python tests/soak.py [KILLS] [--seed N]`. It prints one line per run and, at the end, a table of the kills. The
-exit code is 1 if the results of a run differ. The folder of such a run is kept, and `--only NUMBER` repeats it: with
-the same recipe, signals and delays, as closely as the speed of the machine allows. `--write` puts the table into
-docs/reliability.md.
+Run `python tests/soak.py [KILLS] [--seed N]`. It prints one line per run and, at the end, a table of the kills, that of
+docs/reliability.md. The exit code is 1 if the results of a run differ. The folder of such a run is kept, and
+`--only NUMBER` repeats it: with the same recipe, signals and delays, as closely as the speed of the machine allows.
 
 Two runs are trained at a time, with one thread each. A signal does not count if it comes before Python handles signals
-or after the run has ended: the run is then started again.
+or after the run has ended: the run is then started again. A quarter of the SIGKILLs come while a checkpoint is written.
 """
 
 import argparse
-import json
 import logging
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
-from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from conftest import RUN, TRAIN, callback
+from conftest import RUN, TRAIN
 from helpers.outcomes import differences, outcome, without_prefix
 from helpers.server import serving
+from test_exact_resume import FLAGS, VARIANTS
 
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.folders import Run
 
-DOCS = TRAIN.parent / "docs" / "reliability.md"
-BASE = [
-    "--trainer.accelerator=cpu",
-    "--trainer.max_epochs=3",
-    "--trainer.limit_train_batches=40",
-    "--trainer.limit_val_batches=5",
-    "--trainer.limit_test_batches=5",
-    "--model.channels=[4,8]",
-]
-RANDOM = ["--model.dropout=0.2", "--data.rotation=10", "--data.elastic=0.5"]
-RECIPES = {
-    "default": [],
-    "no validation": ["--data.val_size=0"],
-    "one cycle, batch norm, augmentation, dropout": [
-        *RANDOM,
-        "--model.schedule=one_cycle",
-        "--model.batch_norm=true",
-    ],
-    "accumulated gradients": ["--trainer.accumulate_grad_batches=3"],
-    "clipped gradients": ["--trainer.gradient_clip_val=0.5"],
-    "validation within epochs": ["--trainer.val_check_interval=15"],
-    "averaged weights": [
-        *RANDOM,
-        "--model.batch_norm=true",
-        callback("EMAWeightAveraging", decay=0.9, update_starting_at_step=8),
-    ],
-    "early stopping": [
-        "--trainer.max_epochs=8",
-        callback("EarlyStopping", monitor="val/accuracy", mode="max", min_delta=0.1, patience=1),
-    ],
-    "steps that end within an epoch": ["--trainer.max_steps=70"],
+BASE = [*FLAGS, "--trainer.limit_train_batches=40"]
+VARIED = (
+    *("default", "no validation", "randomness and schedule", "accumulation", "gradient clipping"),
+    *("validations within an epoch", "moving average", "early stopping", "limit of steps within an epoch"),
+)
+RECIPES = {name: VARIANTS[name] for name in VARIED} | {
     "two processes": ["--trainer.strategy=ddp", "--trainer.devices=2"],
     "fetching data": [],
     "search": [],
 }
 TRIALS = 2
-SEARCH = {
-    "experiment": "baseline",
-    "trials": TRIALS,
-    "space": {"model.learning_rate": [0.002]},  # one value: all trials can be compared
-}
+SEARCH = [f"--trials={TRIALS}", '--space={"model.learning_rate": [0.002]}']
+"""A search of one value: all its trials can be compared."""
 SIGNALS = {
     "SIGKILL": [signal.SIGKILL],
     "SIGTERM": [signal.SIGTERM],
@@ -87,8 +56,8 @@ SIGNALS = {
 }
 WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
 TIMEOUT = 300
-EARLY = 0.15
-"""Fraction of the kills that come while the program starts, before there is a run."""
+EARLY, SAVING = 0.15, 0.25
+"""Fractions of the kills that come while the program starts, before there is a run, and while it saves a checkpoint."""
 ATTEMPTS = 10
 
 
@@ -98,13 +67,11 @@ class FailedRunError(Exception):
 
 @dataclass
 class Reference:
-    """The outcome of an undisturbed run of a recipe, and its times."""
+    """The outcome of an undisturbed run of a recipe, and the seconds until it starts to train and from then on."""
 
     outcome: Any
     start: float
-    """Seconds until it starts to train."""
     work: float
-    """Seconds from then to the end."""
 
 
 @dataclass
@@ -124,7 +91,6 @@ class Case:
         self.kills.clear()
         if self.recipe != "fetching data":
             (self.folder / "data").symlink_to(self.data)
-        (self.folder / "search.json").write_text(json.dumps(SEARCH), encoding="utf-8")
 
     @property
     def run(self) -> Run:
@@ -140,7 +106,7 @@ class Case:
     def argv(self) -> list[str]:
         """The command that starts the run or resumes it."""
         if self.recipe == "search":
-            return ["search", "--config=search.json", *BASE]
+            return ["search", *BASE, *SEARCH]
         if self.run.config.is_file():
             return ["fit", "--ckpt_path=last"]
         mirrors = [f"--data.mirrors=[{self.mirror}]"] if self.recipe == "fetching data" else []
@@ -149,9 +115,8 @@ class Case:
     @property
     def finished(self) -> bool:
         """Whether the command has completed its work."""
-        if self.recipe == "search":
-            return (self.run.folder.parent / "best.yaml").is_file()
-        return "fit" in self.run.results()
+        best = self.run.folder.with_name("best.yaml")
+        return best.is_file() if self.recipe == "search" else "fit" in self.run.results()
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the command in a new process group."""
@@ -165,20 +130,21 @@ class Case:
                 start_new_session=True,
             )
 
-    def wait(self, process: "subprocess.Popen[bytes]") -> tuple[int, str]:
-        """Return the exit code of the process and what it has written to stderr."""
+    def wait(self, process: "subprocess.Popen[bytes]") -> tuple[int, list[str]]:
+        """Return the exit code of the process and the lines that it has written to stderr, but progress bars."""
         try:
             code = process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             end_group(process)
             raise FailedRunError(f"{' '.join(self.argv[:2])} hangs after {', '.join(self.kills)}") from None
-        return code, (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
+        err = (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+        return code, [line for line in err.splitlines() if line and "B/s" not in line]
 
     def finish(self) -> None:
         """Run the command to its end, and expect nothing on stderr."""
-        code, err = self.wait(self.start())
-        if code or (err and self.recipe != "fetching data"):  # which has a progress bar
-            raise FailedRunError(f"exit code {code} after {', '.join(self.kills) or 'nothing'}: {err.strip()}")
+        code, lines = self.wait(self.start())
+        if code or lines:
+            raise FailedRunError(f"exit code {code} after {', '.join(self.kills) or 'nothing'}: {lines}")
 
     def outcome(self) -> Any:
         """Return the outcome."""
@@ -186,16 +152,12 @@ class Case:
             if strays := [str(path) for path in self.folder.rglob(".*.part")]:
                 raise FailedRunError(f"left behind: {', '.join(strays)}")
             return outcome(self.run)
-        trials = finished_trials(self.folder)
-        if len(trials) < TRIALS:
-            raise FailedRunError(f"the study has {len(trials)} of its trials")
         found = []
-        for name, value in trials[:TRIALS]:
-            run = Run(self.run.folder.parent / name)
-            result = without_prefix(outcome(run), f"{run.folder.relative_to(self.folder)}/")
-            if result["fit"]["best_val_accuracy"] != value:
-                raise FailedRunError(f"the study has {value} of {name}, which has {result['fit']}")
-            found.append(result)
+        for name, value in finished_trials(self.run.folder.parent)[:TRIALS]:
+            run = Run(self.run.folder.with_name(name))
+            found.append(without_prefix(outcome(run), f"{run.folder.relative_to(self.folder)}/"))
+            if found[-1]["fit"]["best_val_accuracy"] != value:
+                raise FailedRunError(f"the study has {value} of {name}, which has {found[-1]['fit']}")
         return found
 
 
@@ -206,17 +168,22 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def finished_trials(folder: Path) -> list[tuple[str, float]]:
-    """Return the run and the score of each completed trial."""
+def finished_trials(folder: Path) -> list[tuple[str, float | None]]:
+    """Return the run and the score of each completed trial of a search."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    journal = folder / RUN.folder.parent / "study.journal"
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.load_study(study_name=RUN.folder.parent.name, storage=storage)
-    trials = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    return [(trial.user_attrs["run"], float(trial.value or 0)) for trial in trials]
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    trials = optuna.load_study(study_name=folder.name, storage=storage).trials
+    return [(trial.user_attrs["run"], trial.value) for trial in trials if trial.state.name == "COMPLETE"]
+
+
+def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]") -> float:
+    """Wait until something is so, or the process has ended, and return the time."""
+    while process.poll() is None and not ready():
+        sleep(0.002)
+    return monotonic()
 
 
 def undisturbed(case: Case) -> Reference:
@@ -224,15 +191,30 @@ def undisturbed(case: Case) -> Reference:
     case.prepare()
     since = monotonic()
     process = case.start()
-    while process.poll() is None and not case.begun.exists():
-        sleep(0.01)
-    begun = monotonic()
-    code, err = case.wait(process)
+    begun = wait_until(case.begun.exists, process)
+    code, lines = case.wait(process)
     if code:
-        raise FailedRunError(f"{case.recipe}, undisturbed: exit code {code}: {err}")
+        raise FailedRunError(f"{case.recipe}, undisturbed: exit code {code}: {lines}")
     found = Reference(case.outcome(), begun - since, monotonic() - begun)
     shutil.rmtree(case.folder)
     return found
+
+
+def wait_for_a_moment(
+    case: Case, process: "subprocess.Popen[bytes]", rng: random.Random, reference: Reference, *, may_save: bool
+) -> None:
+    """Wait until a random moment of a run that was started; if `may_save`, it may be in a save."""
+    early, saving, moment = rng.random() < EARLY, rng.random() < SAVING, rng.random()
+    if early:
+        sleep(0.5 + moment * reference.start)
+        return
+    if case.begun.exists():
+        sleep(reference.start)
+    else:
+        wait_until(case.begun.exists, process)
+    sleep(moment * reference.work)
+    if may_save and saving:
+        wait_until(lambda: any(case.folder.rglob("checkpoints/.*.part")), process)
 
 
 def kill(case: Case, kind: str, rng: random.Random, reference: Reference) -> bool:
@@ -241,36 +223,30 @@ def kill(case: Case, kind: str, rng: random.Random, reference: Reference) -> boo
     Raises:
         FailedRunError: if the exit code is not that of the signal, or stderr is not one line.
     """
-    early, moment, pause = rng.random() < EARLY, rng.random(), rng.uniform(0, 0.3)
     new = not case.begun.exists()
     process = case.start()
     try:
-        if early:
-            sleep(0.5 + moment * reference.start)
-        else:
-            while new and process.poll() is None and not case.begun.exists():
-                sleep(0.005)
-            sleep(moment * reference.work + (0 if new else reference.start))
+        wait_for_a_moment(case, process, rng, reference, may_save=kind == "SIGKILL")
         for number, what in enumerate(SIGNALS[kind]):
-            sleep(pause if number else 0)
+            sleep(rng.uniform(0, 0.3) if number else 0)
             if process.poll() is None:
                 # To all processes, as a terminal or a power cut does; SIGTERM to the first one, as `kill` does.
                 (os.kill if what == signal.SIGTERM else os.killpg)(process.pid, what)
-        code, err = case.wait(process)
+        code, lines = case.wait(process)
     finally:
         if process.poll() is None:
             end_group(process)
     last = SIGNALS[kind][-1]
+    killed = last == signal.SIGKILL
     if code == 0 or (case.finished and new):
         return False
-    if last != signal.SIGKILL and not case.begun.exists() and (code == -last or "KeyboardInterrupt" in err):
+    if not killed and not case.begun.exists() and (code == -last or any("KeyboardInterrupt" in line for line in lines)):
         return False
     case.kills.append(kind)
-    if code != (-last if last == signal.SIGKILL else 128 + last):
-        raise FailedRunError(f"exit code {code} of {kind}: {err.strip()}")
-    lines = [line for line in err.replace("\r", "\n").splitlines() if line and "B/s" not in line]
-    if last != signal.SIGKILL and not (len(lines) == 1 and lines[0].startswith(f"error: {WORDS[last]}")):
-        raise FailedRunError(f"stderr of {kind}: {err.strip()}")
+    if code != (-last if killed else 128 + last):
+        raise FailedRunError(f"exit code {code} of {kind}: {lines}")
+    if not killed and not (len(lines) == 1 and lines[0].startswith(f"error: {WORDS[last]}")):
+        raise FailedRunError(f"stderr of {kind}: {lines}")
     return True
 
 
@@ -310,16 +286,13 @@ def plan(seed: int) -> Iterator[tuple[int, str, list[str]]]:
 
 def table(tried: Counter[tuple[str, str]], survived: Counter[tuple[str, str]]) -> str:
     """Return a Markdown table of the kills: survived of tried."""
-    rows = [["", *SIGNALS, "all"]]
+    rows = [["", *SIGNALS, "all"], ["---"] * (len(SIGNALS) + 2)]
     for recipe in [*RECIPES, "all"]:
-        row = [recipe]
+        rows.append([recipe])
         for kind in [*SIGNALS, "all"]:
             places = [place for place in tried if recipe in {"all", place[0]} and kind in {"all", place[1]}]
-            counts = (sum(counter[place] for place in places) for counter in (survived, tried))
-            row.append(" of ".join(map(str, counts)))
-        rows.append(row)
-    head, *lines = ("| " + " | ".join(row) + " |" for row in rows)
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *lines])
+            rows[-1].append(" of ".join(str(sum(each[place] for place in places)) for each in (survived, tried)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def main() -> int:
@@ -328,8 +301,6 @@ def main() -> int:
     parser.add_argument("kills", type=int, nargs="?", default=40)
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--only", type=int, help="number of a run to repeat")
-    parser.add_argument("--minutes", type=float, default=inf, help="start no runs after this time")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves in two files
     root = Path(tempfile.mkdtemp(prefix="soak-"))
@@ -351,40 +322,28 @@ def main() -> int:
 
         def attempt(planned: tuple[int, str, list[str]]) -> tuple[Case, str] | None:
             number, recipe, kinds = planned
-            if tried.total() >= given.kills or monotonic() - since > 60 * given.minutes:
+            if tried.total() >= given.kills:
                 return None
             case = Case(recipe, mirror, root / f"{number}", data)
-            rng = random.Random(f"{given.seed} {number}")
             try:
-                survive(case, rng, references[recipe], kinds)
+                survive(case, random.Random(f"{given.seed} {number}"), references[recipe], kinds)
             except Exception as error:  # noqa: BLE001  # the other runs continue
-                message = f"{error}" if isinstance(error, FailedRunError) else f"{type(error).__name__}: {error}"
                 repeat = f"python tests/soak.py {given.kills} --seed {given.seed} --only {number}"
-                return case, f"{message}\n      kept in {case.folder}; again: {repeat}"
+                return case, f"FAILED {type(error).__name__}: {error}\n      kept in {case.folder}; again: {repeat}"
             shutil.rmtree(case.folder)
-            return case, ""
+            return case, "survived"
 
         for planned, ended in zip(cases, threads.map(attempt, cases), strict=True):
             if ended is None:
                 break
-            case, failure = ended
+            case, result = ended
             places = Counter((case.recipe, kind) for kind in case.kills or planned[2][:1])
             tried += places
-            survived += Counter() if failure else places
-            result = f"FAILED {failure}" if failure else "survived"
-            kinds = ", ".join(case.kills)
-            print(f"{tried.total():4} {planned[0]:4}  {case.recipe}: {kinds}: {result}", flush=True)
+            survived += places if result == "survived" else Counter()
+            print(f"{tried.total():4} {planned[0]:4}  {case.recipe}: {', '.join(case.kills)}: {result}", flush=True)
     lost, seconds = tried.total() - survived.total(), monotonic() - since
     print(f"\n{tried.total()} kills, {lost} of them in runs that did not survive, {seconds / 60:.0f} minutes\n")
-    print(found := table(tried, survived))
-    if given.write:
-        text = re.sub(
-            r"(?<=<!-- soak -->\n).*?(?=<!-- end -->)",
-            lambda _: f"{found}\n",
-            DOCS.read_text(encoding="utf-8"),
-            flags=re.DOTALL,
-        )
-        DOCS.write_text(text, encoding="utf-8")
+    print(table(tried, survived))
     if lost:
         return 1
     shutil.rmtree(root)

@@ -7,12 +7,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import stock_trainer
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import Batch, identity_collate, split
@@ -36,18 +33,15 @@ def test_batch_is_uint8_pixels_and_int64_labels(data_dir: Path) -> None:
     assert pixels.max() > 250
 
 
-def test_training_drops_the_last_incomplete_batch_and_evaluation_does_not(data_dir: Path) -> None:
-    data = set_up(data_dir, "fit", batch_size=999)
-    assert [len(labels) for _, labels in data.train_dataloader()] == [999] * (55_000 // 999)
-    assert [len(labels) for _, labels in data.val_dataloader()] == [999] * 5 + [5]
-    assert len(labels_of(set_up(data_dir, "test", batch_size=999).test_dataloader())) == 10_000
-
-
-def test_epoch_has_550_steps_or_600_without_validation(data_dir: Path) -> None:
-    assert len(set_up(data_dir, "fit").train_dataloader()) == 550
-    unsplit = set_up(data_dir, "fit", val_size=0)
-    assert len(unsplit.train_dataloader()) == 600
-    assert len(unsplit.val_dataloader()) == 0
+@pytest.mark.parametrize(("batch_size", "val_size", "left"), [(100, 5_000, []), (999, 5_000, [5]), (100, 0, [])])
+def test_training_drops_the_last_incomplete_batch_and_evaluation_does_not(
+    data_dir: Path, batch_size: int, val_size: int, left: list[int]
+) -> None:
+    data = set_up(data_dir, "fit", batch_size, val_size)
+    train, val = ([len(labels) for _, labels in loader] for loader in (data.train_dataloader(), data.val_dataloader()))
+    assert train == [batch_size] * len(data.train_dataloader()) == [batch_size] * ((60_000 - val_size) // batch_size)
+    assert val == [batch_size] * (val_size // batch_size) + left
+    assert not hasattr(data, "test_set"), "training does not read it"
 
 
 def test_training_and_validation_set_are_those_of_the_split(data_dir: Path) -> None:
@@ -58,10 +52,6 @@ def test_training_and_validation_set_are_those_of_the_split(data_dir: Path) -> N
         [(subset_pixels, subset_labels)] = DataLoader(subset, batch_size=len(indices), collate_fn=identity_collate)
         assert torch.equal(subset_pixels, pixels[indices])
         assert torch.equal(subset_labels, labels[indices])
-
-
-def test_training_does_not_read_the_test_set(data_dir: Path) -> None:
-    assert not hasattr(set_up(data_dir, "fit"), "test_set")
 
 
 def test_training_order_depends_on_the_seed_of_torch_and_the_epoch(data_dir: Path) -> None:
@@ -83,7 +73,7 @@ def test_batches_of_several_processes_are_together_those_of_one(data_dir: Path) 
         for rank in range(processes):
             torch.manual_seed(1)
             data = set_up(data_dir, "fit")
-            data.trainer = cast("Trainer", SimpleNamespace(global_rank=rank, world_size=processes))
+            data.trainer = cast("Any", SimpleNamespace(global_rank=rank, world_size=processes))
             loader = data.train_dataloader()
             assert len(loader) == 550
             parts.append(labels_of(loader, 20).view(20, -1))
@@ -99,9 +89,11 @@ def test_loading_a_batch_draws_none_of_the_random_numbers_of_an_epoch(data_dir: 
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_test_batches_are_in_the_order_of_the_file(data_dir: Path) -> None:
-    data = set_up(data_dir, "test")
-    assert torch.equal(labels_of(data.test_dataloader()), data.test_set.labels)
+def test_test_batches_have_all_images_in_the_order_of_the_file(data_dir: Path) -> None:
+    data = set_up(data_dir, "test", batch_size=999)
+    labels = labels_of(data.test_dataloader())
+    assert len(labels) == 10_000
+    assert torch.equal(labels, data.test_set.labels)
 
 
 @pytest.mark.parametrize(
@@ -133,32 +125,11 @@ def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
     }
 
 
-def batches(trainer: Trainer, data: MNISTDataModule) -> list[Tensor]:
-    """Return the augmented pixels of all training batches."""
-    recorded: list[Tensor] = []
-
-    class Record(DigitClassifier):
-        def training_step(self, batch: Batch) -> Tensor:
-            recorded.append(batch[0])
-            return super().training_step(batch)
-
-    torch.manual_seed(777)
-    trainer.fit(Record(channels=[1]), data)
-    return recorded
-
-
-def test_augmentation_differs_by_epoch_and_not_by_run(data_dir: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_epochs": 2, "limit_val_batches": 0, "enable_checkpointing": False}
-    plain, augmented, repeated = (
-        batches(
-            stock_trainer(tmp_path, **settings),
-            MNISTDataModule(1_000, 59_000, rotation=rotation, data_dir=str(data_dir)),
-        )
-        for rotation in (0, 10, 10)
-    )
-    sums = [pixels.flatten(1).sum(1).sort().values for pixels in plain]
-    assert torch.equal(*sums), "both epochs have all images"
-    assert torch.equal(torch.stack(augmented), torch.stack(repeated))
-    for before, after in zip(plain, augmented, strict=True):
-        assert (before.float() - after).abs().mean() > 1
-        assert before.float().mean() == pytest.approx(after.mean().item(), rel=0.01)
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_of_the_training_only_are_augmented(data_dir: Path, *, training: bool) -> None:
+    data = MNISTDataModule(rotation=10, data_dir=str(data_dir))
+    data.trainer = cast("Any", SimpleNamespace(training=training))
+    pixels, labels = (tensor[:100] for tensor in MNIST.read(data_dir, train=False))
+    found, same = data.on_after_batch_transfer((pixels, labels), 0)
+    assert ((found.float() - pixels.float()).abs().mean() > 1) == training
+    assert torch.equal(same, labels)

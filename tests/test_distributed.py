@@ -8,15 +8,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 import torch
-from conftest import RUN, TRAIN, Command, posix
+from conftest import RUN, SHORT, TRAIN, Command, posix
 from helpers.outcomes import differences, outcome
 from test_exact_resume import FLAGS, LAST, VARIANTS
 
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.system.program import process_rank
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 DDP = ["--trainer.accelerator=cpu", "--trainer.strategy=ddp", "--trainer.devices=2"]
@@ -42,16 +42,43 @@ def start(*flags: str, wait: bool = True) -> "subprocess.Popen[bytes]":
     return process
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_only_the_first_process_prints(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(other, raising=False)
-    assert process_rank() == 0
-    assert command("--version")[1]
-    monkeypatch.setenv(name, "1")
-    assert process_rank() == 1
+def undisturbed(*flags: str) -> dict[str, Any]:
+    """Return the outcome of a training, which is removed."""
+    fit(*flags)
+    expected = outcome()
+    shutil.rmtree("runs")
+    return expected
+
+
+def resume(process: "subprocess.Popen[bytes]", end: str, expected: dict[str, Any], program: Path = TRAIN) -> str:
+    """Expect that all processes end as a signal says, and that the run resumes to an outcome; return its output."""
+    _, err = process.communicate(timeout=60)  # when all have ended
+    code, word = {"SIGTERM": (143, "terminated"), "SIGINT": (130, "interrupted"), "SIGKILL": (-9, "")}[end]
+    assert process.returncode == code
+    if word:
+        assert err.decode() == f"error: {word}: to resume, python {program} fit --ckpt_path last\n"
+    out = fit("--ckpt_path=last")
+    assert differences(outcome(), expected) == []
+    return out
+
+
+def test_only_the_first_of_several_processes_prints(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is finished" in trained("fit", "--ckpt_path=last", *DDP)[1]
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which the process replaces
-    assert command("--version")[1] == ""
+    assert trained("fit", "--ckpt_path=last", *DDP) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_of_a_cluster_does_not_change_a_run_of_one_process(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    code, out, err = command("fit", *SHORT)
+    assert (code, err) == (0, "")
+    assert "test accuracy" in out
+    assert RUN.results()["test"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +113,7 @@ def test_two_processes_make_one_run_with_the_weights_of_one_process_up_to_roundi
     assert out.count(f"run      {RUN.folder}, seed 777, cpu\n") == out.count("test accuracy") == 1
     assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
     assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
-        *("checkpoints", "config", "events", "events", "events", "projector", "projector_config", "results"),
+        *("checkpoints", "config", "events", "events", "events", "results"),
     ]
     found = Checkpoint.read(LAST).content["state_dict"]
     for name in [name for name in expected if name.startswith("network.")]:
@@ -120,23 +147,12 @@ def test_three_processes_test_each_image_once() -> None:
 )
 def test_a_run_of_two_processes_resumes_bit_for_bit(name: str, more: list[str]) -> None:
     """SIGTERM is sent to the first process, as `kill` does; the others to both, as a terminal or a power cut does."""
-    number = signal.Signals[name]  # by name: Windows does not have all of them
     flags = [*FLAGS, *DDP, "--trainer.limit_train_batches=100", *more]
-    fit(*flags)
-    expected = outcome()
-    shutil.rmtree("runs")
+    expected = undisturbed(*flags)
     process = start(*flags)
-    if number == signal.SIGTERM:
-        process.send_signal(number)
-    else:
-        os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
-    if number != signal.SIGKILL:
-        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
-        assert err.decode() == f"error: {word}: to resume, python {TRAIN} fit --ckpt_path last\n"
-    assert "resuming" in fit("--ckpt_path=last")
-    assert differences(outcome(), expected) == []
+    number = signal.Signals[name]  # by name: Windows does not have all of them
+    (os.kill if name == "SIGTERM" else os.killpg)(process.pid, number)
+    assert "resuming" in resume(process, name, expected)
 
 
 def is_second(pid: str) -> bool:
@@ -160,18 +176,12 @@ def second_process(process: "subprocess.Popen[bytes]") -> str:
 @pytest.mark.usefixtures("command")
 @pytest.mark.parametrize("delay", [0, 0.03, 1])
 def test_ctrl_c_during_the_start_of_the_second_process_ends_both_and_the_run_resumes(delay: float) -> None:
-    fit(*FLAGS, *DDP)
-    expected = outcome()
-    shutil.rmtree("runs")
+    expected = undisturbed(*FLAGS, *DDP)
     process = start(*FLAGS, *DDP, wait=False)
     second_process(process)
     sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.decode() == f"error: interrupted: to resume, python {TRAIN} fit --ckpt_path last\n"
-    fit("--ckpt_path=last")
-    assert differences(outcome(), expected) == []
+    resume(process, "SIGINT", expected)
 
 
 @linux
@@ -204,12 +214,10 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.usefixtures("command")
 def test_sigterm_during_the_test_ends_both_processes_and_the_run_resumes() -> None:
-    fit(*FLAGS, *DDP)
-    expected = outcome()
-    shutil.rmtree("runs")
-    Path("program.py").write_text(TESTING, encoding="utf-8")
+    expected = undisturbed(*FLAGS, *DDP)
+    (program := Path("program.py")).write_text(TESTING, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "program.py", "fit", *FLAGS, *DDP],
+        [sys.executable, program, "fit", *FLAGS, *DDP],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(TRAIN.parent)},
@@ -218,13 +226,7 @@ def test_sigterm_during_the_test_ends_both_processes_and_the_run_resumes() -> No
     while b"testing" not in process.stdout.readline():
         assert process.poll() is None
     process.terminate()
-    _, err = process.communicate(timeout=60)  # when both have ended
-    assert (process.returncode, err) == (
-        143,
-        b"error: terminated: to resume, python program.py fit --ckpt_path last\n",
-    )
-    fit("--ckpt_path=last")
-    assert differences(outcome(), expected) == []
+    resume(process, "SIGTERM", expected, program)
 
 
 @linux

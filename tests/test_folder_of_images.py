@@ -1,6 +1,6 @@
 """A folder of images is trained on, resumed, tested, exported and predicted as MNIST is, with its class names."""
 
-import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import RUN, TRAIN, Command
+from conftest import RUN, TRAIN, Command, make_once, train
 from PIL import Image
+from test_other_images import check_other_commands, read_rows
 
-from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 
 FLAGS = [
@@ -41,20 +40,39 @@ def draw_flag(name: str, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((pixels + rng.integers(-40, 40, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
+def draw_flags(folder: Path, number: int = 30, seed: int = 0) -> None:
+    """Save a number of pictures of each flag in `folder`/CLASS."""
+    rng = np.random.default_rng(seed)
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for index in range(number):
+            draw_flag(name, rng).save(folder / name / f"{index}.png")
+
+
 @pytest.fixture
 def flags(command: Command) -> Command:
     """`command` in a folder with 90 pictures in `flags/CLASS`."""
-    rng = np.random.default_rng(0)
-    for name in CLASSES:
-        (folder := Path("flags", name)).mkdir(parents=True)
-        for number in range(30):
-            draw_flag(name, rng).save(folder / f"{number}.png")
+    draw_flags(Path("flags"))
     return command
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="session")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with these pictures, and the run of an epoch on them."""
+
+    def make(folder: Path) -> None:
+        draw_flags(folder / "flags")
+        train(folder, data_dir, *FLAGS, "--trainer.max_epochs=1")
+
+    return make_once(tmp_path_factory, "flags", make)
+
+
+@pytest.fixture
+def trained(command: Command, finished: Path) -> Command:
+    """`command` in a folder with the same pictures and run."""
+    for name in ("flags", "runs"):
+        shutil.copytree(finished / name, name)
+    return command
 
 
 def test_every_command_works_with_a_folder(flags: Command) -> None:
@@ -67,43 +85,22 @@ def test_every_command_works_with_a_folder(flags: Command) -> None:
     assert RUN.results()["test"]["total"] == 9
     assert RUN.results()["test"]["accuracy"] > 0.8
     assert "val_size: 8\n" in RUN.config.read_text(encoding="utf-8")
-    for name in ("validate", "test", "predict"):
-        assert flags(name)[::2] == (0, "")
-    table = rows(RUN.folder / "predictions.csv")
-    assert list(table[0]) == ["image", "class", "probability", "p_Estonia", "p_France", "p_Germany"]
+    table = check_other_commands(flags, 9, (3, 16, 16), "class", "p_Estonia", "p_France", "p_Germany")
     assert {row["class"] for row in table} <= set(CLASSES)
     assert all(Path(row["image"]).is_file() for row in table)
     correct = sum(Path(row["image"]).parent.name == row["class"] for row in table)
     assert correct == RUN.results()["test"]["correct"]
-    assert flags("export", "--output=flags.pt2")[::2] == (0, "")
-    program = torch.export.load("flags.pt2").module()
-    assert program(torch.zeros(5, 3, 16, 16, dtype=torch.uint8)).shape == (5, 3)
 
 
-def test_a_run_is_resumed_to_the_same_weights(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--experiment=whole")[0] == 0
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=3", "--trainer.max_steps=10")[0] == 0
-    assert flags("fit", "--ckpt_path=last", "--experiment=baseline", "--trainer.max_steps=-1")[::2] == (0, "")
-    resumed, whole = (
-        Checkpoint.read(Path(f"runs/{name}/version_0/checkpoints/last.ckpt")) for name in ("baseline", "whole")
-    )
-    for name, value in resumed.content["state_dict"].items():
-        assert torch.equal(value, whole.content["state_dict"][name]), name
-
-
-def test_a_run_is_resumed_with_its_folder_moved(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+def test_a_run_is_resumed_with_its_folder_moved(trained: Command) -> None:
     Path("flags").rename("banners")
     resume = ["fit", "--ckpt_path=last", "--data.dataset=banners", "--trainer.max_epochs=2"]
-    assert flags(*resume)[::2] == (0, "")
+    assert trained(*resume)[::2] == (0, "")
     assert "dataset: banners\n" in RUN.config.read_text(encoding="utf-8")
     assert RUN.results()["fit"]["epochs"] == 2
-    code, _, err = flags("fit", "--ckpt_path=last", "--data.dataset=MNIST", "--trainer.max_epochs=3")
-    assert code == 2
-    assert err.startswith("error: --data.dataset cannot change when a run is resumed")
     shutil.copytree("banners", "fewer")
     Path("fewer/France/0.png").unlink()
-    code, _, err = flags("fit", "--ckpt_path=last", "--data.dataset=fewer", "--trainer.max_epochs=3")
+    code, _, err = trained("fit", "--ckpt_path=last", "--data.dataset=fewer", "--trainer.max_epochs=3")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("error: fewer has other images than ")
 
@@ -118,7 +115,7 @@ def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
         draw_flag(name, rng).resize((480, 320)).save(f"mine/{name}.jpg")
     code, out, err = flags("predict", "--images", "mine", "--save_seen=seen")
     assert (code, err) == (0, "")
-    table = rows(RUN.folder / "predictions.csv")
+    table = read_rows(RUN.folder / "predictions.csv")
     assert [row["class"] for row in table] == sorted(CLASSES)
     for row in table:
         assert f"{row['image']}: {row['class']}, " in out
@@ -131,9 +128,8 @@ def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "other class"])
-def test_a_run_of_images_that_have_changed_is_refused_in_one_line(flags: Command, change: str) -> None:
+def test_a_run_of_images_that_have_changed_is_refused_in_one_line(trained: Command, change: str) -> None:
     """Other images may be held out after a change: a test image may have been trained on."""
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
     results = RUN.results()
     france = Path("flags/France/0.png")
     if change == "added":
@@ -144,99 +140,86 @@ def test_a_run_of_images_that_have_changed_is_refused_in_one_line(flags: Command
         france.rename("flags/Germany/new.png")
     commands = [["validate"], ["test"], ["predict"], ["export"], ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]]
     for argv in commands:
-        code, _, err = flags(*argv)
+        code, _, err = trained(*argv)
         checkpoint = LAST if argv[0] == "fit" else BEST
         start = f"error: the images in flags have changed since the training of {checkpoint}: undo the change, or "
         assert (code, err) == (1, f"{start}start a new run\n"), argv
     assert RUN.results() == results
 
 
-def test_a_new_run_says_that_its_initial_weights_may_know_the_images_to_test(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+def test_a_new_run_says_that_its_initial_weights_may_know_the_images_to_test(trained: Command) -> None:
     note = "flags has changed since then: some images to validate or test may have been trained on\n"
     initial = ["--init_from", str(BEST), "--trainer.max_epochs=1"]
-    assert note not in flags("fit", *FLAGS, *initial)[1]
+    assert note not in trained("fit", *FLAGS, *initial)[1]
     shutil.copy("flags/Germany/0.png", "flags/France/new.png")
-    code, out, err = flags("fit", *FLAGS, *initial)
+    code, out, err = trained("fit", *FLAGS, *initial)
     assert (code, err) == (0, "")
     assert note in out
 
 
-def test_another_folder_needs_the_same_classes(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+def test_a_folder_is_the_same_by_any_path_and_another_one_needs_the_same_classes(trained: Command) -> None:
+    assert "not recorded" not in trained("test", "--data.dataset", Path("flags").absolute())[1]
     Path("flags").rename("others")
-    code, out, err = flags("test", "--data.dataset=others")
+    code, out, err = trained("test", "--data.dataset=others")
     assert (code, err) == (0, "")
     assert "not recorded" not in out, "they are the same images"
-    for name in CLASSES:
-        for path in Path("others", name).iterdir():
-            path.unlink()
-        for number in range(10):
-            draw_flag(name, np.random.default_rng(number + 100)).save(f"others/{name}/{number}.png")
-    code, out, err = flags("test", "--data.dataset=others")
+    shutil.rmtree("others")
+    draw_flags(Path("others"), 10, seed=100)
+    code, out, err = trained("test", "--data.dataset=others")
     assert (code, err) == (0, "")
     assert f"not recorded in {RUN.folder}: its result is that of flags\n" in out
     Path("others/France").rename("others/Netherlands")
-    code, _, err = flags("test", "--data.dataset=others")
+    code, _, err = trained("test", "--data.dataset=others")
     assert (code, err) == (2, f"error: others has a class Germany where {BEST} has France\n")
 
 
-def test_a_folder_is_the_same_by_any_path(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
-    code, _, err = flags("validate", "--data.dataset=./flags", "--data.split_seed=1")
-    assert code == 2
-    assert err.startswith("error: --data.split_seed: leave it at 0, or images would be among those trained on")
-    code, out, _ = flags("test", "--data.dataset", Path("flags").absolute())
-    assert code == 0
-    assert "not recorded" not in out
-
-
-def test_a_checkpoint_of_somebody_else_does_not_choose_a_folder(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
+def test_a_checkpoint_of_somebody_else_does_not_choose_a_folder(trained: Command) -> None:
     shutil.copy(BEST, "theirs.ckpt")
-    code, _, err = flags("test", "--ckpt_path=theirs.ckpt")
+    code, _, err = trained("test", "--ckpt_path=theirs.ckpt")
     expected = "theirs.ckpt was trained on a folder of images: give it, or another, with --data.dataset"
     assert (code, err) == (2, f"error: {expected}\n")
-    assert flags("test", "--ckpt_path=theirs.ckpt", "--data.dataset=flags")[::2] == (0, "")
-
-
-def test_pictures_are_prepared_as_in_the_training_only(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
-    for flag in ("--data.dataset=CIFAR10", "--data.image_size=32"):
-        code, _, err = flags("predict", "--images", "flags/France/0.png", flag)
-        name = flag.partition("=")[0]
-        assert (code, err) == (2, f"error: {name}: pictures are prepared as in the training of the checkpoint\n")
+    assert trained("test", "--ckpt_path=theirs.ckpt", "--data.dataset=flags")[::2] == (0, "")
 
 
 def test_checkpoint_of_another_data_set_is_tested_with_the_validation_size_of_the_given_one(flags: Command) -> None:
     assert flags("fit", *FLAGS, "--data.val_size=40", "--data.batch_size=30", "--trainer.max_epochs=1")[0] == 0
-    for name in CLASSES:
-        (folder := Path("few", name)).mkdir(parents=True)
-        for number in range(10):
-            draw_flag(name, np.random.default_rng(number + 100)).save(folder / f"{number}.png")
+    draw_flags(Path("few"), 10, seed=100)
     assert flags("test", "--data.dataset=few")[::2] == (0, "")
 
 
-def test_a_search_on_no_data_set_is_refused_before_its_first_trial(flags: Command) -> None:
-    space = '--space={"data.dataset": ["flags", "banners"]}'
-    for argv in (["--data.dataset=banners"], ["--data.dataset=flags", "--data.batch_size=10", space]):
-        code, _, err = flags("search", "--space.model.learning_rate=[0.1]", *argv)
-        assert code == 2
-        assert "a folder of images, got banners" in err
-        assert not Path("runs").exists()
+PREDICT = ["predict", "--images", "flags/France/0.png"]
+PREPARED = "pictures are prepared as in the training of the checkpoint"
+TRAINED_ON = "--data.split_seed: leave it at 0, or images would be among those trained on.*"
+SEARCH = ["search", "--space.model.learning_rate=[0.1]"]
 
 
-def test_images_too_few_for_a_batch_are_a_usage_error(flags: Command) -> None:
-    code, _, err = flags("fit", "--data.dataset=flags")
-    assert (code, err) == (2, "error: --data.batch_size: 100 is more than the 73 images to train on\n")
-    assert not list(Path("runs").glob("*/version_*"))
-
-
-def test_settings_of_other_data_sets_are_refused(flags: Command) -> None:
-    code, _, err = flags("fit", *FLAGS, "--data.mirrors=[file:///a]")
-    assert (code, err) == (2, "error: mirrors are for data sets that are downloaded, flags is a folder\n")
-    code, _, err = flags("fit", "--data.image_size=28")
-    assert (code, err) == (2, "error: image_size is for folders of images: those of MNIST have their size\n")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fit", "--data.dataset=flags"], "--data.batch_size: 100 is more than the 73 images to train on"),
+        (
+            ["fit", *FLAGS, "--data.mirrors=[file:///a]"],
+            "mirrors are for data sets that are downloaded, flags is a folder",
+        ),
+        (["fit", "--data.image_size=28"], "image_size is for folders of images: those of MNIST have their size"),
+        (["fit", "--ckpt_path=last", "--data.dataset=MNIST"], "--data.dataset cannot change when a run is resumed.*"),
+        (["validate", "--data.dataset=./flags", "--data.split_seed=1"], TRAINED_ON),
+        ([*PREDICT, "--data.dataset=CIFAR10"], f"--data.dataset: {PREPARED}"),
+        ([*PREDICT, "--data.image_size=32"], f"--data.image_size: {PREPARED}"),
+        ([*SEARCH, "--data.dataset=banners"], "dataset must be .* or a folder of images, got banners: .*"),
+        (
+            [*SEARCH, "--data.dataset=flags", "--data.batch_size=10", '--space={"data.dataset": ["flags", "banners"]}'],
+            ".* or a folder of images, got banners: .*",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a_run(
+    trained: Command, argv: list[str], message: str
+) -> None:
+    code, _, err = trained(*argv)
+    assert code == 2
+    assert re.fullmatch(f"error: {message}\n", err)
+    assert list(Path("runs").glob("*/*")) == [RUN.folder]
 
 
 def test_grey_images_train_a_network_of_one_channel_that_accepts_colours(flags: Command) -> None:
@@ -249,14 +232,6 @@ def test_grey_images_train_a_network_of_one_channel_that_accepts_colours(flags: 
     assert "(1, 16, 16) → (4, 16, 16)" in out
     draw_flag("France", np.random.default_rng(1)).save("colour.png")
     assert flags("predict", "--images", "colour.png")[::2] == (0, "")
-
-
-def test_weights_of_a_folder_start_a_training_on_digits(flags: Command) -> None:
-    assert flags("fit", *FLAGS, "--trainer.max_epochs=1")[0] == 0
-    code, out, err = flags("fit", "--init_from", BEST, "--data.val_size=59000", "--trainer.max_steps=1")
-    assert (code, err) == (0, "")
-    assert "reinitialised, since it has none of this shape: layer1.0.weight, fc.weight, fc.bias\n" in out
-    assert Run(Path("runs/baseline/version_1")).results()["test"]["total"] == 10_000
 
 
 @pytest.mark.slow

@@ -21,7 +21,10 @@ def test_early_stopping_ends_a_run_that_does_not_improve(command: Command) -> No
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("LearningRateFinder", {}), ("BatchSizeFinder", {}), ("StochasticWeightAveraging", {"swa_lrs": 0.01})],
+    [
+        *(("LearningRateFinder", {}), ("BatchSizeFinder", {}), ("StochasticWeightAveraging", {"swa_lrs": 0.01})),
+        ("OnExceptionCheckpoint", {"dirpath": "left"}),
+    ],
 )
 def test_callbacks_that_would_make_a_run_wrong_are_refused_with_the_reason(
     command: Command, name: str, arguments: dict[str, object]

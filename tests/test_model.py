@@ -51,19 +51,23 @@ def test_uint8_and_float_pixels_give_the_same_logits() -> None:
     assert torch.equal(network(pixels), network(pixels.float()))
 
 
-@pytest.mark.parametrize(("channels", "features"), [([5], 5 * 14 * 14), ([4, 6, 8], 8 * 3 * 3), ([1, 2, 3, 4], 4)])
-def test_number_of_blocks(channels: list[int], features: int) -> None:
-    assert shapes(CNN(channels))[-2:] == [(features,), (10,)]
-
-
-def test_padding_and_pooling() -> None:
-    network = CNN([16, 48, 96], kernel_sizes=[5, 3, 3], padding=[0, 0, 0], pooling=[2, 2, 1])
-    expected = [(1, 28, 28), (16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,), (10,)]
-    assert shapes(network) == expected
-
-
-def test_default_padding_keeps_the_size_of_the_image() -> None:
-    assert shapes(CNN([2, 3], kernel_sizes=[5, 7]))[1:5] == [(2, 28, 28), (2, 14, 14), (3, 14, 14), (3, 7, 7)]
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [(32, 28, 28), (32, 14, 14), (64, 14, 14), (64, 7, 7), (3136,)]),
+        ({"channels": [4, 6, 8]}, [(4, 28, 28), (4, 14, 14), (6, 14, 14), (6, 7, 7), (8, 7, 7), (8, 3, 3), (72,)]),
+        (
+            {"channels": [16, 48, 96], "kernel_sizes": [5, 3, 3], "padding": [0, 0, 0], "pooling": [2, 2, 1]},
+            [(16, 24, 24), (16, 12, 12), (48, 10, 10), (48, 5, 5), (96, 3, 3), (864,)],
+        ),
+        (
+            {"channels": [2, 3], "kernel_sizes": [5, 7]},  # the default padding keeps the size
+            [(2, 28, 28), (2, 14, 14), (3, 14, 14), (3, 7, 7), (3 * 7 * 7,)],
+        ),
+    ],
+)
+def test_blocks_have_channels_padding_and_pooling(settings: dict[str, Any], expected: list[tuple[int, ...]]) -> None:
+    assert shapes(CNN(**settings)) == [(1, 28, 28), *expected, (10,)]
 
 
 def test_pooling_follows_the_last_convolution_of_a_block() -> None:

@@ -1,6 +1,8 @@
 """A data set of another shape and number of classes is one entry of the catalog; the network follows it."""
 
+import csv
 import gzip
+from collections.abc import Sequence
 from hashlib import md5
 from pathlib import Path
 
@@ -12,9 +14,33 @@ from conftest import RUN, SHORT, Command
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.datasets.idx import IDXDataset
 from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
 
 BARS = ["--data.dataset=Bars", "--data.val_size=50", "--data.batch_size=20"]
 FLAGS = [*SHORT, *BARS, "--trainer.limit_test_batches=1.0"]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_other_commands(
+    command: Command, images: int, shape: Sequence[int], *columns: str, run: Run = RUN
+) -> list[dict[str, str]]:
+    """Validate, test, predict and export the network of a finished run; return the rows of the predictions.
+
+    `columns` are those of the class and of the probabilities.
+    """
+    for name in ("validate", "test", "predict"):
+        assert command(name)[::2] == (0, "")
+    table = read_rows(run.folder / "predictions.csv")
+    assert list(table[0]) == ["image", columns[0], "probability", *columns[1:]]
+    assert len(table) == run.results()["test"]["total"] == images
+    assert command("export", "--output=model.pt2")[::2] == (0, "")
+    program = torch.export.load("model.pt2").module()
+    assert program(torch.zeros(5, *shape, dtype=torch.uint8)).shape == (5, len(columns) - 1)
+    return table
 
 
 def write_idx(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple[str, str]:
@@ -58,16 +84,9 @@ def test_every_command_works_with_images_of_another_shape(bars: Command) -> None
     assert "(1, 20, 12) → (4, 20, 12) → (4, 10, 6) → (8, 10, 6) → (8, 5, 3) → 120 → 3\n" in out
     settings = Checkpoint.read(RUN.checkpoints / "best.ckpt").settings["model"]
     assert (settings["shape"], settings["classes"]) == ([1, 20, 12], 3)
-    assert RUN.results()["test"]["total"] == 60
     assert RUN.results()["test"]["accuracy"] > 0.8
     assert bars("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[::2] == (0, "")
-    for name in ("validate", "test", "predict"):
-        assert bars(name)[::2] == (0, "")
-    table = (RUN.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    assert (table[0], len(table)) == ("image,class,probability,p_top,p_middle,p_bottom", 61)
-    assert bars("export", "--output=bars.pt2")[::2] == (0, "")
-    program = torch.export.load("bars.pt2").module()
-    assert program(torch.zeros(5, 1, 20, 12, dtype=torch.uint8)).shape == (5, 3)
+    check_other_commands(bars, 60, (1, 20, 12), "class", "p_top", "p_middle", "p_bottom")
 
 
 def test_weights_of_one_data_set_start_a_training_on_another(bars: Command) -> None:

@@ -5,26 +5,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import FLAGS, RUN, SHORT, Command
-from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
-from mnist_lit.training.tensorboard import TensorBoardCallback
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        pytest.param(["--trainer.precision=bf16-mixed"], marks=pytest.mark.slow),
-        pytest.param(["--trainer.gradient_clip_val=0.5"], marks=pytest.mark.slow),
-        ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"],
-    ],
-    ids=["precision", "clipping", "precision, clipping and accumulation"],
-)
-def test_training_reaches_90_percent(command: Command, flags: list[str]) -> None:
+def test_training_with_lower_precision_clipping_and_accumulation_reaches_90_percent(command: Command) -> None:
+    flags = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"]
     code, _, err = command("fit", *FLAGS, *flags, "--model.learning_rate=0.01")
     assert (code, err) == (0, "")
     assert RUN.results()["test"]["accuracy"] > 0.9
@@ -40,12 +30,6 @@ def test_four_accumulated_batches_of_25_equal_one_of_100(command: Command) -> No
     assert one["global_step"] == accumulated["global_step"] == 40
     for name in [name for name in one["state_dict"] if name.startswith("network.")]:
         torch.testing.assert_close(one["state_dict"][name], accumulated["state_dict"][name], rtol=1e-4, atol=1e-5)
-
-
-def test_gradients_are_clipped(command: Command) -> None:
-    """Adam normalises gradients, unless they are far below its epsilon of 1e-8: then the network does not learn."""
-    assert command("fit", *SHORT, "--trainer.gradient_clip_val=1e-13", "--trainer.max_epochs=1")[0] == 0
-    assert RUN.results()["fit"]["best_val_accuracy"] < 0.3
 
 
 class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -82,8 +66,6 @@ def test_no_float64_is_created_on_the_training_device(command: Command, monkeypa
         with pytest.raises(TypeError, match="creates float64"), NoFloat64(monkeypatch):
             convert(torch.ones(1))
     augmented = ["--data.rotation=5", "--data.elastic=1", "--model.schedule=one_cycle", "--model.batch_norm=true"]
-    # The graph is traced on a copy on the CPU, which the mode does not support.
-    monkeypatch.setattr(TensorBoardCallback, "on_fit_end", Callback.on_fit_end)
     with NoFloat64(monkeypatch):
         for name, *flags in (["fit", *SHORT, *augmented], ["validate"], ["test"], ["predict"]):
             assert command(name, *flags)[::2] == (0, "")

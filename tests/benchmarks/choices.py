@@ -3,18 +3,15 @@
 Run `python tests/benchmarks/choices.py [SEEDS]`: about 8 minutes for 5 seeds on two cores. The test set is not used.
 """
 
-import json
-import sys
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from io import StringIO
-from os import chdir
 from pathlib import Path
-from statistics import mean, median, stdev
-from tempfile import TemporaryDirectory
+from typing import Any
 
-from measure import TRAIN, save
+from measure import TRAIN, benchmark
 
 from mnist_lit import cli
+from mnist_lit.runs.folders import Run
 
 FAST = TRAIN.parent / "configs" / "fast.yaml"
 TWO_BLOCKS = ["--model.kernel_sizes=[5,3]", "--model.padding=[0,0]", "--model.pooling=[3,2]"]
@@ -35,28 +32,22 @@ CHOICES = {
 }
 
 
-def main(seeds: int) -> None:
-    """Train, print and save."""
-    found: dict[str, dict[str, list[float]]] = {name: {"accuracy": [], "seconds": []} for name in CHOICES}
-    with TemporaryDirectory() as folder:
-        chdir(folder)
+def measure(folder: Path, seeds: int) -> dict[str, Any]:
+    """Train with each choice and each seed."""
+    accuracy: dict[str, list[float]] = {name: [] for name in CHOICES}
+    seconds: dict[str, list[float]] = {name: [] for name in CHOICES}
+    with chdir(folder):
         for seed in range(seeds):
             for number, (name, flags) in enumerate(CHOICES.items()):
                 argv = ["fit", f"--config={FAST}", f"--seed={seed}", f"--experiment=choice{number}", *flags]
                 with redirect_stdout(StringIO()):
                     if cli.main([*argv, "--trainer.limit_test_batches=0"]):
                         raise SystemExit(f"{argv} failed")
-                results = json.loads(
-                    Path(f"runs/choice{number}/version_{seed}/results.json").read_text(encoding="utf-8")
-                )["fit"]
-                found[name]["accuracy"].append(results["best_val_accuracy"])
-                found[name]["seconds"].append(results["seconds"])
-        chdir(TRAIN.parent)
-    for name, values in found.items():
-        spread = stdev(values["accuracy"]) if seeds > 1 else 0
-        print(f"{name:<26} {mean(values['accuracy']):.2%} ± {spread:.2%}   {median(values['seconds']):5.1f} s")
-    save("choices", {"seeds": seeds, "choices": found})
+                results = Run(Path(f"runs/choice{number}/version_{seed}")).results()["fit"]
+                accuracy[name].append(results["best_val_accuracy"])
+                seconds[name].append(results["seconds"])
+    return {"accuracy": accuracy, "seconds": seconds}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    benchmark(measure, 5)

@@ -4,7 +4,6 @@ Run `python tests/benchmarks/lessons.py [LESSON …]`: about 25 minutes for all,
 keep the answers that they have.
 """
 
-import json
 import re
 import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -12,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import TRAIN, load, run, save
+from measure import TRAIN, fit, load, run, save
 
 __all__ = ["LESSONS"]
 
@@ -87,11 +86,9 @@ def answer(command: str, seed: int) -> dict[str, float]:
                 for what, percent in re.findall(r"^(\S.*?) {2,}([\d.]+)%$", done.out, re.MULTILINE)
             }
         else:
-            done = run(TRAIN, "fit", *argv, f"--seed={seed}", folder=Path(name))
+            done, results = fit(*argv, f"--seed={seed}", folder=Path(name))
             *_, last = re.findall(r"^epoch.*val/accuracy.*", done.out, re.MULTILINE)
             values = {what: float(value) for what, value in re.findall(r"(\w+/accuracy) ([\d.]+)", last)}
-            (path,) = Path(name).glob("runs/*/version_0/results.json")
-            results = json.loads(path.read_text(encoding="utf-8"))
             values["best"] = results["fit"]["best_val_accuracy"]
             if "test" in results:
                 values["test"] = results["test"]["accuracy"]

@@ -5,15 +5,16 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any
 
-__all__ = ["HERE", "TRAIN", "Measured", "load", "run", "save", "table"]
+__all__ = ["HERE", "TRAIN", "Measured", "benchmark", "fit", "load", "run", "save"]
 
 HERE = Path(__file__).parent
 TRAIN = HERE.parent.parent / "train.py"
@@ -42,12 +43,28 @@ def run(*argv: str | Path, folder: Path) -> Measured:
         return Measured(seconds, usage.ru_maxrss / 1024, out.read().decode())
 
 
-def table(rows: dict[str, list[float]], unit: str) -> str:
-    """Return a table of medians and ranges, a row a name."""
-    return "\n".join(
-        f"{name:<44} {median(values):8.3f} {unit}   ({min(values):.3f} to {max(values):.3f}, n={len(values)})"
-        for name, values in rows.items()
-    )
+def fit(*flags: str, folder: Path) -> tuple[Measured, dict[str, Any]]:
+    """Train with `fit`, and return what the command took, and the results of the run."""
+    measured = run(TRAIN, "fit", *flags, folder=folder)
+    newest = max(folder.glob("runs/*/version_*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+    return measured, json.loads(newest.read_text(encoding="utf-8"))
+
+
+def benchmark(measure: Callable[[Path, int], dict[str, Any]], repeats: int) -> None:
+    """Measure in an empty folder as often as the command line says; print medians and ranges, and save all beside it.
+
+    The results have rows of values by their unit, and numbers as ratios.
+    """
+    with TemporaryDirectory() as name:
+        found = measure(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else repeats)
+    for unit, rows in found.items():
+        for what, values in rows.items():
+            if isinstance(values, list):
+                spread = f"({min(values):.3f} to {max(values):.3f}, n={len(values)})"
+                print(f"{what:<44} {median(values):8.3f}   {spread} {unit}")
+            else:
+                print(f"{what:<44} {values:8.3f}   {unit}")
+    save(Path(sys.argv[0]).stem, found)
 
 
 def load(name: str) -> dict[str, Any]:

@@ -4,16 +4,40 @@ Run `python tests/benchmarks/mistakes.py runs/best`, after `recipes.py best`: pr
 `docs/mistakes.md`. The recipe is not changed by what is seen here.
 """
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
 import torch
 from measure import TRAIN
-from trained import read_experiment
+from torch import Tensor
 
+from mnist_lit import DigitClassifier
 from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.datasets.catalog import MNIST
+from mnist_lit.studies.seeds import find_runs
 from mnist_lit.training.drawings import draw_images
+
+__all__ = ["read_experiment"]
 
 PICTURE = TRAIN.parent / "docs" / "misread.png"
 COLUMNS = 7
 LEAST = 0.5  # fraction of the seeds that misread a digit that is shown
+
+
+def read_experiment(description: str | None) -> tuple[list[DigitClassifier], Tensor, Tensor]:
+    """Return the classifier of each run in the folder of the command line, test images (N, 1, 28, 28) and labels (N,).
+
+    Args:
+        description: of the program, for its help.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path, metavar="FOLDER", help="of the runs, runs/NAME")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    given = parser.parse_args()
+    MNIST.fetch(given.data_dir)
+    pixels, labels = MNIST.read(given.data_dir, train=False)
+    paths = [run.checkpoints / "best.ckpt" for run in find_runs(given.experiment)]
+    return [DigitClassifier.load_from_checkpoint(path, weights_only=True).eval() for path in paths], pixels, labels
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from statistics import mean
 
 import torch
 from measure import save
-from trained import read_experiment
+from mistakes import read_experiment
 
 
 def main() -> None:

@@ -3,13 +3,10 @@
 Run `python tests/benchmarks/scaling.py [REPEATS]`: about a minute a repeat on two cores.
 """
 
-import json
 import os
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from measure import TRAIN, run, save, table
+from measure import benchmark, fit, run
 
 IMAGES = 20_000  # a run trains on
 COMMON = ["--data.val_size=0", "--trainer.max_epochs=1", "--trainer.limit_test_batches=0", "--trainer.accelerator=cpu"]
@@ -20,27 +17,19 @@ KINDS = {
 }
 
 
-def main(repeats: int) -> None:
-    """Measure, print and save."""
+def measure(folder: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Train with each number of processes and threads, and two sizes of batches."""
     rates: dict[str, list[float]] = {}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        run("-c", "from mnist_lit import MNISTDataModule; MNISTDataModule().prepare_data()", folder=folder)
-        number = 0
-        for _ in range(repeats):
-            for batch in (100, 800):
-                size = [f"--data.batch_size={batch}", f"--trainer.limit_train_batches={IMAGES // batch}"]
-                for kind, (threads, flags) in KINDS.items():
-                    os.environ["OMP_NUM_THREADS"] = str(threads)
-                    run(TRAIN, "fit", *COMMON, *size, *flags, folder=folder)
-                    results = json.loads(
-                        (folder / f"runs/baseline/version_{number}/results.json").read_text(encoding="utf-8")
-                    )
-                    rates.setdefault(f"batches of {batch}, {kind}", []).append(results["fit"]["images_per_second"])
-                    number += 1
-    print(table(rates, "/s"))
-    save("scaling", {"images_per_second": rates})
+    run("-c", "from mnist_lit import MNISTDataModule; MNISTDataModule().prepare_data()", folder=folder)
+    for _ in range(repeats):
+        for batch in (100, 800):
+            size = [f"--data.batch_size={batch}", f"--trainer.limit_train_batches={IMAGES // batch}"]
+            for kind, (threads, flags) in KINDS.items():
+                os.environ["OMP_NUM_THREADS"] = str(threads)
+                _, results = fit(*COMMON, *size, *flags, folder=folder)
+                rates.setdefault(f"batches of {batch}, {kind}", []).append(results["fit"]["images_per_second"])
+    return {"images_per_second": rates}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    benchmark(measure, 5)

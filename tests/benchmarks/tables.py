@@ -6,6 +6,7 @@ Run `python tests/benchmarks/tables.py` after a benchmark. A table stands betwee
 import csv
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
@@ -39,8 +40,7 @@ HEAD = (
 
 def recipes() -> Rows:
     """Yield what each recipe for MNIST comes to, then the peer."""
-    yield HEAD
-    yield from _recipes("recipes")
+    yield from compared("recipes")
     peer = load("seconds")
     accuracy, took = (peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
     low, high = mean_interval(accuracy) or (accuracy[0], accuracy[0])
@@ -55,14 +55,9 @@ def recipes() -> Rows:
     )
 
 
-def cifar10() -> Rows:
-    """Yield what each recipe for CIFAR-10 comes to."""
+def compared(name: str) -> Rows:
+    """Yield what each recipe in a table that `compare` has written comes to."""
     yield HEAD
-    yield from _recipes("cifar10")
-
-
-def _recipes(name: str) -> Rows:
-    """Yield the rows of a table that `compare` has written."""
     with (DOCS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             epochs = round(float(row["epochs"]))
@@ -85,27 +80,22 @@ def _time(seconds: float) -> str:
 def choices() -> Rows:
     """Yield what each choice of `fast.yaml` brings."""
     saved = load("choices")
-    yield "recipe", f"validation accuracy, mean ± sd of {saved['seeds']} seeds", "seconds, with validation"
-    for name, found in saved["choices"].items():
-        accuracy = found["accuracy"]
-        yield name, f"{mean(accuracy):.2%} ± {stdev(accuracy):.2%}", f"{median(found['seconds']):.1f}"
+    seeds = len(saved["accuracy"]["fast.yaml"])
+    yield "recipe", f"validation accuracy, mean ± sd of {seeds} seeds", "seconds, with validation"
+    for name, accuracy in saved["accuracy"].items():
+        yield name, f"{mean(accuracy):.2%} ± {stdev(accuracy):.2%}", f"{median(saved['seconds'][name]):.1f}"
 
 
-def seconds(*names: str) -> Callable[[], Rows]:
-    """Return what yields the medians and ranges of benchmarks, and their ratios."""
-
-    def rows() -> Rows:
-        yield "", "median", "range"
-        for name in names:
-            saved = load(name)
-            for what, values in saved["seconds"].items():
-                yield what, f"{median(values):.2f} s", f"{min(values):.2f} to {max(values):.2f} s, n={len(values)}"
-            for what, values in saved.get("megabytes", {}).items():
-                yield f"{what}: largest resident size", f"{median(values):.0f} MB", f"n={len(values)}"
-            for what, ratio in saved["ratios"].items():
-                yield f"**{what}**", f"**{ratio:.2f}**", ""
-
-    return rows
+def seconds(name: str) -> Rows:
+    """Yield the medians and ranges of a benchmark, and their ratios."""
+    saved = load(name)
+    yield "", "median", "range"
+    for what, values in saved["seconds"].items():
+        yield what, f"{median(values):.2f} s", f"{min(values):.2f} to {max(values):.2f} s, n={len(values)}"
+    for what, values in saved.get("megabytes", {}).items():
+        yield f"{what}: largest resident size", f"{median(values):.0f} MB", f"n={len(values)}"
+    for what, ratio in saved["ratios"].items():
+        yield f"**{what}**", f"**{ratio:.2f}**", ""
 
 
 def scaling() -> Rows:
@@ -117,15 +107,11 @@ def scaling() -> Rows:
         yield name, f"{median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", f"{median(values) / one:.2f}"
 
 
-def lesson(name: str, head: str) -> Callable[[], Rows]:
-    """Return what yields the accuracies of a lesson's commands."""
-
-    def rows() -> Rows:
-        yield head, "training accuracy", "validation accuracy"
-        for row, found in load("lessons")["lessons"][name].items():
-            yield row, *(_mean_sd(found[f"{stage}/accuracy"]) for stage in ("train", "val"))
-
-    return rows
+def lesson(name: str, head: str) -> Rows:
+    """Yield the accuracies of a lesson's commands."""
+    yield head, "training accuracy", "validation accuracy"
+    for row, found in load("lessons")["lessons"][name].items():
+        yield row, *(_mean_sd(found[f"{stage}/accuracy"]) for stage in ("train", "val"))
 
 
 def held_out() -> Rows:
@@ -150,21 +136,20 @@ def _mean_sd(values: list[float]) -> str:
     return f"{mean(values):.1%} ± {stdev(values):.1%}"
 
 
-TABLES = {
-    "learning_rate": lesson("learning_rate", "learning rate"),
+TABLES: dict[str, Callable[[], Rows]] = {
+    "learning_rate": partial(lesson, "learning_rate", "learning rate"),
     "held_out": held_out,
     "pixels": pixels,
-    "few_images": lesson("few_images", "training images"),
-    "by_heart": lesson("by_heart", "learning rate"),
-    "augmentation": lesson("augmentation", "augmentation"),
-    "label_noise": lesson("label_noise", "wrong labels"),
+    "few_images": partial(lesson, "few_images", "training images"),
+    "by_heart": partial(lesson, "by_heart", "learning rate"),
+    "augmentation": partial(lesson, "augmentation", "augmentation"),
+    "label_noise": partial(lesson, "label_noise", "wrong labels"),
     "scaling": scaling,
     "recipes": recipes,
-    "cifar10": cifar10,
+    "cifar10": partial(compared, "cifar10"),
     "choices": choices,
-    "epoch": seconds("epoch"),
-    "seconds": seconds("seconds"),
-    "startup": seconds("startup"),
+    "epoch": partial(seconds, "epoch"),
+    "seconds": partial(seconds, "seconds"),
 }
 
 

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ from helpers.server import SHIPPED, Server, serving
 from mnist_lit.datasets import downloads
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.downloads import download
+from mnist_lit.datasets.idx import IDXFile
 
 LABELS = MNIST.idx_files[3]
-NAME = f"{LABELS.name}.gz"
+NAME = LABELS.name
 CONTENT = (SHIPPED / NAME).read_bytes()
 
 
@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 
 def get(*urls: str) -> bytes:
-    return download(NAME, urls, LABELS.max_bytes, lambda content: LABELS.content(BytesIO(content)) is not None)
+    return download(LABELS, urls)
 
 
 @pytest.mark.parametrize("mode", ["ok", "no_length", "redirect"])
@@ -81,16 +81,14 @@ def test_unreachable_mirror_is_named_with_its_reason(url: str, reason: str) -> N
         get(url)
 
 
-def test_download_stops_after_max_bytes(server: Server) -> None:
+def test_download_stops_after_the_size_limit_of_a_file(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "MAX_FILE_BYTES", 1_000)
+    monkeypatch.setattr(downloads, "CHUNK_SIZE", 100)
     sizes = []
-
-    def is_valid(content: bytes) -> bool:
-        sizes.append(len(content))
-        return False
-
+    monkeypatch.setattr(IDXFile, "is_valid", lambda _, file: sizes.append(len(file.read())))
     with pytest.raises(OSError, match="not the published file"):
-        download(f"{MNIST.idx_files[2].name}.gz", [server.url("ok")], 1_000, is_valid)
-    assert 1_000 < sizes[0] <= 1_000 + downloads.CHUNK_SIZE
+        download(MNIST.idx_files[2], [server.url("ok")])
+    assert sizes == [1_100]
 
 
 def test_credentials_are_sent_to_their_server_only_and_never_shown(
@@ -115,7 +113,8 @@ def test_download_shows_a_progress_bar_on_a_terminal(server: Server) -> None:
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    code = f"from mnist_lit.datasets.downloads import download; download({NAME!r}, [{server.url('ok')!r}], 10**6, bool)"
+    file = f"PublishedFile({NAME!r}, {LABELS.md5!r})"
+    code = f"from mnist_lit.datasets.downloads import *; download({file}, [{server.url('ok')!r}])"
     subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, cwd=Path(__file__).parent.parent.parent)
     os.close(theirs)
     assert re.search(rf"{NAME}: .*/4.54k \[.*B/s\]", os.read(ours, 65_536).decode())

@@ -1,5 +1,6 @@
 """Checkpoints are read as weights and plain settings, or refused; no code in them is run."""
 
+import math
 import os
 import pickle
 import shutil
@@ -9,11 +10,12 @@ from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+from zipfile import ZIP_DEFLATED
 
 import pytest
 import torch
 from conftest import stock_trainer
+from test_properties import pickle_call, repacked
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -29,8 +31,10 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def test_checkpoint_has_the_settings_of_model_and_data(checkpoint: Path) -> None:
-    settings = Checkpoint.read(checkpoint).settings
+def test_checkpoint_has_the_settings_of_model_and_data_but_no_data_dir_and_mirrors(checkpoint: Path) -> None:
+    content = Checkpoint.read(checkpoint).content
+    content["datamodule_hyper_parameters"] |= {"data_dir": "/nowhere", "mirrors": ["http://127.0.0.1:9/mnist"]}
+    settings = Checkpoint(checkpoint, content).settings
     expected = {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST", "image_size": None}
     assert settings["data"] == expected
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
@@ -43,22 +47,12 @@ def test_checkpoint_has_the_classes_and_shape_of_the_images(checkpoint: Path) ->
     assert nameless.classes == read.classes
 
 
-def test_settings_exclude_data_dir_and_mirrors(checkpoint: Path) -> None:
-    content = Checkpoint.read(checkpoint).content
-    expected = Checkpoint(checkpoint, content).settings
-    content["datamodule_hyper_parameters"] |= {"data_dir": "/nowhere", "mirrors": ["http://127.0.0.1:9/mnist"]}
-    assert Checkpoint(checkpoint, content).settings == expected
-
-
-def test_weights_are_loaded(checkpoint: Path) -> None:
+def test_weights_are_loaded_into_the_same_network_only(checkpoint: Path) -> None:
     read = Checkpoint.read(checkpoint)
     read.load_into(classifier := DigitClassifier(channels=[4]))
     assert all(torch.equal(value, read.content["state_dict"][name]) for name, value in classifier.state_dict().items())
-
-
-def test_weights_of_another_network_are_refused(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"my.ckpt do not fit the network"):
-        Checkpoint.read(checkpoint).load_into(DigitClassifier(channels=[5]))
+        read.load_into(DigitClassifier(channels=[5]))
 
 
 class Malicious:
@@ -68,38 +62,35 @@ class Malicious:
         return os.mkdir, ("trap",)
 
 
-@pytest.mark.parametrize("kind", ["zeros", "page", "text", "yaml", "flipped", "truncated", "pickle", "torch", "empty"])
+def saved(content: Any) -> bytes:
+    torch.save(content, file := BytesIO())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(10_000),
+        b"<!doctype html><title>404</title>",
+        b"(a",
+        b"model:\n  channels: [32]\n",
+        b"\x80\x02}q\x00(X\x01\x00\x00\x00au\xff.",
+        saved({})[:-100],
+        pickle.dumps(Malicious()),
+        saved({"state_dict": Malicious()}),
+        b"",
+    ],
+    ids=["zeros", "page", "text", "yaml", "flipped", "truncated", "pickle", "torch", "empty"],
+)
 def test_file_that_is_not_a_checkpoint_is_refused(
-    checkpoint: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # must not matter
-    path = Path("other.ckpt")
-    if kind == "torch":
-        torch.save({"state_dict": Malicious()}, path)
-    else:
-        path.write_bytes(
-            {
-                "zeros": bytes(10_000),
-                "page": b"<!doctype html><title>404</title>",
-                "text": b"(a",
-                "yaml": b"model:\n  channels: [32]\n",
-                "flipped": b"\x80\x02}q\x00(X\x01\x00\x00\x00au\xff.",
-                "truncated": checkpoint.read_bytes()[:-1_000],
-                "pickle": pickle.dumps(Malicious()),
-                "empty": b"",
-            }[kind]
-        )
+    (path := Path("other.ckpt")).write_bytes(content)
     with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
         Checkpoint.read(path)
     assert not Path("trap").exists()
-
-
-@pytest.mark.parametrize("key", ["state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch"])
-def test_checkpoint_with_a_value_of_another_type_is_refused(checkpoint: Path, key: str, tmp_path: Path) -> None:
-    torch.save(Checkpoint.read(checkpoint).content | {key: "other"}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
-        Checkpoint.read(tmp_path / "other.ckpt")
 
 
 def test_state_dict_alone_is_refused(tmp_path: Path) -> None:
@@ -122,26 +113,12 @@ def test_flipped_bit_is_detected_or_harmless(checkpoint: Path, tmp_path: Path) -
         assert all(torch.equal(value, weights[name]) for name, value in read.items())
 
 
-def replace_member(checkpoint: Path, name: str, member: bytes, compression: int = ZIP_STORED) -> bytes:
-    """Return the bytes of a checkpoint with another member `name` of its ZIP archive."""
-    content = BytesIO()
-    with ZipFile(checkpoint) as source, ZipFile(content, "w", compression) as target:
-        for path in source.namelist():
-            target.writestr(path, member if path.endswith(f"/{name}") else source.read(path))
-    return content.getvalue()
-
-
-def pickle_call(name: str, number: int) -> bytes:
-    """Return a pickle that calls a global with a number."""
-    return b"\x80\x02c" + name.encode() + b"\nJ" + number.to_bytes(4, "little") + b"\x85R."
-
-
 @pytest.mark.parametrize("kind", ["data/0", "version", "builtins\nbytearray", "torch\nTensor", "torch\nFloatTensor"])
 def test_decompression_and_allocation_bombs_are_refused_unread(checkpoint: Path, kind: str, tmp_path: Path) -> None:
     if "\n" in kind:
-        content = replace_member(checkpoint, "data.pkl", pickle_call(kind, 2**31 - 1))
+        content = repacked(checkpoint.read_bytes(), "data.pkl", pickle_call(kind, 2**31 - 1))
     else:
-        content = replace_member(checkpoint, kind, bytes(100_000_000), ZIP_DEFLATED)
+        content = repacked(checkpoint.read_bytes(), kind, bytes(100_000_000), ZIP_DEFLATED)
     (path := tmp_path / "other.ckpt").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
@@ -159,82 +136,58 @@ def nested(depth: int) -> list[Any]:
     return values
 
 
+FOREIGN = [
+    *({key: "other"} for key in ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch")),
+    {"state_dict": {"network.fc.bias": torch.zeros(1).expand(10**13)}},
+    {"state_dict": {1: torch.zeros(1)}},
+    {"state_dict": {"network.fc.bias": 1}},
+    *({"hyper_parameters": {"channels": value}} for value in (nested(12), nested(1), [1] * 1_001)),
+    *({"hyper_parameters": {"classes": value}} for value in (10**10, 0, "ten")),
+    *({"hyper_parameters": {"shape": value}} for value in ([1, 28], 28, [1.0, 28, 28])),
+    {"datamodule_hyper_parameters": {"dataset": {}}},
+    *({"MNISTDataModule": {"classes": value}} for value in (["a", "b"], list(range(10)))),
+    *({"MNISTDataModule": {"digests": value}} for value in ("ab", ["a", 1])),
+    {"optimizer_states": nested(12)},
+]
+LARGER = [
+    *({"channels": value} for value in ([1_000_000], [10**11], [10**30], [4_000, 4_000])),
+    {"convolutions": [10**9]},
+    {"kernel_sizes": [10**6 + 1]},
+    {"padding": [10_000], "pooling": [20_000]},
+    {"padding": [10**9], "pooling": [10**9]},
+    {"padding": [10**9], "pooling": [1]},
+    {"channels": [1] * 1_000, "pooling": [1] * 1_000, "convolutions": [1_000] * 1_000},
+    {"channels": [10] * 400, "pooling": [1] * 400, "shape": [1, 1_000, 1_000]},
+    *({"shape": value} for value in ([1, 10**6, 10**6], [10**9, 28, 28], [10**18, 10**18, 10**18])),
+    {"classes": 100_000},
+]
+INFINITE = [{"state_dict": {"network.fc.bias": torch.full([10], value)}} for value in (math.nan, math.inf)]
+
+
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "reason"),
     [
-        {"state_dict": {"network.fc.bias": torch.zeros(1).expand(10**13)}},
-        {"state_dict": {1: torch.zeros(1)}},
-        {"state_dict": {"network.fc.bias": 1}},
-        {"hyper_parameters": {"channels": nested(12)}},
-        {"hyper_parameters": {"channels": nested(1)}},
-        {"hyper_parameters": {"channels": [1] * 1_001}},
-        {"hyper_parameters": {"classes": 10**10}},
-        {"hyper_parameters": {"classes": 0}},
-        {"hyper_parameters": {"classes": "ten"}},
-        {"hyper_parameters": {"shape": [1, 28]}},
-        {"hyper_parameters": {"shape": 28}},
-        {"hyper_parameters": {"shape": [1.0, 28, 28]}},
-        {"datamodule_hyper_parameters": {"dataset": {}}},
-        {"MNISTDataModule": {"classes": ["a", "b"]}},
-        {"MNISTDataModule": {"classes": list(range(10))}},
-        {"MNISTDataModule": {"digests": "ab"}},
-        {"MNISTDataModule": {"digests": ["a", 1]}},
-        {"optimizer_states": nested(12)},
+        *((changed, "was not written by this program's fit") for changed in FOREIGN),
+        *(
+            ({"hyper_parameters": changed, "MNISTDataModule": None}, "describes a network that is larger than the file")
+            for changed in LARGER
+        ),
+        *((changed, "has weights that are not finite numbers") for changed in INFINITE),
+        ({"state_dict": {"counts.images": torch.tensor(0)}}, "was written by mnist-lit 0.1, whose checkpoints this"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_values_that_are_too_large_or_of_another_type_are_refused_quickly(
-    checkpoint: Path, changed: dict[str, Any], tmp_path: Path
+def test_a_checkpoint_that_cannot_be_used_is_refused_quickly_with_the_reason(
+    checkpoint: Path, changed: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    torch.save(Checkpoint.read(checkpoint).content | changed, tmp_path / "other.ckpt")
-    start = monotonic()
-    with pytest.raises(ValueError, match=r"other.ckpt was not written by this program's fit"):
-        Checkpoint.read(tmp_path / "other.ckpt")
-    assert monotonic() - start < 20
-
-
-def write(checkpoint: Path, path: Path, *, settings: dict[str, Any] | None = None, **changed: Any) -> Path:
-    """Write a checkpoint with some changed contents, and changed settings of the model."""
     content = Checkpoint.read(checkpoint).content
-    torch.save(content | {"hyper_parameters": content["hyper_parameters"] | (settings or {})} | changed, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"channels": [1_000_000]},
-        {"channels": [10**11]},
-        {"channels": [10**30]},
-        {"channels": [4_000, 4_000]},
-        {"convolutions": [10**9]},
-        {"kernel_sizes": [10**6 + 1]},
-        {"padding": [10_000], "pooling": [20_000]},
-        {"padding": [10**9], "pooling": [10**9]},
-        {"padding": [10**9], "pooling": [1]},
-        {"channels": [1] * 1_000, "pooling": [1] * 1_000, "convolutions": [1_000] * 1_000},
-        {"channels": [10] * 400, "pooling": [1] * 400, "shape": [1, 1_000, 1_000]},
-        {"shape": [1, 10**6, 10**6]},
-        {"shape": [10**9, 28, 28]},
-        {"shape": [10**18, 10**18, 10**18]},
-        {"classes": 100_000},
-    ],
-    ids=lambda settings: str(settings)[:60],
-)
-def test_a_network_that_is_larger_than_the_file_is_refused_quickly_before_it_is_built(
-    checkpoint: Path, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    path, start = write(checkpoint, tmp_path / "other.ckpt", settings=settings, MNISTDataModule={}), monotonic()
-    with pytest.raises(ValueError, match=r"other.ckpt describes a network that is larger than the file: give another"):
+    for key, value in changed.items():
+        content[key] = content[key] | value if isinstance(value, dict) and key in content else value
+    torch.save(content, path := tmp_path / "other.ckpt")
+    start = monotonic()
+    with pytest.raises(ValueError, match=rf"other.ckpt {reason}"):
         Checkpoint.read(path)
     assert monotonic() - start < 20
-
-
-def test_a_checkpoint_of_the_first_version_is_refused_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
-    weights = Checkpoint.read(checkpoint).content["state_dict"] | {"counts.images": torch.tensor(0)}
-    path = write(checkpoint, tmp_path / "other.ckpt", state_dict=weights)
-    with pytest.raises(ValueError, match=r"other.ckpt was written by mnist-lit 0.1, whose checkpoints this version"):
-        Checkpoint.read(path)
 
 
 def test_a_folder_whose_images_have_changed_is_refused_even_by_another_path(checkpoint: Path) -> None:
@@ -266,19 +219,8 @@ def test_weights_that_fit_initialise_another_network_and_the_others_are_named(ch
         read.initialize(DigitClassifier(channels=[5], classes=3))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(checkpoint: Path, value: float, tmp_path: Path) -> None:
-    content = Checkpoint.read(checkpoint).content
-    content["state_dict"]["network.fc.bias"][3] = value
-    torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other.ckpt has weights that are not finite numbers"):
-        Checkpoint.read(tmp_path / "other.ckpt")
-
-
 def test_200_megabytes_of_random_bytes_are_refused(tmp_path: Path) -> None:
-    with (path := tmp_path / "other.ckpt").open("wb") as file:
-        for _ in range(200):
-            file.write(os.urandom(1_000_000))
+    (path := tmp_path / "other.ckpt").write_bytes(os.urandom(1_000_000) * 200)
     with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
         Checkpoint.read(path)
 

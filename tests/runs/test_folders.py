@@ -39,13 +39,18 @@ def test_runs_created_in_parallel_have_different_folders() -> None:
     assert {run.folder.name for run in runs} == {f"version_{n}" for n in range(40)}
 
 
-def test_checkpoint_is_that_of_the_newest_run_that_has_it() -> None:
+def test_checkpoint_is_that_of_the_newest_run_that_has_it_or_a_path() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run with a best checkpoint in runs: train one with fit"):
+        find_checkpoint("best")
     make_run("a", 20, "best", "last")
     newer = make_run("b", 10, "best")
     make_run("c", 0)
     assert find_checkpoint("best") == newer.checkpoints / "best.ckpt"
     assert find_checkpoint("last") == Path("runs/a/version_0/checkpoints/last.ckpt")
-    assert find_checkpoint("best", experiment="a") == Path("runs/a/version_0/checkpoints/best.ckpt")
+    assert find_checkpoint("best", experiment="a") == (path := Path("runs/a/version_0/checkpoints/best.ckpt"))
+    assert find_checkpoint(str(path)) == path
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at missing.ckpt: give best, last or the path"):
+        find_checkpoint("missing.ckpt")
 
 
 def test_the_run_to_resume_is_the_newest_unfinished_one_that_has_not_failed() -> None:
@@ -65,23 +70,6 @@ def test_the_run_to_resume_is_the_newest_unfinished_one_that_has_not_failed() ->
     Path("my.ckpt").touch()
     with pytest.raises(ValueError, match=r"^my.ckpt is not in a run folder"):
         find_resumable("my.ckpt")
-
-
-def test_checkpoint_may_be_a_path() -> None:
-    Path("my.ckpt").touch()
-    assert find_checkpoint("my.ckpt") == Path("my.ckpt")
-
-
-@pytest.mark.parametrize(
-    ("which", "message"),
-    [
-        ("best", "no run with a best checkpoint in runs: train one with fit"),
-        ("missing.ckpt", "no checkpoint at missing.ckpt: give best, last or the path"),
-    ],
-)
-def test_error_about_a_missing_checkpoint_says_what_to_do(which: str, message: str) -> None:
-    with pytest.raises(FileNotFoundError, match=message):
-        find_checkpoint(which)
 
 
 def test_run_of_a_checkpoint_is_relative_to_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:

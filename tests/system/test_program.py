@@ -1,5 +1,6 @@
 """Ranks of processes, names of configs, and hints that name what to install."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from conftest import TRAIN
 
 from mnist_lit.system import program
 from mnist_lit.system.program import find_config, install_hint, is_child_process, process_rank
+
+FAST = str(TRAIN.parent / "configs" / "fast.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +36,21 @@ def test_ranks_are_those_of_the_launcher(
     assert (process_rank(), is_child_process()) == (rank, is_child)
 
 
-@pytest.mark.parametrize("name", ["fast", "fast.yaml"])
-def test_a_name_is_a_config_of_the_package(name: str) -> None:
-    assert find_config(name) == str(TRAIN.parent / "configs" / "fast.yaml")
-
-
-@pytest.mark.parametrize("name", ["fast", "fast.yaml"])
-def test_a_file_of_the_name_wins(name: str) -> None:
-    Path(name).touch()
-    assert find_config(name) == name
-
-
-def test_a_folder_of_the_name_does_not() -> None:
-    Path("fast").mkdir()
-    assert find_config("fast") == str(TRAIN.parent / "configs" / "fast.yaml")
-
-
-@pytest.mark.parametrize("given", ["mine", "./fast", "elsewhere/fast.yaml", "runs/fast/version_0/config.yaml", ""])
-def test_paths_and_other_names_stay_as_they_are(given: str) -> None:
-    assert find_config(given) == given
+@pytest.mark.parametrize(
+    ("given", "made", "found"),
+    [
+        *((name, None, FAST) for name in ("fast", "fast.yaml")),
+        *((name, Path.touch, name) for name in ("fast", "fast.yaml")),
+        ("fast", Path.mkdir, FAST),
+        *((path, None, path) for path in ("mine", "./fast", "else/fast.yaml", "runs/fast/version_0/config.yaml", "")),
+    ],
+)
+def test_a_name_is_a_config_of_the_package_unless_there_is_a_file_of_that_name(
+    given: str, made: Callable[[Path], None] | None, found: str
+) -> None:
+    if made:
+        made(Path(given))
+    assert find_config(given) == found
 
 
 def test_extras_are_installed_as_the_package_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,33 +45,19 @@ def test_load_rejects_invalid_documents(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("flag", "content", "message"),
     [
-        (LAUGHS.encode(), "bad.yaml: Problems parsing config: more than 1,000 values"),
-        (b"data: &a {data_dir: *a}\n", "bad.yaml: Problems parsing config: more than 1,000 values"),
-        (b"seed: 1\nseed: 2\n", "bad.yaml: Problems parsing config: duplicate key seed"),
-        (b"seed: 3\xff\n", "bad.yaml is not a text in UTF-8: save it as such"),
-        (b"seed: !!timestamp 3\n", "bad.yaml: Problems parsing config: a value does not match its tag"),
+        ("--config=bad.yaml", LAUGHS.encode(), "bad.yaml: Problems parsing config: more than 1,000 values"),
+        ("--config=bad.yaml", b"seed: 3\xff\n", "bad.yaml is not a text in UTF-8: save it as such"),
+        ("--config=a\0b", b"", "--config: no file a\0b, and no config of that name: "),
+        ("--data.split_seed=!!timestamp 3", b"", "--data.split_seed=!!timestamp 3"),
     ],
 )
-def test_invalid_config_file_is_named(
-    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_config_file_or_value_is_named(
+    flag: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_bytes(content)
-    with pytest.raises(UsageError) as caught:
-        parse(build_parser("fit"), ["--config=bad.yaml"])
-    assert str(caught.value).startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--config=a\0b", "--config: no file a\0b, and no config of that name: "),
-        ("--data.split_seed=!!timestamp 3", "--data.split_seed=!!timestamp 3"),
-    ],
-)
-def test_invalid_path_or_value_is_a_usage_error(flag: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(build_parser("fit"), [flag])
     assert str(caught.value).startswith(message)

@@ -29,36 +29,6 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-class Record(Callback):
-    """Record the loss of each step, which depends on dropout."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def on_train_batch_end(self, _trainer: Trainer, _module: Any, outputs: Any, *_: Any) -> None:
-        self.losses.append(float(outputs["loss"]))
-
-
-class Disturb(Callback):
-    """Draw random numbers before each epoch, as code between two epochs may do."""
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        torch.rand(3), np.random.random(), random.random()  # noqa: NPY002  # as a user may do
-
-
-def test_dropout_is_a_function_of_seed_and_epoch(run: Run, data_dir: Path) -> None:
-    losses = []
-    for seed, before in ((1, []), (1, [Disturb()]), (2, [])):
-        record, classifier = Record(), DigitClassifier(channels=[2], dropout=0.5, learning_rate=1e-12)
-        for parameter in classifier.parameters():  # the same in all trainings
-            torch.nn.init.constant_(parameter, 0.1)
-        torch.nn.init.normal_(classifier.network.fc.weight, generator=torch.Generator().manual_seed(0))
-        fit(data_dir, run, *before, SeedEpochs(seed), record, classifier=classifier, limit_train_batches=3)
-        losses.append(record.losses)
-    assert losses[0] == losses[1]
-    assert not set(losses[0]) & set(losses[2])
-
-
 def test_all_generators_are_seeded_differently_for_each_epoch_and_process() -> None:
     def draw(seed: int, epoch: int, rank: int) -> tuple[float, float, float]:
         trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
@@ -83,13 +53,15 @@ class Clock(Callback):
         self.validations += not trainer.sanity_checking
 
 
-@pytest.mark.parametrize(("seconds", "steps", "validations"), [(295, 30, 1), (395, 40, 2)])
-def test_a_time_limit_cuts_an_epoch_without_validating_it(
-    run: Run, data_dir: Path, seconds: int, steps: int, validations: int
+@pytest.mark.parametrize(
+    ("limits", "seconds", "steps", "validations"), [({}, 295, 30, 1), ({}, 395, 40, 2), ({"max_steps": 33}, 999, 33, 1)]
+)
+def test_a_limit_cuts_an_epoch_without_validating_or_saving_it(
+    run: Run, data_dir: Path, limits: dict[str, Any], seconds: int, steps: int, validations: int
 ) -> None:
     timer = TrainingTimer(timedelta(seconds=seconds), verbose=False)
     checkpoint, clock = EpochCheckpoint(run.checkpoints, validated=True), Clock(timer)
-    trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9)
+    trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9, **limits)
     assert (trainer.global_step, clock.validations, checkpoint.epochs) == (steps, validations, validations)
     assert epoch_and_step(run.checkpoints / "last.ckpt") == (validations - 1, 20 * validations)
 

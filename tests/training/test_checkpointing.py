@@ -3,12 +3,12 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.fitting import SetWeight, epoch_and_step, fit, fit_scripted
 
 from mnist_lit import DigitClassifier
-from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
@@ -52,34 +52,21 @@ def test_best_is_the_last_validated_epoch_if_asked_for(run: Run, data_dir: Path)
     assert saved(run) == {"best": (1, 2), "last": (1, 2)}
 
 
-def test_best_is_the_last_epoch_without_validation(run: Run, data_dir: Path) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=False)
-    fit(data_dir, run, checkpoint, limit_val_batches=0)
-    assert saved(run) == {"best": (1, 40), "last": (1, 40)}
-    assert (checkpoint.best_epoch, checkpoint.best_model_score) == (2, None)
-
-
-def test_an_epoch_without_validation_changes_the_last_checkpoint_only(run: Run, data_dir: Path) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=True)
-    fit(data_dir, run, checkpoint, max_epochs=3, limit_train_batches=2, check_val_every_n_epoch=2)
-    assert saved(run) == {"best": (1, 4), "last": (2, 6)}
-    assert (checkpoint.best_epoch, checkpoint.epochs) == (2, 3)
-
-
-def test_an_epoch_that_a_limit_cuts_changes_no_checkpoint(run: Run, data_dir: Path) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=True)
-    fit(data_dir, run, checkpoint, max_steps=33)
-    assert saved(run) == {"best": (0, 20), "last": (0, 20)}
-    assert (checkpoint.best_epoch, checkpoint.epochs) == (1, 1)
-
-
-def test_without_a_complete_epoch_best_has_the_weights_of_the_last_step(run: Run, data_dir: Path) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=True)
-    fit(data_dir, run, checkpoint, max_steps=3)
-    (path,) = run.checkpoints.iterdir()
-    content = Checkpoint.read(path).content
-    assert (path.name, content["global_step"], content["complete_epoch"]) == ("best.ckpt", 3, False)
-    assert (checkpoint.best_epoch, checkpoint.epochs) == (0, 0)
+@pytest.mark.parametrize(
+    ("settings", "best", "last"),
+    [
+        ({"limit_val_batches": 0}, (1, 40), (1, 40)),
+        ({"max_epochs": 3, "limit_train_batches": 2, "check_val_every_n_epoch": 2}, (1, 4), (2, 6)),
+    ],
+)
+def test_best_is_the_last_epoch_without_validation_else_one_that_was_validated(
+    run: Run, data_dir: Path, settings: dict[str, Any], best: tuple[int, int], last: tuple[int, int]
+) -> None:
+    checkpoint = EpochCheckpoint(run.checkpoints, validated="limit_val_batches" not in settings)
+    fit(data_dir, run, checkpoint, **settings)
+    assert saved(run) == {"best": best, "last": last}
+    assert (checkpoint.best_epoch, checkpoint.epochs) == (2, last[0] + 1)
+    assert (checkpoint.best_model_score is None) == ("limit_val_batches" in settings)
 
 
 def test_a_moved_run_keeps_its_best_score(run: Run, data_dir: Path, tmp_path: Path) -> None:

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.training.drawings import (
     CELL,
     draw_confusion,
-    draw_filters,
     draw_images,
     mistake_captions,
 )
@@ -75,24 +73,18 @@ def test_images_are_inverted_in_four_columns_with_captions() -> None:
         draw_images(pixels, ["one"] * 4)
 
 
-def test_photographs_are_not_inverted() -> None:
-    pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(-1, -1, 32, 32)
-    assert (np.asarray(draw_images(pixels, [""], inverted=False))[10:80, 10:90] == [200, 100, 0]).all()
+def test_photographs_are_not_inverted_and_large_ones_reduced() -> None:
+    pixels = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    for shape in ((32, 32), (500, 300)):
+        picture = draw_images(pixels.expand(-1, -1, *shape), ["a"], inverted=False)
+        assert max(picture.size) < 500
+        assert (np.asarray(picture)[10:80, 12:60] == [200, 100, 0]).all()
 
 
-def test_large_images_are_reduced() -> None:
-    picture = draw_images(torch.full((1, 3, 500, 300), 100.0), ["a"], inverted=False)
-    assert max(picture.size) < 500
-    assert (np.asarray(picture)[10:90, 12:60] == 100).all()
-
-
-def test_images_may_have_float_pixels() -> None:
+def test_images_may_have_float_pixels_and_there_may_be_none() -> None:
     pixels = torch.full((1, 1, 28, 28), 254.7)
     assert (np.asarray(draw_images(pixels, [""]))[10:80, 10:90] == 0).all()
-
-
-def test_no_images_are_an_empty_picture() -> None:
-    assert (np.asarray(draw_images(torch.zeros(0, 1, 28, 28), [])) == 255).all()
+    assert (np.asarray(draw_images(pixels[:0], [])) == 255).all()
 
 
 def test_captions_have_true_class_predicted_class_and_confidence() -> None:
@@ -104,25 +96,3 @@ def test_captions_have_true_class_predicted_class_and_confidence() -> None:
     assert mistake_captions(torch.tensor([4]), probabilities[:1], clothes) == ["Coat\nas Ankle boot\n97%"]
     long = [20 * letter for letter in "abcdefghij"]
     assert mistake_captions(torch.tensor([4]), probabilities[:1], long) == [f"{14 * 'e'}…\nas {14 * 'j'}…\n97%"]
-
-
-def filter_colours(weight: Tensor) -> list[tuple[int, ...]]:
-    """Return the colour at the centre of each of the first three filters."""
-    picture = np.asarray(draw_filters(weight))
-    side = weight.shape[-1] * (36 // weight.shape[-1] + 1)
-    return [tuple(picture[6 + side // 2, 6 + i * (side + 6) + side // 2].tolist()) for i in range(3)]
-
-
-def test_filters_have_positive_weights_in_blue_and_negative_ones_in_red() -> None:
-    weight = torch.zeros(9, 1, 3, 3)
-    weight[0], weight[1] = 0.5, -0.25
-    positive, negative, zero = filter_colours(weight)
-    assert positive[2] > positive[0]
-    assert negative[0] > negative[2]
-    assert zero == (255, 255, 255)
-
-
-def test_filters_of_coloured_images_have_the_colours_that_they_respond_to() -> None:
-    weight = torch.zeros(9, 3, 3, 3)
-    weight[0, 0], weight[1, 2] = 0.5, -0.25  # more red, less blue
-    assert filter_colours(weight) == [(255, 127, 127), (127, 127, 63), (127, 127, 127)]

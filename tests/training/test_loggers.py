@@ -86,14 +86,16 @@ def test_several_loggers_and_another_folder() -> None:
     assert Path(built[2].log_dir) == RUN.folder / "tensorboard/version_0"
 
 
-@pytest.mark.parametrize(("flag", "kinds"), [("null", [RunLogger]), ("true", [RunLogger]), ("false", [])])
-def test_logger_flag_without_a_name(flag: str, kinds: list[type]) -> None:
-    assert [type(logger) for logger in loggers(f"--trainer.logger={flag}")] == kinds
-
-
-def test_only_the_first_process_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    assert [type(logger) for logger in loggers("--trainer.logger=CSVLogger")] == [RunLogger]
+@pytest.mark.parametrize(
+    ("flag", "rank", "number"), [("null", 0, 1), ("true", 0, 1), ("false", 0, 0), ("CSVLogger", 1, 1)]
+)
+def test_a_flag_without_a_name_and_other_processes_add_no_logger(
+    flag: str, rank: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", f"{rank}")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which a process of rank 1 replaces
+    built = loggers(f"--trainer.logger={flag}", f"--trainer.devices={rank + 1}")
+    assert [type(logger) for logger in built] == [RunLogger] * number
 
 
 @pytest.mark.parametrize(

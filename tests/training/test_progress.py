@@ -32,12 +32,7 @@ def fit(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> F
     return fit
 
 
-def test_epoch_line_has_time_loss_and_accuracy(fit: Fit) -> None:
-    line = "  ".join([r"epoch  (\d)/2 +\d+\.\d s", *(rf"{name} \d\.\d{{4}}" for name in METRICS)])
-    assert re.findall(line, fit(EpochLines(TrainingTimer(verbose=False)))) == ["1", "2"]
-
-
-def test_epoch_line_has_every_metric_that_is_logged(fit: Fit) -> None:
+def test_epoch_line_has_the_time_and_every_metric_that_is_logged(fit: Fit) -> None:
     class MoreMetrics(DigitClassifier):
         def training_step(self, batch: Batch) -> Tensor:
             self.log("train/extra", self.current_epoch + 0.5, on_step=False, on_epoch=True)
@@ -47,11 +42,12 @@ def test_epoch_line_has_every_metric_that_is_logged(fit: Fit) -> None:
             super().on_validation_epoch_end()
             self.log("val/f1", self.current_epoch + 0.25)
 
-    first, second = re.findall(r"epoch  \d/2 +\S+ s  (.*)", fit(EpochLines(TrainingTimer(verbose=False)), MoreMetrics))
-    for epoch, line in enumerate([first, second]):
+    output = fit(EpochLines(TrainingTimer(verbose=False)), MoreMetrics)
+    for epoch, line in enumerate(re.findall(r"epoch  \d/2 +\d+\.\d s  (.*)", output)):
         values = dict(metric.split(" ") for metric in line.split("  "))
         assert values.keys() == {*METRICS, "train/extra", "val/f1"}
         assert (values["train/extra"], values["val/f1"]) == (f"{epoch}.5000", f"{epoch}.2500")
+    assert epoch == 1
 
 
 def test_epoch_line_has_no_validation_metrics_without_a_validation(fit: Fit) -> None:

@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard: images, charts, hyperparameters, texts, the graph and the projector."""
+"""What a run writes for TensorBoard: images, charts, hyperparameters and texts."""
 
 import pytest
 import torch
@@ -32,7 +32,6 @@ def test_images_have_the_steps_of_the_accuracies(events: EventAccumulator) -> No
         "val/confusion": validations,
         "val/mistakes": validations,
         "train/batch": validations,
-        "train/filters": [120],
         "test/confusion": [120],
         "test/mistakes": [120],
     }
@@ -59,32 +58,12 @@ def test_hyperparameters_are_logged_with_the_accuracies(events: EventAccumulator
     assert "hp_metric" not in events.Tags()["scalars"]
 
 
-def test_config_summary_accuracy_by_class_and_graph_are_logged(events: EventAccumulator) -> None:
+def test_config_summary_and_accuracy_by_class_are_logged(events: EventAccumulator) -> None:
     assert read_text(events, "config").replace("    ", "", 1).startswith("experiment: baseline\n")
     assert "test accuracy" in read_text(events, "summary")
     rows = read_text(events, "test/accuracy by class").splitlines()[2:]
     assert [row.split("|")[1].strip() for row in rows] == list("0123456789")
     assert sum(int(row.split("|")[3].replace(",", "")) for row in rows) == 10_000
-    assert "layer1" in str(events.Graph())
-
-
-@pytest.mark.usefixtures("trained")
-def test_projector_has_the_features_of_1000_test_images() -> None:
-    [config] = RUN.folder.glob("projector_config.pbtxt")
-    assert config.read_text(encoding="utf-8").count("tensor_path") == 1
-    folder = RUN.folder / "projector" / "test"
-    rows = [line.split("\t") for line in (folder / "tensors.tsv").read_text(encoding="utf-8").splitlines()]
-    assert (len(rows), len(rows[0])) == (1_000, 50)
-    assert (folder / "metadata.tsv").read_text(encoding="utf-8").split()[:5] == list("72104")
-    with Image.open(folder / "sprite.png") as sprite:
-        assert sprite.size == (32 * 28, 32 * 28)
-
-
-@pytest.mark.slow
-def test_projection_replaces_an_earlier_one(trained: Command) -> None:
-    assert trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[0] == 0
-    assert len(list(RUN.folder.glob("projector/*"))) == 1
-    assert (RUN.folder / "projector_config.pbtxt").read_text(encoding="utf-8").count("tensor_path") == 1
 
 
 def test_training_images_are_drawn_with_augmentation(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

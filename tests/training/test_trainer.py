@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import FSDPStrategy
 
 from mnist_lit.classifier import DigitClassifier
@@ -16,7 +16,7 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.libraries import set_up_libraries
-from mnist_lit.training.progress import EpochLines, ProgressBar
+from mnist_lit.training.progress import ProgressBar
 from mnist_lit.training.trainer import Training, build_trainer, build_training, fit_results
 
 
@@ -42,6 +42,16 @@ def build_without_run(*argv: str) -> Trainer:
     """Return the Trainer of other commands."""
     parser = build_parser("fit")
     return build_trainer(instantiate(parser, parse(parser, argv)).trainer)
+
+
+USER_BAR = "--trainer.callbacks=[{class_path: TQDMProgressBar}]"
+FORKED = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+SPAWN = "{class_path: DDPStrategy, init_args: {start_method: spawn}}"
+SCHEDULER = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
+OUT_OF_RANGE = (
+    *(("accumulate_grad_batches", 0), ("check_val_every_n_epoch", 0), ("val_check_interval", 0)),
+    *(("gradient_clip_val", -1), ("gradient_clip_val", ".nan"), ("devices", 10**9), ("num_nodes", 10**20 - 1)),
+)
 
 
 def find_callbacks(trainer: Trainer, kind: type) -> list[Any]:
@@ -75,29 +85,12 @@ def test_trainer_without_a_run_writes_no_files(data_dir: Path, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_larger_than_the_training_set_is_refused(run: Run) -> None:
-    with pytest.raises(UsageError, match=r"^--data.batch_size: 1001 is more than the 1,000 images to train on$"):
-        build(run, "--data.batch_size=1001", "--data.val_size=59000")
-
-
-def test_logging_can_be_disabled(run: Run) -> None:
-    assert build(run, "--trainer.logger=false").logger is None
-
-
-def test_user_callbacks_are_added(run: Run) -> None:
-    stop = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]'
-    trainer = build(run, "--trainer.callbacks", stop)
-    assert find_callbacks(trainer, EarlyStopping)
-    assert find_callbacks(trainer, EpochLines)
-
-
 def test_user_progress_bar_replaces_the_default_one(run: Run) -> None:
-    flag = "--trainer.callbacks=[{class_path: TQDMProgressBar}]"
-    for flags in ([flag], [flag, "--trainer.enable_progress_bar=true"]):
+    for flags in ([USER_BAR], [USER_BAR, "--trainer.enable_progress_bar=true"]):
         [bar] = find_callbacks(build(run, *flags), LightningProgressBar)
         assert type(bar) is TQDMProgressBar
     with pytest.raises(UsageError, match="enable_progress_bar=False"):
-        build(run, flag, "--trainer.enable_progress_bar=false")
+        build(run, USER_BAR, "--trainer.enable_progress_bar=false")
 
 
 def test_progress_bar_is_enabled_in_a_terminal_or_by_its_flag(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,19 +101,18 @@ def test_progress_bar_is_enabled_in_a_terminal_or_by_its_flag(run: Run, monkeypa
     assert not find_callbacks(build(run, "--trainer.enable_progress_bar=false"), ProgressBar)
 
 
-def test_error_of_the_trainer_is_a_usage_error(run: Run) -> None:
-    with pytest.raises(UsageError, match="Trainer: "):
-        build(run, "--trainer.accelerator=abacus")
-
-
 @pytest.mark.parametrize(
-    "strategy",
-    ["ddp_spawn", "ddp_fork", "ddp_notebook", "{class_path: DDPStrategy, init_args: {start_method: spawn}}"],
+    ("flag", "message"),
+    [
+        *((f"strategy={name}", f"strategy: {name} is not supported: give ddp$") for name in FORKED),
+        (f"strategy={SPAWN}", "strategy: DDPStrategy is not supported: give ddp$"),
+        (f"callbacks={SCHEDULER}", "callbacks: GradientAccumulationScheduler cannot be used: .* set --trainer.acc"),
+        *((f"{name}={value}", f"{name} must ") for name, value in OUT_OF_RANGE),
+    ],
 )
-def test_multiprocessing_strategy_is_refused(run: Run, strategy: str) -> None:
-    name = strategy if strategy.startswith("ddp") else "DDPStrategy"
-    with pytest.raises(UsageError, match=f"^--trainer.strategy: {name} is not supported: give ddp$"):
-        build(run, "--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.strategy={strategy}")
+def test_what_cannot_be_trained_with_is_a_usage_error(flag: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^--trainer.{message}"):
+        build_without_run("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.{flag}")
 
 
 def test_sharded_strategy_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,27 +120,3 @@ def test_sharded_strategy_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("mnist_lit.training.trainer.Trainer", lambda **_: sharded)
     with pytest.raises(UsageError, match=r"^--trainer.strategy: fsdp is not supported: give ddp$"):
         build(run, "--trainer.strategy=fsdp")
-
-
-def test_gradient_accumulation_scheduler_is_refused(run: Run) -> None:
-    scheduler = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
-    message = r"GradientAccumulationScheduler cannot be used: .* set --trainer.accumulate_grad_batches"
-    with pytest.raises(UsageError, match=message):
-        build(run, f"--trainer.callbacks={scheduler}")
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "accumulate_grad_batches=0",
-        "check_val_every_n_epoch=0",
-        "val_check_interval=0",
-        "gradient_clip_val=-1",
-        "gradient_clip_val=.nan",
-        "devices=1000000000",
-        "num_nodes=99999999999999999999",
-    ],
-)
-def test_number_out_of_range_is_a_usage_error(flag: str) -> None:
-    with pytest.raises(UsageError, match=f"^--trainer.{flag.partition('=')[0]} must "):
-        build_without_run(f"--trainer.{flag}")
