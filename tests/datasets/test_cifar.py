@@ -147,30 +147,25 @@ def test_the_archive_is_downloaded_once_and_read_in_order(local: Path, mirror: l
     assert_complete(SMALL, local)
 
 
-def test_batches_extracted_by_torchvision_are_used_without_a_mirror(local: Path) -> None:
-    folder = write(local / "cifar-10-batches-py", *BATCHES, names=NAMES)
+@pytest.mark.filterwarnings("ignore:dtype.* align:Warning")  # of torchvision with NumPy 2.4.0 to 2.4.4
+def test_batches_extracted_by_torchvision_are_used_without_a_mirror_and_equal_what_it_reads(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = pickled({"label_names": list(CIFAR10.classes)})
+    folder = write(local / listed.CIFAR10.base_folder, *BATCHES, meta, names=[*NAMES, "batches.meta"])
     SMALL.fetch(local)
     assert_complete(SMALL, local)
     assert list(local.iterdir()) == [folder]
     write(local / "CIFAR10", b"damaged", names=[ARCHIVE])
     SMALL.fetch(local)
     assert_complete(SMALL, local)
-
-
-@BOTH
-@pytest.mark.filterwarnings("ignore:dtype.* align:Warning")  # of torchvision with NumPy 2.4.0 to 2.4.4
-def test_extracted_batches_equal_what_torchvision_reads(
-    local: Path, monkeypatch: pytest.MonkeyPatch, *, train: bool
-) -> None:
-    meta = pickled({"label_names": list(CIFAR10.classes)})
-    write(local / listed.CIFAR10.base_folder, *BATCHES, meta, names=[*NAMES, "batches.meta"])
     monkeypatch.setattr(listed.CIFAR10, "train_list", SMALL.train_batches)
     monkeypatch.setattr(listed.CIFAR10, "test_list", SMALL.test_batches)
     monkeypatch.setitem(listed.CIFAR10.meta, "md5", md5(meta).hexdigest())
-    theirs = listed.CIFAR10(str(local), train=train)
-    pixels, labels = SMALL.read(local, train=train)
-    assert np.array_equal(theirs.data, pixels.permute(0, 2, 3, 1).numpy())
-    assert theirs.targets == labels.tolist()
+    for train in (True, False):
+        theirs, (pixels, labels) = listed.CIFAR10(str(local), train=train), expected(train=train)
+        assert np.array_equal(theirs.data, pixels.permute(0, 2, 3, 1).numpy())
+        assert theirs.targets == labels.tolist()
 
 
 @pytest.mark.parametrize("damaged", [0, 5])
