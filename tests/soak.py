@@ -1,8 +1,7 @@
 """Kill runs at random moments, resume them, and compare the results bit for bit with those of undisturbed runs.
 
 Run `python tests/soak.py [KILLS] [--seed N]`. It prints one line per run and, at the end, a table of the kills, that of
-docs/reliability.md. The exit code is 1 if the results of a run differ. The folder of such a run is kept, and
-`--only NUMBER` repeats it: with the same recipe, signals and delays, as closely as the speed of the machine allows.
+docs/reliability.md. The exit code is 1 if the results of a run differ: the folder of such a run is kept.
 
 Two runs are trained at a time, with one thread each. A signal does not count if it comes before Python handles signals
 or after the run has ended: the run is then started again. A quarter of the SIGKILLs come while a checkpoint is written.
@@ -17,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +30,7 @@ from helpers.outcomes import differences, outcome, without_prefix
 from helpers.server import serving
 from test_exact_resume import FLAGS, VARIANTS
 
+from mnist_lit.commands import has_room
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.folders import Run
 
@@ -43,7 +42,7 @@ VARIED = (
 RECIPES = {name: VARIANTS[name] for name in VARIED} | {
     "two processes": ["--trainer.strategy=ddp", "--trainer.devices=2"],
     "fetching data": [],
-    "search": [],
+    **({"search": []} if has_room("studies") else {}),
 }
 TRIALS = 2
 SEARCH = [f"--trials={TRIALS}", '--space={"model.learning_rate": [0.002]}']
@@ -139,12 +138,6 @@ class Case:
             raise FailedRunError(f"{' '.join(self.argv[:2])} hangs after {', '.join(self.kills)}") from None
         err = (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
         return code, [line for line in err.splitlines() if line and "B/s" not in line]
-
-    def finish(self) -> None:
-        """Run the command to its end, and expect nothing on stderr."""
-        code, lines = self.wait(self.start())
-        if code or lines:
-            raise FailedRunError(f"exit code {code} after {', '.join(self.kills) or 'nothing'}: {lines}")
 
     def outcome(self) -> Any:
         """Return the outcome."""
@@ -266,7 +259,9 @@ def survive(case: Case, rng: random.Random, reference: Reference, kinds: list[st
     else:
         raise FailedRunError(f"no signal came in time, in {ATTEMPTS} attempts")
     if not case.finished:
-        case.finish()
+        code, lines = case.wait(case.start())
+        if code or lines:
+            raise FailedRunError(f"exit code {code} after {', '.join(case.kills)}: {lines}")
     if found := differences(case.outcome(), reference.outcome):
         raise FailedRunError(f"differs after {', '.join(case.kills)}: {'; '.join(found)[:500]}")
 
@@ -284,14 +279,14 @@ def plan(seed: int) -> Iterator[tuple[int, str, list[str]]]:
         yield number, list(RECIPES)[number % len(RECIPES)], [first, *more]
 
 
-def table(tried: Counter[tuple[str, str]], survived: Counter[tuple[str, str]]) -> str:
-    """Return a Markdown table of the kills: survived of tried."""
+def table(kills: list[tuple[str, str, bool]]) -> str:
+    """Return a Markdown table of the kills, (recipe, kind, survived): survived of tried."""
     rows = [["", *SIGNALS, "all"], ["---"] * (len(SIGNALS) + 2)]
     for recipe in [*RECIPES, "all"]:
         rows.append([recipe])
         for kind in [*SIGNALS, "all"]:
-            places = [place for place in tried if recipe in {"all", place[0]} and kind in {"all", place[1]}]
-            rows[-1].append(" of ".join(str(sum(each[place] for place in places)) for each in (survived, tried)))
+            tried = [survived for place, what, survived in kills if recipe in {place, "all"} and kind in {what, "all"}]
+            rows[-1].append(f"{sum(tried)} of {len(tried)}")
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -300,54 +295,46 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kills", type=int, nargs="?", default=40)
     parser.add_argument("--seed", type=int, default=777)
-    parser.add_argument("--only", type=int, help="number of a run to repeat")
     given = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves in two files
     root = Path(tempfile.mkdtemp(prefix="soak-"))
     MNIST.fetch(data := root / "data")
-    runs = (0, given.kills) if given.only is None else (given.only, given.only + 1)  # each has at least one kill
-    cases = list(islice(plan(given.seed), *runs))
-    tried: Counter[tuple[str, str]] = Counter()
-    survived: Counter[tuple[str, str]] = Counter()
+    kills: list[tuple[str, str, bool]] = []
     since = monotonic()
     with serving(delay=0.5) as server, ThreadPoolExecutor(2) as threads:
-        mirror = server.url("slow")
+
+        def make(recipe: str, name: str) -> Case:
+            return Case(recipe, server.url("slow"), root / name, data)
 
         def refer(recipe: str) -> Reference:
-            return undisturbed(Case(recipe, mirror, root / f"undisturbed {recipe}", data))
-
-        recipes = list(dict.fromkeys(recipe for _, recipe, _ in cases))
-        references = dict(zip(recipes, threads.map(refer, recipes), strict=True))
-        print(f"{len(recipes)} recipes undisturbed: {monotonic() - since:.0f} s", flush=True)
+            return undisturbed(make(recipe, f"undisturbed {recipe}"))
 
         def attempt(planned: tuple[int, str, list[str]]) -> tuple[Case, str] | None:
             number, recipe, kinds = planned
-            if tried.total() >= given.kills:
+            if len(kills) >= given.kills:
                 return None
-            case = Case(recipe, mirror, root / f"{number}", data)
+            case = make(recipe, f"{number}")
             try:
                 survive(case, random.Random(f"{given.seed} {number}"), references[recipe], kinds)
             except Exception as error:  # noqa: BLE001  # the other runs continue
-                repeat = f"python tests/soak.py {given.kills} --seed {given.seed} --only {number}"
-                return case, f"FAILED {type(error).__name__}: {error}\n      kept in {case.folder}; again: {repeat}"
+                case.kills = case.kills or kinds[:1]
+                return case, f"FAILED {type(error).__name__}: {error}\n      kept in {case.folder}"
             shutil.rmtree(case.folder)
             return case, "survived"
 
-        for planned, ended in zip(cases, threads.map(attempt, cases), strict=True):
-            if ended is None:
-                break
-            case, result = ended
-            places = Counter((case.recipe, kind) for kind in case.kills or planned[2][:1])
-            tried += places
-            survived += places if result == "survived" else Counter()
-            print(f"{tried.total():4} {planned[0]:4}  {case.recipe}: {', '.join(case.kills)}: {result}", flush=True)
-    lost, seconds = tried.total() - survived.total(), monotonic() - since
-    print(f"\n{tried.total()} kills, {lost} of them in runs that did not survive, {seconds / 60:.0f} minutes\n")
-    print(table(tried, survived))
-    if lost:
-        return 1
-    shutil.rmtree(root)
-    return 0
+        runs = list(islice(plan(given.seed), given.kills))  # each has at least one kill
+        recipes = list(dict.fromkeys(recipe for _, recipe, _ in runs))
+        references = dict(zip(recipes, threads.map(refer, recipes), strict=True))
+        print(f"{len(recipes)} recipes undisturbed: {monotonic() - since:.0f} s", flush=True)
+        for case, result in filter(None, threads.map(attempt, runs)):
+            kills += [(case.recipe, kind, result == "survived") for kind in case.kills]
+            print(f"{len(kills):4}  {case.recipe}: {', '.join(case.kills)}: {result}", flush=True)
+    lost, minutes = sum(not survived for _, _, survived in kills), (monotonic() - since) / 60
+    print(f"\n{len(kills)} kills, {lost} of them in runs that did not survive, {minutes:.0f} minutes\n")
+    print(table(kills))
+    if not lost:
+        shutil.rmtree(root)
+    return int(lost > 0)
 
 
 if __name__ == "__main__":

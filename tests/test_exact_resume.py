@@ -32,23 +32,11 @@ CONFIGS = TRAIN.parent / "configs"
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `runs` of a training with FLAGS."""
-    return make_once(tmp_path_factory, "uninterrupted", lambda folder: train(folder, data_dir, *FLAGS)) / "runs"
-
-
-@pytest.fixture(scope="session")
-def expected(uninterrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The outcome of that training."""
-    shutil.copytree(uninterrupted, (folder := tmp_path_factory.mktemp("expected")) / "runs")
+def expected(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of an uninterrupted training with FLAGS."""
+    made = make_once(tmp_path_factory, "uninterrupted", lambda folder: train(folder, data_dir, *FLAGS))
+    shutil.copytree(made / "runs", (folder := tmp_path_factory.mktemp("expected")) / "runs")
     return outcome(Run(folder / RUN.folder))
-
-
-@pytest.fixture
-def finished_run(command: Command, uninterrupted: Path) -> Command:
-    """`command` in a folder with that run."""
-    shutil.copytree(uninterrupted, "runs")
-    return command
 
 
 @pytest.fixture(scope="session")
@@ -233,22 +221,20 @@ def test_instead_of_a_damaged_last_checkpoint_the_newest_complete_one_is_resumed
     assert not unfinished.exists()
 
 
-def test_a_run_without_a_checkpoint_starts_again(finished_run: Command, expected: dict[str, Any]) -> None:
+def test_a_run_without_a_checkpoint_starts_again(trained: Command) -> None:
+    expected = outcome()
     shutil.rmtree(RUN.checkpoints)
     (RUN.folder / "results.json").unlink()
-    code, out, _ = finished_run("fit", "--ckpt_path=last")
+    code, out, _ = trained("fit", "--ckpt_path=last")
     assert code == 0
     assert f"{RUN.folder} has no complete epoch: it starts again" in out
     assert differences(outcome(), expected) == []
 
 
-def test_resuming_a_finished_run_changes_nothing(finished_run: Command, expected: dict[str, Any]) -> None:
-    results = RUN.results()
-    assert finished_run("fit", "--ckpt_path=last") == (
-        0,
-        f"{RUN.folder} is finished: give more --trainer.max_epochs to train it longer\n",
-        "",
-    )
+def test_resuming_a_finished_run_changes_nothing(trained: Command) -> None:
+    results, expected = RUN.results(), outcome()
+    out = f"{RUN.folder} is finished: give more --trainer.max_epochs to train it longer\n"
+    assert trained("fit", "--ckpt_path=last") == (0, out, "")
     assert RUN.results() == results
     assert differences(outcome(), expected) == []
 
@@ -268,18 +254,18 @@ def test_a_run_with_a_schedule_cannot_be_trained_longer(command: Command) -> Non
     assert differences(outcome(), before) == []
 
 
-def test_last_is_the_checkpoint_of_the_newest_unfinished_run(command: Command, uninterrupted: Path) -> None:
+def test_last_is_the_checkpoint_of_the_newest_untrained(trained: Command) -> None:
     for name in ("a", "b"):
-        shutil.copytree(uninterrupted / "baseline", Path("runs", name))
+        shutil.copytree("runs/baseline", Path("runs", name))
         config = Path("runs", name, "version_0/config.yaml")
         config.write_text(config.read_text(encoding="utf-8").replace("baseline", name), encoding="utf-8")
     Path("runs/a/version_0/results.json").unlink()
-    assert f"resuming {Path('runs/a/version_0/checkpoints/last.ckpt')}" in command("fit", "--ckpt_path=last")[1]
-    assert f"{Path('runs/a/version_0')} is finished" in command("fit", "--ckpt_path=last")[1], "it is the newest now"
-    assert f"{Path('runs/b/version_0')} is finished" in command("fit", "--ckpt_path=last", "--experiment=b")[1]
+    assert f"resuming {Path('runs/a/version_0/checkpoints/last.ckpt')}" in trained("fit", "--ckpt_path=last")[1]
+    assert f"{Path('runs/a/version_0')} is finished" in trained("fit", "--ckpt_path=last")[1], "it is the newest now"
+    assert f"{Path('runs/b/version_0')} is finished" in trained("fit", "--ckpt_path=last", "--experiment=b")[1]
 
 
-def test_a_checkpoint_that_cannot_be_resumed_gives_one_line_and_is_not_changed(finished_run: Command) -> None:
+def test_a_checkpoint_that_cannot_be_resumed_gives_one_line_and_is_not_changed(trained: Command) -> None:
     (RUN.folder / "results.json").unlink()
     before = {path: path.read_bytes() for path in RUN.folder.rglob("*") if path.is_file()}
     shutil.copy(LAST, "mine.ckpt")
@@ -288,7 +274,7 @@ def test_a_checkpoint_that_cannot_be_resumed_gives_one_line_and_is_not_changed(f
             (["--ckpt_path=mine.ckpt"], "mine.ckpt is not in a run folder"),
             (["--ckpt_path=last"], f"{RUN.folder} is being trained by another process"),
         ):
-            code, _, err = finished_run("fit", *flags)
+            code, _, err = trained("fit", *flags)
             assert (code, err.count("\n")) == (1, 1)
             assert err.startswith(f"error: {message}")
     assert {path: path.read_bytes() for path in before} == before
@@ -344,6 +330,6 @@ def test_where_a_limit_cuts_the_first_epoch_the_weights_at_the_end_are_tested(co
 @posix
 @pytest.mark.slow
 def test_kills_at_random_moments_do_not_change_the_results() -> None:
-    """At least one of each kind of run; `python tests/soak.py 200` sends more."""
-    soak = subprocess.run([sys.executable, TRAIN.parent / "tests/soak.py", "12"], capture_output=True, check=False)
+    """With each recipe of the soak; `python tests/soak.py 200` sends more signals."""
+    soak = subprocess.run([sys.executable, TRAIN.parent / "tests/soak.py", "20"], capture_output=True, check=False)
     assert soak.returncode == 0, soak.stdout.decode() + soak.stderr.decode()

@@ -138,11 +138,12 @@ def test_a_run_of_images_that_have_changed_is_refused_in_one_line(trained: Comma
         france.unlink()
     else:
         france.rename("flags/Germany/new.png")
-    commands = [["validate"], ["test"], ["predict"], ["export"], ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]]
-    for argv in commands:
+    resume = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
+    for argv in (["validate"], ["test"], ["test", "--data.dataset=./flags"], ["predict"], ["export"], resume):
         code, _, err = trained(*argv)
         checkpoint = LAST if argv[0] == "fit" else BEST
-        start = f"error: the images in flags have changed since the training of {checkpoint}: undo the change, or "
+        folder = "./flags" if len(argv) == 2 else "flags"
+        start = f"error: the images in {folder} have changed since the training of {checkpoint}: undo the change, or "
         assert (code, err) == (1, f"{start}start a new run\n"), argv
     assert RUN.results() == results
 

@@ -8,7 +8,6 @@ import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
@@ -188,23 +187,6 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_quickly_with_the_reason(
     with pytest.raises(ValueError, match=rf"other.ckpt {reason}"):
         Checkpoint.read(path)
     assert monotonic() - start < 20
-
-
-def test_a_folder_whose_images_have_changed_is_refused_even_by_another_path(checkpoint: Path) -> None:
-    def folder(name: str, *digests: str) -> Any:
-        return SimpleNamespace(name=name, digests=list(digests))
-
-    content = Checkpoint.read(checkpoint).content
-    content["datamodule_hyper_parameters"]["dataset"] = "photos"
-    read = Checkpoint(checkpoint, content | {"MNISTDataModule": {"digests": ["a", "b"]}})
-    for same in (folder("photos", "a", "b"), folder("elsewhere", "a", "b")):
-        read.check_images(same)
-        assert read.was_trained_on(same)
-    read.check_images(other := folder("elsewhere", "a", "c"))
-    assert not read.was_trained_on(other)
-    for changed in (folder("photos", "a", "c"), folder("./photos", "d", "b")):
-        with pytest.raises(ValueError, match=r"^the images in \S*photos have changed since the training of .*my.ckpt"):
-            read.check_images(changed)
 
 
 def test_weights_that_fit_initialise_another_network_and_the_others_are_named(checkpoint: Path) -> None:

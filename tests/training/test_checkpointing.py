@@ -1,7 +1,6 @@
-"""The best and the last checkpoint: which epochs they have, and what a failed save leaves."""
+"""The best and the last checkpoint: which epochs they have, and what is not saved or loaded."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +68,6 @@ def test_best_is_the_last_epoch_without_validation_else_one_that_was_validated(
     assert (checkpoint.best_model_score is None) == ("limit_val_batches" in settings)
 
 
-def test_a_moved_run_keeps_its_best_score(run: Run, data_dir: Path, tmp_path: Path) -> None:
-    scores = [(0.9, 1.0), (0.5, 1.0)]
-    fit_scripted(data_dir, run, scores[:1])
-    moved = Run(run.folder.rename(tmp_path / "moved"))
-    checkpoint = fit_scripted(data_dir, moved, scores, moved.last)
-    assert saved(moved) == {"best": (0, 1), "last": (1, 2)}
-    assert checkpoint.best_model_path == str(moved.checkpoints / "best.ckpt")
-    assert checkpoint.best_epoch == 1
-    assert float(checkpoint.best_model_score or 0) == pytest.approx(0.9)
-    assert not run.folder.exists()
-
-
 @pytest.mark.parametrize("name", ["network.fc.weight", "network.layer1.2.running_var"])
 def test_weights_and_buffers_that_are_not_finite_are_not_saved(run: Run, data_dir: Path, name: str) -> None:
     checkpoint = EpochCheckpoint(run.checkpoints, validated=False)
@@ -89,22 +76,6 @@ def test_weights_and_buffers_that_are_not_finite_are_not_saved(run: Run, data_di
     with pytest.raises(DivergedError, match=rf"{name} is not finite after step 40"):
         fit(data_dir, run, damage, checkpoint, classifier=classifier, limit_val_batches=0)
     assert saved(run) == {"best": (0, 20), "last": (0, 20)}
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
-def test_a_failed_save_ends_the_training_and_keeps_the_old_files(
-    run: Run, data_dir: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit_scripted(data_dir, run, [(0.5, 1.0)])
-    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
-
-    def fsync(_descriptor: int) -> None:
-        raise error
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(type(error), match=rf"{error.strerror}: .*best\.ckpt"):
-        fit_scripted(data_dir, run, [(0.5, 1.0), (0.6, 1.0)], run.last)
-    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
 
 
 def test_a_damaged_checkpoint_is_not_loaded(tmp_path: Path) -> None:
