@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -61,6 +62,7 @@ class DigitClassifier(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.network = CNN(classes=classes, **network)
+        self.pixels_checked = False
         # Fitted on the validation images by the callback `Calibration`; it divides the logits of predictions.
         self.register_buffer("temperature", torch.ones(()))
         self.train_accuracy, self.val_accuracy, self.test_accuracy = (
@@ -69,6 +71,10 @@ class DigitClassifier(LightningModule):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels 0-255, (N, C, H, W), to logits (N, K)."""
+        if pixels.is_floating_point() and not self.pixels_checked:
+            self.pixels_checked = True  # once, since a GPU waits for it
+            if 0 < pixels.amax() <= 1:
+                rank_zero_warn("the pixels are 0-1, and DigitClassifier expects 0-255: do not scale them")
         logits: Tensor = self.network(pixels)
         return logits
 

@@ -99,6 +99,7 @@ class CNN(nn.Sequential):
             blocks["dropout"] = nn.Dropout(dropout)
         blocks["fc"] = nn.Linear(inputs * height * width, classes)
         super().__init__(blocks)
+        self.shape = torch.Size(shape)
         nn.init.xavier_uniform_(self.fc.weight)
         # The fastest layout for convolutions and pooling on a CPU: 1.6 times the steps per second of the default one.
         self.to(memory_format=torch.channels_last)
@@ -108,6 +109,10 @@ class CNN(nn.Sequential):
 
         The network itself scales them to 0-1, so that training, testing, prediction and export cannot disagree.
         """
+        if pixels.shape[1:] != self.shape:
+            raise ValueError(
+                f"pixels must have the shape (N, {', '.join(map(str, self.shape))}), got {[*pixels.shape]}"
+            )
         x = pixels.to(self.fc.weight.dtype) / 255  # (N, 1, 28, 28), 0-1
         for layer in self:
             x = layer(x)  # (N, 32, 14, 14), (N, 64, 7, 7), (N, 3136), (N, 10)

@@ -1,6 +1,7 @@
 """The LightningModule: training with Lightning's Trainer, exact metrics, the learning rate's schedule, and settings."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
@@ -151,3 +153,13 @@ def test_one_cycle_needs_a_number_of_steps(data_dir: Path, tmp_path: Path) -> No
     trainer = stock_trainer(tmp_path, max_epochs=-1, **UNVALIDATED)
     with pytest.raises(ValueError, match="schedule one_cycle needs an end"):
         trainer.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))
+
+
+def test_pixels_from_0_to_1_are_warned_of(tmp_path: Path) -> None:
+    labels = torch.arange(10)
+    for scale, warned in ((1.0, True), (255.0, False)):
+        loader = DataLoader(TensorDataset(scale * torch.rand(10, 1, 28, 28), labels), batch_size=5)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            stock_trainer(tmp_path).test(DigitClassifier(channels=[4]), loader, verbose=False)
+        assert any("the pixels are 0-1" in str(warning.message) for warning in caught) == warned

@@ -1,5 +1,6 @@
 """The network: equal to the blog's by default, its settings, and settings that are refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,10 @@ def test_dropout_is_active_in_training_only() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CNN(**settings)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (3, 28, 28), (2, 28, 28, 1), (2, 3, 28, 28)], ids=str)
+def test_pixels_of_another_shape_are_refused_in_one_sentence(shape: tuple[int, ...]) -> None:
+    message = f"pixels must have the shape (N, 1, 28, 28), got {[*shape]}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CNN([4])(torch.zeros(shape))

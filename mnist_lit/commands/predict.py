@@ -46,7 +46,10 @@ def predict(argv: Sequence[str]) -> None:
 
 def _predict(restored: Restored, data: Any) -> Tensor:
     batches = restored.build_trainer().predict(restored.classifier, data)
-    return torch.cat(cast("list[Tensor]", batches))  # (N, K)
+    probabilities = torch.cat(cast("list[Tensor]", batches))  # (N, K)
+    if not probabilities.isfinite().all():
+        raise ValueError(f"{restored.checkpoint.path} gives probabilities that are not finite numbers")
+    return probabilities
 
 
 def _classify_pictures(restored: Restored) -> None:

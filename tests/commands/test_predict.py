@@ -56,6 +56,15 @@ def test_temperature_scaling_changes_probabilities_but_not_predictions(trained: 
     assert (found.argmax(axis=1) == logits.numpy().argmax(axis=1)).all()
 
 
+def test_probabilities_that_are_not_numbers_are_refused(trained: Command) -> None:
+    content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
+    content["state_dict"]["network.fc.weight"].fill_(3e38)
+    torch.save(content, "mine.ckpt")
+    code, _, err = trained("predict", "--ckpt_path=mine.ckpt")
+    assert (code, err) == (1, "error: mine.ckpt gives probabilities that are not finite numbers\n")
+    assert not Path("predictions.csv").exists()
+
+
 def test_an_output_is_never_written_over_an_input(trained: Command) -> None:
     Image.new("L", (30, 30)).save("photo.png")
     Path("photo").write_bytes(before := Path("photo.png").read_bytes())

@@ -1,5 +1,5 @@
 "use strict";
-// The preparation of pictures, step by step as in `mnist_lit/photos`, which has the reasons.
+// The preparation of pictures, step by step as in `mnist_lit/reader`, which has the reasons.
 
 class NoDigitError extends Error {}
 const BLANK = "no digit in it: it looks blank";
@@ -8,6 +8,19 @@ const SEVERAL = "more than one digit in it: crop it to one";
 /** Return the digit in a picture as MNIST has it, 28×28 pixels 0-255; throw a NoDigitError if there is none or several.
  *  The picture has one channel if it is grey, or three, 0-255. */
 function asMNIST(channels) {
+  try {
+    return segmented(channels);
+  } catch (error) {
+    const { height, width } = channels[0];
+    const factor = Math.ceil(96 / Math.min(height, width));
+    if (error.message !== BLANK || factor === 1) throw error;
+    const clip = (value) => Math.min(Math.max(value, 0), 255);
+    const enlarged = (channel) => mapped(resize(channel, factor * height, factor * width, KERNELS.cubic), clip);
+    return segmented(channels.map(enlarged));
+  }
+}
+
+function segmented(channels) {
   const larger = (one, other) => mapped(one, (value, i) => Math.max(value, other.data[i]));
   const strength = channels.map(inkStrength).reduce(larger);
   return centred(normalisedStrokes(croppedDigit(findInk(strength))));
