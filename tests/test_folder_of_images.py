@@ -191,7 +191,6 @@ def test_checkpoint_of_another_data_set_is_tested_with_the_validation_size_of_th
 PREDICT = ["predict", "--images", "flags/France/0.png"]
 PREPARED = "pictures are prepared as in the training of the checkpoint"
 TRAINED_ON = "--data.split_seed: leave it at 0, or images would be among those trained on.*"
-SEARCH = ["search", "--space.model.learning_rate=[0.1]"]
 
 
 @pytest.mark.parametrize(
@@ -207,11 +206,6 @@ SEARCH = ["search", "--space.model.learning_rate=[0.1]"]
         (["validate", "--data.dataset=./flags", "--data.split_seed=1"], TRAINED_ON),
         ([*PREDICT, "--data.dataset=CIFAR10"], f"--data.dataset: {PREPARED}"),
         ([*PREDICT, "--data.image_size=32"], f"--data.image_size: {PREPARED}"),
-        ([*SEARCH, "--data.dataset=banners"], "dataset must be .* or a folder of images, got banners: .*"),
-        (
-            [*SEARCH, "--data.dataset=flags", "--data.batch_size=10", '--space={"data.dataset": ["flags", "banners"]}'],
-            ".* or a folder of images, got banners: .*",
-        ),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a_run(

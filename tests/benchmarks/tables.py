@@ -10,8 +10,7 @@ from functools import partial
 from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
-
-from mnist_lit.studies.statistics import mean_interval
+from scipy.stats import ttest_1samp
 
 __all__ = ["FILES", "filled"]
 
@@ -43,7 +42,7 @@ def recipes() -> Rows:
     yield from compared("recipes")
     peer = load("seconds")
     accuracy, took = (peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    low, high = mean_interval(accuracy) or (accuracy[0], accuracy[0])
+    low, high = ttest_1samp(accuracy, 0).confidence_interval() if len(accuracy) > 1 else (accuracy[0], accuracy[0])
     yield (
         "one-epoch recipe",
         f"{peer['peer']['parameters']:,}",

@@ -1,6 +1,6 @@
 """The notebook of `docs/from-loop-to-lightning.md`: the same text and code, executed.
 
-Run `python tests/helpers/notebook.py` to write `docs/mnist_lit.ipynb` again.
+Run `python tests/helpers/notebook.py` to write `docs/from-loop-to-lightning.ipynb` again.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 __all__ = ["NOTEBOOK", "execute", "read_document"]
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-DOCUMENT, NOTEBOOK = DOCS / "from-loop-to-lightning.md", DOCS / "mnist_lit.ipynb"
+DOCUMENT, NOTEBOOK = DOCS / "from-loop-to-lightning.md", DOCS / "from-loop-to-lightning.ipynb"
 INSTALL = """\
 SOURCE = ".."  # where to install mnist_lit from: the clone that this notebook is in, or the address of a repository
 try:

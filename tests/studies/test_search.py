@@ -209,6 +209,8 @@ def test_a_trial_of_a_killed_process_fails_at_the_next_start_and_one_that_is_tra
         ("--trainer.devices=2", "search: each run is trained in one process: leave --trainer.devices and"),
         ("--trainer.fast_dev_run=3", "search: --trainer.fast_dev_run records nothing to compare"),
         ("--ckpt_path=last", "no flag --ckpt_path"),
+        ("--data.dataset=banners", "dataset must be MNIST, FashionMNIST, KMNIST, CIFAR10 or a folder of images, got"),
+        ('--space={"data.dataset": ["MNIST", "banners"]}', "dataset must be MNIST, FashionMNIST, KMNIST, CIFAR10 or"),
     ],
 )
 def test_usage_error_leaves_no_run(command: Command, config: str, flag: str, message: str) -> None:
