@@ -12,6 +12,7 @@ from mnist_lit.reader.digits import find_digit
 from mnist_lit.reader.ink import BLANK, Ink, find_ink
 from mnist_lit.reader.normalize import normalize
 from mnist_lit.reader.several import find_digits
+from mnist_lit.reader.strokes import join_strokes
 
 __all__ = ["Sheet", "as_mnist", "as_sheet", "open_sheet", "read_sheet"]
 
@@ -66,6 +67,7 @@ def as_sheet(picture: NDArray[np.float32]) -> Sheet:
         ValueError: if there is none, or if there are too many.
     """
     digits, factor = _segment(picture, find_digits)
+    digits = join_strokes(digits)
     return Sheet(
         np.stack([normalize(digit.ink) for digit in digits]),
         np.array([(digit.left, digit.top, *digit.ink.shape[::-1]) for digit in digits]) // factor,

@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
+PARENT = os.getppid()
+"""The parent process at the start of this one, which may have exited by the time that `follow_parent` is called."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -94,10 +96,9 @@ def follow_parent() -> None:
     On Windows, a child process detects that only when a collective operation fails.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides warnings about the lost connection
-    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == PARENT:
             sleep(0.5)
         os._exit(1)
 
