@@ -45,7 +45,7 @@ RECIPES = {name: VARIANTS[name] for name in VARIED} | {
     **({"search": []} if has_room("studies") else {}),
 }
 TRIALS = 2
-SEARCH = [f"--trials={TRIALS}", '--space={"model.learning_rate": [0.002]}']
+SEARCH = ['--space={"model.learning_rate": [0.002]}']
 """A search of one value: all its trials can be compared."""
 SIGNALS = {
     "SIGKILL": [signal.SIGKILL],
@@ -105,7 +105,7 @@ class Case:
     def argv(self) -> list[str]:
         """The command that starts the run or resumes it."""
         if self.recipe == "search":
-            return ["search", *BASE, *SEARCH]
+            return ["search", *BASE, *SEARCH, f"--trials={TRIALS + len(self.kills)}"]  # a killed trial has failed
         if self.run.config.is_file():
             return ["fit", "--ckpt_path=last"]
         mirrors = [f"--data.mirrors=[{self.mirror}]"] if self.recipe == "fetching data" else []
@@ -141,7 +141,7 @@ class Case:
 
     def outcome(self) -> Any:
         """Return the outcome."""
-        if self.recipe != "search":  # which does not resume a killed trial: a new one takes its place
+        if self.recipe != "search":  # where a new trial takes the place of a killed one
             if strays := [str(path) for path in self.folder.rglob(".*.part")]:
                 raise FailedRunError(f"left behind: {', '.join(strays)}")
             return outcome(self.run)

@@ -39,25 +39,6 @@ def expected(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return outcome(Run(folder / RUN.folder))
 
 
-@pytest.fixture(scope="session")
-def terminated(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `runs` of the same training, terminated in its second epoch."""
-
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            in_step(27, terminate, patch)
-            train(folder, data_dir, *FLAGS, code=143)
-
-    return make_once(tmp_path_factory, "terminated", make) / "runs"
-
-
-@pytest.fixture
-def interrupted_run(command: Command, terminated: Path) -> Command:
-    """`command` in a folder with that run, which has thus been moved."""
-    shutil.copytree(terminated, "runs")
-    return command
-
-
 def in_step(number: int, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `happen` in a step of the training."""
     step = DigitClassifier.training_step
@@ -72,6 +53,13 @@ def in_step(number: int, happen: Callable[[], object], monkeypatch: pytest.Monke
 
 def terminate() -> None:
     signal.raise_signal(signal.SIGTERM)
+
+
+def interrupt(command: Command, monkeypatch: pytest.MonkeyPatch, step: int, *flags: str) -> None:
+    """Terminate a training in a step."""
+    with monkeypatch.context() as patch:
+        in_step(step, terminate, patch)
+        assert command("fit", *flags)[0] == 143
 
 
 @pytest.fixture
@@ -162,14 +150,17 @@ def test_a_signal_ends_the_run_with_a_line_that_says_how_to_resume_it(
 
 
 def test_a_run_that_was_moved_and_interrupted_again_gives_the_same_results(
-    interrupted_run: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    command: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    interrupt(command, monkeypatch, 27, *FLAGS)
+    Path("moved").mkdir()
+    for name in ("data", "runs"):
+        Path(name).rename(Path("moved", name))
+    monkeypatch.chdir("moved")
     for step, saved in ((28, 20), (45, 40)):
-        with monkeypatch.context() as patch:
-            in_step(step, terminate, patch)
-            assert interrupted_run("fit", "--ckpt_path=last")[0] == 143
+        interrupt(command, monkeypatch, step, "--ckpt_path=last")
         assert Checkpoint.read(LAST).content["global_step"] == saved
-    assert interrupted_run("fit", "--ckpt_path=last")[::2] == (0, "")
+    assert command("fit", "--ckpt_path=last")[::2] == (0, "")
     assert differences(outcome(), expected) == []
 
 
@@ -209,12 +200,13 @@ def test_a_run_interrupted_after_its_last_step_or_in_its_test_is_tested_when_res
 
 
 def test_instead_of_a_damaged_last_checkpoint_the_newest_complete_one_is_resumed(
-    interrupted_run: Command, expected: dict[str, Any]
+    command: Command, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    interrupt(command, monkeypatch, 27, *FLAGS)
     LAST.write_bytes(LAST.read_bytes()[:-100])
     unfinished = RUN.checkpoints / ".last.ckpt.1.part"
     unfinished.touch()
-    code, out, err = interrupted_run("fit", "--ckpt_path=last")
+    code, out, err = command("fit", "--ckpt_path=last")
     assert (code, err) == (0, "")
     assert f"{LAST} is not a complete checkpoint: taking {BEST} instead" in out
     assert differences(outcome(), expected) == []
