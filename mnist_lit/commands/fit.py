@@ -22,7 +22,8 @@ from mnist_lit.commands.flags import (
     set_checkpoint_defaults,
 )
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import DATASETS, ImageDataset, kind_of
+from mnist_lit.datasets.catalog import DATASETS, kind_of
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run

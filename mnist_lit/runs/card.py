@@ -9,7 +9,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork
-from mnist_lit.datasets.catalog import DATASETS, ImageDataset
+from mnist_lit.datasets.catalog import DATASETS
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable

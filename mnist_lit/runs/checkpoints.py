@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, is_same
+from mnist_lit.datasets.catalog import DATASETS, MNIST, is_same
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.folders import Run, run_of
 
 __all__ = ["FULL_PRECISION", "Checkpoint"]
@@ -150,7 +151,7 @@ class Checkpoint:
 
     @property
     def digests(self) -> Sequence[str] | None:
-        """Checksums of the training and the test images of a folder, see `FolderDataset.digests`."""
+        """Checksums of the training and the test images of a folder, see `ImageDataset.digests`."""
         digests: Sequence[str] | None = _data_state(self.content).get("digests")
         return digests
 
