@@ -102,7 +102,7 @@ def build_training(
         StepLimit(),
         outputs,
         Calibration(outputs),
-        TensorBoardCallback(outputs, data.dataset.classes, compared, run.config),
+        TensorBoardCallback(outputs, data, compared, run.config),
         checkpoint,
         *callbacks,
     ]
