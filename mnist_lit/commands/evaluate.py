@@ -70,7 +70,7 @@ class Restored:
                 f"{dataset.name} has {len(dataset.classes)} classes of images {dataset.shape}, "
                 f"{trained.path} was trained on {len(trained.classes)} classes of images {trained.shape}"
             )
-        if dataset.name not in DATASETS or trained.has_folder:  # in a folder, the same labels may be of other classes
+        if not {dataset.name, trained.settings["data"]["dataset"]} <= DATASETS.keys():  # folders: labels may differ
             for ours, theirs in zip(dataset.classes, trained.classes, strict=True):
                 if ours != theirs:
                     raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
