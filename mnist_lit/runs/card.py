@@ -1,6 +1,6 @@
 """The model card of an exported file: what it is, how to use it, how good it is, and what it is not for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -57,11 +57,13 @@ def describe_model(
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
     calibration = model.uncalibrated or "the temperature was fitted on validation images"
     trained = _name(checkpoint.settings["data"]["dataset"])
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    names = printable(", ".join(classes))
     fields = {**metadata, "name": path.name, "shape": (3, *dataset.shape), "classes": len(classes)}
     sections = [
         _header(path, library, trained, _name(dataset.name), results["accuracy"]),
         f"# {path.name}",
-        _describe_network(model, classes, trained),
+        f"A network with {parameters:,} parameters, for images like those of {trained}: {names}.",
         "## How to use it",
         use.format(**fields),
         "## How it was trained",
@@ -91,12 +93,6 @@ def _header(path: Path, library: str, trained: str, tested: str, accuracy: float
         "model-index": [{"name": path.name, "results": [result]}],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
-
-
-def _describe_network(model: CalibratedNetwork, classes: Sequence[str], trained: str) -> str:
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    names = printable(", ".join(classes))
-    return f"A network with {parameters:,} parameters, for images like those of {trained}: {names}."
 
 
 def _training(checkpoint: Checkpoint) -> str:

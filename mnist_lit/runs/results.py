@@ -69,13 +69,9 @@ def format_confused(confusion: Tensor, classes: Sequence[str], number: int = 3) 
     errors = confusion.clone().fill_diagonal_(0)
     order = errors.flatten().argsort(descending=True, stable=True)[:number].tolist()
     pairs = [(place // len(classes), place % len(classes)) for place in order]
-    counted = [(classes[i], classes[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
-    if not counted:
-        return []
-    return [
-        "most confused: "
-        + ", ".join(f"{printable(true)} as {printable(other)} ({count:,}×)" for true, other, count in counted)
-    ]
+    named = [(printable(classes[i]), printable(classes[j]), int(errors[i, j])) for i, j in pairs if errors[i, j]]
+    listed = ", ".join(f"{true} as {other} ({count:,}×)" for true, other, count in named)
+    return [f"most confused: {listed}"] if listed else []
 
 
 def format_calibration(temperature: float, before: float, after: float) -> str:

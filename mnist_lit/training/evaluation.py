@@ -127,14 +127,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
 def report_test(
     trainer: Trainer, classifier: DigitClassifier, classes: Sequence[str], outputs: Outputs
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the results of a test, for `results.json`, and lines about them.
-
-    Args:
-        trainer: the Trainer that has tested.
-        classifier: the model that was tested.
-        classes: names of the classes.
-        outputs: outputs of the test.
-    """
+    """Return the results of a test, for `results.json`, and lines about them."""
     confusion = outputs.confusion()
     results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
     errors = outputs.calibration_errors(classifier.temperature)

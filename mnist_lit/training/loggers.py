@@ -76,8 +76,7 @@ def build_loggers(given: Any, run: Run, purge_step: int | None = None) -> list[L
     if given is False:
         return []
     added = given if isinstance(given, list) else [] if given is None or given is True else [given]
-    if process_rank() > 0:  # only the first process logs
-        added = []
+    added = added if process_rank() == 0 else []  # only the first process logs
     return [RunLogger(run, purge_step), *(_build(make, run) for make in added)]
 
 
