@@ -55,9 +55,13 @@ def export(argv: Sequence[str]) -> None:
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
-    form = _find_format(target.suffix)
-    if not form:
-        *suffixes, last = [*FORMATS, *([".html"] if has_room("reader") else [])]
+    formats = dict(FORMATS)
+    if has_room("reader"):
+        from mnist_lit.reader.page import html
+
+        formats[".html"] = Format(html.to_html, "mnist-lit", html.USE)
+    if not (form := formats.get(target.suffix)):
+        *suffixes, last = formats
         raise UsageError(f"--output: {target} must end in {', '.join(suffixes)} or {last}")
     data, model, metadata = restored.data, restored.model, _metadata(restored)
     if target.suffix == ".html":
@@ -79,15 +83,6 @@ def export(argv: Sequence[str]) -> None:
     write_atomically(target, content)
     write_atomically(described := target.with_name(f"{target.name}.md"), card.encode())
     print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
-
-
-def _find_format(suffix: str) -> Format | None:
-    """Return the format of files with a suffix, None if there is none."""
-    if suffix == ".html" and has_room("reader"):
-        from mnist_lit.reader.page import html
-
-        return Format(html.to_html, "mnist-lit", html.USE)
-    return FORMATS.get(suffix)
 
 
 def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:
