@@ -86,12 +86,7 @@ def export(argv: Sequence[str]) -> None:
 
 
 def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:
-    """Return how the exported file classifies the test images, compared with the checkpoint.
-
-    Args:
-        classify: the exported file's probabilities of some images, None if it cannot be run here.
-        pixels: test images, uint8 (N, C, H, W).
-        expected: the checkpoint's probabilities, (N, K).
+    """Return how the exported file classifies test images (N, C, H, W), compared with the checkpoint's probabilities.
 
     Raises:
         ValueError: if a probability differs too much, or an image gets another class.
@@ -99,10 +94,8 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
     if not classify:
         return "without Node.js, not compared with the checkpoint"
     largest = 0.0
-    batches = [
-        (pixels[:1], expected[:1]),
-        *zip(torch.split(pixels, BATCH_SIZE), torch.split(expected, BATCH_SIZE), strict=True),
-    ]
+    parts = (torch.split(pixels, BATCH_SIZE), torch.split(expected, BATCH_SIZE))
+    batches = [(pixels[:1], expected[:1]), *zip(*parts, strict=True)]
     for batch, probabilities in tqdm(batches, "comparing", leave=False, disable=None):
         found = classify(batch)
         largest = max(largest, float((found - probabilities).abs().max()))

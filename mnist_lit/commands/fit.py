@@ -191,9 +191,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
 def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
     """Make the run's folder and lock it; remove it after an error that leaves nothing to resume.
 
-    Args:
-        start: the start of the training.
-        keep_failed: whether to keep a run that failed in its training without a checkpoint.
+    With `keep_failed`, a run that failed in its training is kept without a checkpoint, too.
     """
     if process_rank() > 0:  # the first process makes the folder and writes into it
         yield start.run or Run(ROOT)
@@ -295,12 +293,9 @@ def new_start(argv: Sequence[str]) -> Start:
 
 
 def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None:
-    """Return where to resume a run, or None, with a message, if it is finished.
+    """Return where to resume a run from a checkpoint, or None, with a message, if it is finished.
 
-    Args:
-        run: the run to resume.
-        path: its checkpoint, None if no epoch is complete.
-        argv: flags that win over the run's settings.
+    `path` is None if no epoch is complete. The flags win over the run's settings.
 
     Raises:
         UsageError: if a flag is wrong, would change the experiment, or asks for more steps than its schedule has.

@@ -300,13 +300,8 @@ def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -
 def instantiate(parser: ArgumentParser, config: Namespace, images: Mapping[str, Any] | None = None) -> Namespace:
     """Return `config` with instances of the model, the data module and the classes that the Trainer is given.
 
-    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
-
-    Args:
-        parser: the parser of the command.
-        config: its parsed settings.
-        images: their `shape` and number of `classes`, for the model; by default those of the data set. If they are
-            given, the data module is not instantiated (see `build_data`).
+    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`). With the
+    `shape` of the images and the number of `classes`, only the model is instantiated, and no data module.
 
     Raises:
         UsageError: if a value is out of range, or needs a package that is not installed.

@@ -125,9 +125,7 @@ def has_md5(file: BufferedIOBase, checksum: str | None) -> bool:
 def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
     """Return a published file, and log a warning with the reason for each mirror that fails before.
 
-    Args:
-        file: the file; its name is the last part of its URL.
-        mirrors: URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
+    Mirrors are URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
 
     Raises:
         OSError: if all mirrors fail, with their reasons.

@@ -59,11 +59,11 @@ def find_images(paths: Sequence[str], on_error: OnError) -> Iterator[str]:
         if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path
             continue
-        empty = True
-        for name in _walk(path, on_error):
-            empty = False
-            yield name
-        if empty:
+        found = _walk(path, on_error)
+        if first := next(found, None):
+            yield first
+            yield from found
+        else:
             on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
@@ -212,7 +212,7 @@ def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int], reduced
         pixels = pixels * (255 / max(float(pixels.max()), 1e-9))
     if image.mode == "RGBA":
         pixels = _composite(pixels)
-    pixels = pixels if pixels.ndim > 2 else pixels[..., None]  # (H, W) or (H, W, C)
+    pixels = np.atleast_3d(pixels)  # (H, W, C)
     return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
 
 
