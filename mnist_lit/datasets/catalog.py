@@ -92,13 +92,9 @@ DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, 
 def find_dataset(
     name: str, image_size: int | None = None, cache: str | Path = "data", mirrors: Sequence[str] | None = None
 ) -> ImageDataset:
-    """Return the data set of a name in the catalog, or that in a folder of images.
+    """Return the data set of a name in the catalog, or that in a folder of images (see `read_folder`).
 
-    Args:
-        name: a name in the catalog, or the path of a folder (see `read_folder`).
-        image_size: height and width of a folder's images, in pixels; by default 32.
-        cache: folder where the images of a folder are kept after they were decoded.
-        mirrors: URLs to download from; not for folders.
+    A size and a cache are for folders only, and mirrors for the catalog only.
 
     Raises:
         ValueError: if there is neither, or the folder cannot be used.
