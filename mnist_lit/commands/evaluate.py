@@ -14,14 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.flags import (
-    build_data,
-    build_parser,
-    find_flags,
-    instantiate,
-    parse,
-    set_checkpoint_defaults,
-)
+from mnist_lit.commands.flags import build_data, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.datasets.images import SUFFIXES

@@ -15,14 +15,7 @@ from torch import Tensor, distributed, nn
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room, require_room
-from mnist_lit.commands.flags import (
-    Parser,
-    build_parser,
-    find_flags,
-    instantiate,
-    parse,
-    set_checkpoint_defaults,
-)
+from mnist_lit.commands.flags import Parser, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, kind_of
 from mnist_lit.datasets.sampling import changed_split

@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import (
-    ArgumentError,
-    ArgumentParser,
-    Namespace,
-    set_loader,
-    set_parsing_settings,
-)
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -28,13 +22,7 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
-from mnist_lit.system.program import (
-    CONFIGS,
-    PROGRAM,
-    forget_launcher,
-    is_child_process,
-    process_rank,
-)
+from mnist_lit.system.program import CONFIGS, PROGRAM, forget_launcher, is_child_process, process_rank
 from mnist_lit.system.signals import follow_parent, raise_stopped, set_handler
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS

@@ -21,14 +21,7 @@ from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.system.errors import redact_credentials
 from mnist_lit.system.files import write_atomically
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "PublishedDataset",
-    "PublishedFile",
-    "download",
-    "find",
-    "has_md5",
-]
+__all__ = ["MAX_FILE_BYTES", "PublishedDataset", "PublishedFile", "download", "find", "has_md5"]
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 1 << 28

@@ -7,12 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = [
-    "MAX_CLASSES",
-    "draw_confusion",
-    "draw_images",
-    "mistake_captions",
-]
+__all__ = ["MAX_CLASSES", "draw_confusion", "draw_images", "mistake_captions"]
 
 WHITE, LIGHT_GREY, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
 BLUE, RED = (31, 90, 180), (200, 40, 30)
