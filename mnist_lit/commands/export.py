@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from warnings import catch_warnings
 
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor
+from torch.export import Dim
 from tqdm import tqdm
 
 from mnist_lit import __version__
@@ -122,10 +122,6 @@ def _metadata(restored: Restored) -> dict[str, str]:
     }
 
 
-def _trace(model: nn.Module, example: Tensor) -> ExportedProgram:
-    return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
-
-
 def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
@@ -135,7 +131,7 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> t
         raise UsageError(f"ONNX needs {error.name}: {install_hint('export')}, or give --output FILE.pt2") from error
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
-    exported = _trace(model, example)  # torch.onnx in 2.9 does otherwise
+    exported = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)  # torch.onnx in 2.9 does otherwise
     program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     proto = program.model_proto
@@ -150,7 +146,7 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> t
 
 
 def _to_pt2(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
-    program = _trace(model, example)
+    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
     file = BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(dict(metadata))})
     file.seek(0)
