@@ -52,7 +52,10 @@ def _run(given: Sequence[str]) -> int:
             sleep(5)  # if the parent process fails too, this one follows it meanwhile, without a message
         if "--traceback" in given:
             raise
-        return _fail(*_describe(error))
+        message, code = _describe(error)
+        line = printable(redact_credentials(" ".join(message.split())))
+        print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
+        return code
     return 0
 
 
@@ -65,7 +68,8 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
-    _set_up_output()
+    if isinstance(sys.stdout, TextIOWrapper):  # flush each line, even in a pipe; replace what the output cannot have
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(HELP, end="")
         return
@@ -88,12 +92,6 @@ def _dispatch(arguments: Sequence[str]) -> None:
     getattr(module, name)(flags)
 
 
-def _fail(message: str, code: int) -> int:
-    line = printable(redact_credentials(" ".join(message.split())))
-    print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
-    return code
-
-
 def _describe(error: BaseException) -> tuple[str, int]:
     """Return the message and the exit code of an error."""
     if isinstance(error, Stopped):
@@ -105,9 +103,3 @@ def _describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError):
         return f"{error}: install what this program needs with pip install {'-e .' if CHECKOUT else 'mnist-lit'}", 1
     return str(error) or type(error).__name__, 1
-
-
-def _set_up_output() -> None:
-    """Flush each line, even in a pipe, and replace characters that the output cannot have."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True, errors="replace")

@@ -214,5 +214,5 @@ def test_main_with_arguments_restores_the_signal_handlers(capsys: pytest.Capture
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     argv, environment = [sys.executable, "-S", str(TRAIN), "fit"], os.environ | {"PYTHONPATH": ""}
     ended = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    missing = "No module named 'jsonargparse': install what this program needs with pip install -e ."
+    missing = "No module named 'torch': install what this program needs with pip install -e ."
     assert (ended.returncode, ended.stderr) == (1, f"error: {missing}\n")

@@ -120,7 +120,7 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 # Data files
 
-LABELS = MNIST.idx_files[3]
+LABELS = MNIST.published_files[3]
 PUBLISHED = (SHIPPED / LABELS.name).read_bytes()
 
 
@@ -149,7 +149,7 @@ def make(path: Path, kind: Any) -> None:
 @examples(2)
 @given(
     st.dictionaries(
-        st.sampled_from([file.name for file in MNIST.idx_files[2:]]),
+        st.sampled_from([file.name for file in MNIST.published_files[2:]]),
         st.one_of(mutated([PUBLISHED]), st.sampled_from(["folder", "pipe", "link", "device"])),
         min_size=2,
     )

@@ -30,26 +30,17 @@ def _without_absent(text: str) -> str:
 
 
 _ALL_COMMANDS = {
-    "fit": "commands.fit",
-    "validate": "commands.evaluate",
-    "test": "commands.evaluate",
-    "predict": "commands.predict",
-    "export": "commands.export",
-    "compare": "studies.compare",
-    "search": "studies.search",
+    "fit": ("commands.fit", "train, keep the best checkpoint by validation, test it once"),
+    "validate": ("commands.evaluate", "the accuracy of a checkpoint on its validation images"),
+    "test": ("commands.evaluate", "the accuracy of a checkpoint on its test images"),
+    "predict": ("commands.predict", "classify your own pictures, or all test images"),
+    "export": ("commands.export", "write a checkpoint in another format, such as ONNX"),
+    "compare": ("studies.compare", "experiments or runs side by side, and whether one is better"),
+    "search": ("studies.search", "search hyperparameters, each trial an ordinary run"),
 }
-COMMANDS = {name: module for name, module in _ALL_COMMANDS.items() if has_room(module.partition(".")[0])}
+COMMANDS = {name: module for name, (module, _) in _ALL_COMMANDS.items() if has_room(module.partition(".")[0])}
 """The module of each command."""
-_DESCRIPTIONS = {
-    "fit": "train, keep the best checkpoint by validation, test it once",
-    "validate": "the accuracy of a checkpoint on its validation images",
-    "test": "the accuracy of a checkpoint on its test images",
-    "predict": "classify your own pictures, or all test images",
-    "export": "write a checkpoint in another format, such as ONNX",
-    "compare": "experiments or runs side by side, and whether one is better",
-    "search": "search hyperparameters, each trial an ordinary run",
-}
-_LIST = "\n".join(f"  {name:<10} {_DESCRIPTIONS[name]}" for name in COMMANDS)
+_LIST = "\n".join(f"  {name:<10} {_ALL_COMMANDS[name][1]}" for name in COMMANDS)
 HELP = f"""\
 usage: {PROGRAM} COMMAND [flags]
 

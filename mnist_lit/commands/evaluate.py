@@ -14,14 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.commands.flags import (
-    build_data,
-    build_parser,
-    find_flags,
-    instantiate,
-    parse,
-    set_checkpoint_defaults,
-)
+from mnist_lit.commands.flags import build_data, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, is_same
 from mnist_lit.datasets.images import SUFFIXES
@@ -70,7 +63,7 @@ class Restored:
                 f"{dataset.name} has {len(dataset.classes)} classes of images {dataset.shape}, "
                 f"{trained.path} was trained on {len(trained.classes)} classes of images {trained.shape}"
             )
-        if dataset.name not in DATASETS or trained.has_folder:  # in a folder, the same labels may be of other classes
+        if not {dataset.name, trained.settings["data"]["dataset"]} <= DATASETS.keys():  # folders: labels may differ
             for ours, theirs in zip(dataset.classes, trained.classes, strict=True):
                 if ours != theirs:
                     raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
@@ -83,14 +76,17 @@ class Restored:
         Raises:
             UsageError: if a flag is refused.
         """
-        settings, trained = self.config.trainer, self.checkpoint.precision
+        settings, trained, trainer = self.config.trainer, self.checkpoint.precision, None
         with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning's, that it takes another one
-            if (trainer := build_trainer(settings, callbacks)).precision == trained:
-                return _only_one_process(trainer)
-        if settings.precision == trained:  # which no flag has asked for
-            settings = vars(settings) | {"precision": FULL_PRECISION}
-            print(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
-        return _only_one_process(build_trainer(settings, callbacks))
+            trainer = build_trainer(settings, callbacks)
+        if not trainer or trainer.precision != trained:
+            if settings.precision == trained:  # which no flag has asked for
+                settings = vars(settings) | {"precision": FULL_PRECISION}
+                print(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
+            trainer = build_trainer(settings, callbacks)
+        if trainer.world_size > 1:
+            raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
+        return trainer
 
     def require_same_images(self) -> None:
         """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
@@ -180,16 +176,11 @@ def validate(argv: Sequence[str]) -> None:
 def test(argv: Sequence[str]) -> None:
     """Evaluate a checkpoint on the test set, and record the result in the run that the checkpoint is in."""
     restored, outputs = restore("test", argv), Outputs()
-    data, trainer = restored.data, restored.build_trainer(outputs)
+    checkpoint, data, trainer = restored.checkpoint, restored.data, restored.build_trainer(outputs)
+    dataset = data.dataset
     trainer.test(restored.classifier, data, verbose=False)
-    results, lines = report_test(trainer, restored.classifier, data.dataset.classes, outputs)
+    results, lines = report_test(trainer, restored.classifier, dataset.classes, outputs)
     print("\n".join(lines))
-    _record(restored, results, trainer.precision)
-
-
-def _record(restored: Restored, results: dict[str, Any], precision: str) -> None:
-    """Record the results in the checkpoint's run, or print why they are not the run's own."""
-    checkpoint, dataset = restored.checkpoint, restored.data.dataset
     if not (run := checkpoint.run):
         return
     if checkpoint.path.name != "best.ckpt":
@@ -198,16 +189,9 @@ def _record(restored: Restored, results: dict[str, Any], precision: str) -> None
         reason = str(checkpoint.settings["data"]["dataset"])
     elif results["total"] != dataset.test_size:
         reason = f"all {dataset.test_size:,} images of {dataset.name}"
-    elif precision != checkpoint.precision:
+    elif trainer.precision != checkpoint.precision:
         reason = f"precision {checkpoint.precision}"
     else:
         run.record(test=results)
         return
     print(f"not recorded in {run.folder}: its result is that of {reason}")
-
-
-def _only_one_process(trainer: Trainer) -> Trainer:
-    """Return the Trainer, or raise UsageError if it has several processes."""
-    if trainer.world_size > 1:
-        raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
-    return trainer

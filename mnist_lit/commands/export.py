@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from warnings import catch_warnings
 
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor
+from torch.export import Dim
 from tqdm import tqdm
 
 from mnist_lit import __version__
@@ -55,9 +55,13 @@ def export(argv: Sequence[str]) -> None:
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
-    form = _find_format(target.suffix)
-    if not form:
-        *suffixes, last = [*FORMATS, *([".html"] if has_room("reader") else [])]
+    formats = dict(FORMATS)
+    if has_room("reader"):
+        from mnist_lit.reader.page import html
+
+        formats[".html"] = Format(html.to_html, "mnist-lit", html.USE)
+    if not (form := formats.get(target.suffix)):
+        *suffixes, last = formats
         raise UsageError(f"--output: {target} must end in {', '.join(suffixes)} or {last}")
     data, model, metadata = restored.data, restored.model, _metadata(restored)
     if target.suffix == ".html":
@@ -81,22 +85,8 @@ def export(argv: Sequence[str]) -> None:
     print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
 
 
-def _find_format(suffix: str) -> Format | None:
-    """Return the format of files with a suffix, None if there is none."""
-    if suffix == ".html" and has_room("reader"):
-        from mnist_lit.reader.page import html
-
-        return Format(html.to_html, "mnist-lit", html.USE)
-    return FORMATS.get(suffix)
-
-
 def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:
-    """Return how the exported file classifies the test images, compared with the checkpoint.
-
-    Args:
-        classify: the exported file's probabilities of some images, None if it cannot be run here.
-        pixels: test images, uint8 (N, C, H, W).
-        expected: the checkpoint's probabilities, (N, K).
+    """Return how the exported file classifies test images (N, C, H, W), compared with the checkpoint's probabilities.
 
     Raises:
         ValueError: if a probability differs too much, or an image gets another class.
@@ -104,10 +94,8 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
     if not classify:
         return "without Node.js, not compared with the checkpoint"
     largest = 0.0
-    batches = [
-        (pixels[:1], expected[:1]),
-        *zip(torch.split(pixels, BATCH_SIZE), torch.split(expected, BATCH_SIZE), strict=True),
-    ]
+    parts = (torch.split(pixels, BATCH_SIZE), torch.split(expected, BATCH_SIZE))
+    batches = [(pixels[:1], expected[:1]), *zip(*parts, strict=True)]
     for batch, probabilities in tqdm(batches, "comparing", leave=False, disable=None):
         found = classify(batch)
         largest = max(largest, float((found - probabilities).abs().max()))
@@ -134,10 +122,6 @@ def _metadata(restored: Restored) -> dict[str, str]:
     }
 
 
-def _trace(model: nn.Module, example: Tensor) -> ExportedProgram:
-    return torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
-
-
 def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
     try:
         import onnxruntime
@@ -147,7 +131,7 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> t
         raise UsageError(f"ONNX needs {error.name}: {install_hint('export')}, or give --output FILE.pt2") from error
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["probabilities"]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # 2.9 warns of operators of torchvision's
-    exported = _trace(model, example)  # torch.onnx in 2.9 does otherwise
+    exported = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)  # torch.onnx in 2.9 does otherwise
     program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None  # noqa: S101  # it is, with dynamo
     proto = program.model_proto
@@ -162,7 +146,7 @@ def _to_onnx(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> t
 
 
 def _to_pt2(model: CalibratedNetwork, example: Tensor, metadata: Metadata) -> tuple[bytes, Classify]:
-    program = _trace(model, example)
+    program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC_SHAPES)
     file = BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(dict(metadata))})
     file.seek(0)

@@ -2,27 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from torch import distributed
+from torch import Tensor, distributed, nn
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room, require_room
-from mnist_lit.commands.flags import (
-    Parser,
-    build_parser,
-    find_flags,
-    instantiate,
-    parse,
-    set_checkpoint_defaults,
-)
+from mnist_lit.commands.flags import Parser, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
-from mnist_lit.datasets.catalog import DATASETS, ImageDataset, kind_of
+from mnist_lit.datasets.catalog import DATASETS, kind_of
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
@@ -34,11 +29,19 @@ from mnist_lit.system.signals import Stopped
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
-from mnist_lit.training.inspection import count_parameters, layer_shapes
 from mnist_lit.training.tensorboard import write_summary
 from mnist_lit.training.trainer import build_trainer, build_training, fit_results
 
-__all__ = ["LIMITS", "NOT_OF_THE_EXPERIMENT", "Start", "changed_settings", "fit", "new_start", "resume_run", "train"]
+__all__ = [
+    "NOT_OF_THE_EXPERIMENT",
+    "Start",
+    "count_parameters",
+    "fit",
+    "layer_shapes",
+    "new_start",
+    "resume_run",
+    "train",
+]
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 LIMITS = (*LENGTH, "trainer.max_time", "trainer.min_epochs", "trainer.min_steps")
@@ -126,7 +129,8 @@ def train(
     load_weights(start, classifier, data)
     with open_run(start, keep_failed=not tested) as run:
         opened(run)
-        training = build_training(config, settings.trainer, run, classifier, data, callbacks, purge_step(start))
+        purge_step = start.resumed.content["global_step"] if start.resumed else 0 if start.run else None
+        training = build_training(config, settings.trainer, run, classifier, data, callbacks, purge_step)
         trainer = training.trainer
         prepare_folder(start, run, data)
         print(describe(f"{run.folder}, seed {config.seed}", trainer, classifier, data))
@@ -141,7 +145,12 @@ def train(
             summary += lines
             print("\n".join(lines))
 
-        record(run, trainer, results, summary)
+        write_summary(trainer, summary)
+        if trainer.is_global_zero:
+            run.record(**results)  # after all else: a run that is killed before is not finished
+        if distributed.is_initialized():  # all processes end together: those that are left would report an error
+            distributed.barrier()
+            distributed.destroy_process_group()
     return run
 
 
@@ -175,9 +184,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
 def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
     """Make the run's folder and lock it; remove it after an error that leaves nothing to resume.
 
-    Args:
-        start: the start of the training.
-        keep_failed: whether to keep a run that failed in its training without a checkpoint.
+    With `keep_failed`, a run that failed in its training is kept without a checkpoint, too.
     """
     if process_rank() > 0:  # the first process makes the folder and writes into it
         yield start.run or Run(ROOT)
@@ -213,41 +220,47 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
         write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
 
 
-def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
-    """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
-    write_summary(trainer, summary)
-    if trainer.is_global_zero:
-        run.record(**results)
-    if distributed.is_initialized():  # all processes end together: those that are left would report an error
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def purge_step(start: Start) -> int | None:
-    """Return the step from which the curves of a resumed run are replaced, None for a new run."""
-    if start.resumed:
-        return int(start.resumed.content["global_step"])
-    return 0 if start.run else None
-
-
 def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:
     """Return lines about the run, the data and the network."""
     dataset, network = data.dataset, classifier.network
     shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, dataset.shape))
+    listed = ""
+    if dataset.name not in DATASETS:  # a folder
+        more = f" and {len(dataset.classes) - MAX_LISTED} more" if len(dataset.classes) > MAX_LISTED else ""
+        listed = f"classes  {printable(', '.join(dataset.classes[:MAX_LISTED]))}{more}\n"
     return (
         f"run      {run}, {trainer.accelerator.name()}\n"
         f"data     {dataset.name}: {dataset.train_size - data.val_size:,} images to train on, "
         f"{data.val_size:,} to validate, {dataset.test_size:,} to test\n"
-        f"{_list_classes(dataset)}network  {count_parameters(network):,} parameters: {shapes}\n"
+        f"{listed}network  {count_parameters(network):,} parameters: {shapes}\n"
     )
 
 
-def _list_classes(dataset: ImageDataset) -> str:
-    """Return a line with the classes of a folder: those of the catalog are known."""
-    if dataset.name in DATASETS:
-        return ""
-    more = f" and {len(dataset.classes) - MAX_LISTED} more" if len(dataset.classes) > MAX_LISTED else ""
-    return f"classes  {printable(', '.join(dataset.classes[:MAX_LISTED]))}{more}\n"
+def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the shapes that an image has on its way through the layers, where they change.
+
+    >>> layer_shapes(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU()), (1, 2, 2))
+    [(1, 2, 2), (4,), (3,)]
+    """
+    shapes = [tuple(shape)]
+    copy = deepcopy(network).eval()
+
+    def record(layer: nn.Module, _inputs: Any, output: Any) -> None:
+        is_part = layer is not copy and any(layer.children())
+        if not is_part and isinstance(output, Tensor) and (changed := tuple(output.shape[1:])) != shapes[-1]:
+            shapes.append(changed)
+
+    for layer in copy.modules():
+        layer.register_forward_hook(record)
+    device = next((parameter.device for parameter in copy.parameters()), None)
+    with torch.no_grad():
+        copy(torch.zeros(1, *shape, device=device))
+    return shapes
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def try_out(start: Start) -> None:
@@ -273,12 +286,9 @@ def new_start(argv: Sequence[str]) -> Start:
 
 
 def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None:
-    """Return where to resume a run, or None, with a message, if it is finished.
+    """Return where to resume a run from a checkpoint, or None, with a message, if it is finished.
 
-    Args:
-        run: the run to resume.
-        path: its checkpoint, None if no epoch is complete.
-        argv: flags that win over the run's settings.
+    `path` is None if no epoch is complete. The flags win over the run's settings.
 
     Raises:
         UsageError: if a flag is wrong, would change the experiment, or asks for more steps than its schedule has.

@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import (
-    ArgumentError,
-    ArgumentParser,
-    Namespace,
-    set_loader,
-    set_parsing_settings,
-)
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type, restricted_string_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -28,14 +22,7 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
-from mnist_lit.system.program import (
-    PROGRAM,
-    config_names,
-    find_config,
-    forget_launcher,
-    is_child_process,
-    process_rank,
-)
+from mnist_lit.system.program import CONFIGS, PROGRAM, forget_launcher, is_child_process, process_rank
 from mnist_lit.system.signals import follow_parent, raise_stopped, set_handler
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
@@ -45,6 +32,7 @@ __all__ = [
     "Parser",
     "build_data",
     "build_parser",
+    "find_config",
     "find_flags",
     "instantiate",
     "parse",
@@ -182,7 +170,7 @@ def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for config in given.pop("config"):
         with suppress(UsageError, OSError, ValueError, AttributeError, yaml.YAMLError):  # `parse` reports it
-            content = flatten(load(Path(_find_config(config)).read_text(encoding="utf-8")))
+            content = flatten(load(Path(find_config(config)).read_text(encoding="utf-8")))
             found |= {name: content[name] for name in names if name in content}
     found |= {name: value for name, value in given.items() if value is not None}
     return {name: value for name, value in found.items() if value not in {None, "null"}}
@@ -214,7 +202,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
         for name in parser.only_in_configs:
             if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
                 raise UsageError(f"no flag --{name} of this command: it is one of fit")
-        configs = [_find_config(name) for name in given["config"]]
+        configs = [find_config(name) for name in given["config"]]
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(_explain(error, configs, parser)) from error
@@ -239,17 +227,19 @@ def _settle_processes(config: Namespace) -> None:
             follow_parent()
 
 
-def _find_config(name: str) -> str:
-    """Return the path of a config file.
+def find_config(name: str) -> str:
+    """Return the path of a config file: of a name such as `fast`, unless there is such a file, the package's own.
 
     Raises:
         UsageError: if there is none.
     """
-    if not Path(path := find_config(name)).is_file():
-        names = config_names()
-        similar = suggest(Path(name).stem, names)
-        raise UsageError(f"--config: no file {name}{similar or ', and no config of that name: ' + ', '.join(names)}")
-    return path
+    shipped = {path.stem: str(path) for path in sorted(CONFIGS.glob("*.yaml"))}
+    if Path(name).is_file():
+        return name
+    if Path(name).name == name and (stem := name.removesuffix(".yaml")) in shipped:
+        return shipped[stem]
+    hint = suggest(Path(name).stem, shipped) or f", and no config of that name: {', '.join(shipped)}"
+    raise UsageError(f"--config: no file {name}{hint}")
 
 
 def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mapping[str, Any]], source: Path) -> None:
@@ -298,13 +288,8 @@ def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -
 def instantiate(parser: ArgumentParser, config: Namespace, images: Mapping[str, Any] | None = None) -> Namespace:
     """Return `config` with instances of the model, the data module and the classes that the Trainer is given.
 
-    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`).
-
-    Args:
-        parser: the parser of the command.
-        config: its parsed settings.
-        images: their `shape` and number of `classes`, for the model; by default those of the data set. If they are
-            given, the data module is not instantiated (see `build_data`).
+    Each logger is a `functools.partial`, since the run folder does not exist yet (see `build_loggers`). With the
+    `shape` of the images and the number of `classes`, only the model is instantiated, and no data module.
 
     Raises:
         UsageError: if a value is out of range, or needs a package that is not installed.

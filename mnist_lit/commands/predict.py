@@ -31,35 +31,18 @@ def predict(argv: Sequence[str]) -> None:
         ValueError: at the end, if some of the pictures could not be read.
     """
     restored = restore("predict", argv)
-    if restored.config.images:
-        restored.require_same_images()
-        restored.output("predictions.csv")  # refused before the pictures are read
-        _classify_pictures(restored)
+    flags = restored.config
+    if not flags.images:
+        for flag in ("several", "save_seen"):
+            if flags[flag]:
+                raise UsageError(f"--{flag}: give pictures with --images")
+        probabilities = _predict(restored, restored.data)
+        names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
+        _write_csv(restored, names, probabilities)
         return
-    for flag in ("several", "save_seen"):
-        if restored.config[flag]:
-            raise UsageError(f"--{flag}: give pictures with --images")
-    probabilities = _predict(restored, restored.data)
-    names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
-    _write_csv(restored, names, probabilities)
-
-
-def _predict(restored: Restored, data: Any) -> Tensor:
-    batches = restored.build_trainer().predict(restored.classifier, data)
-    probabilities = torch.cat(cast("list[Tensor]", batches))  # (N, K)
-    if not probabilities.isfinite().all():
-        raise ValueError(f"{restored.checkpoint.path} gives probabilities that are not finite numbers")
-    return probabilities
-
-
-def _classify_pictures(restored: Restored) -> None:
-    """Read, classify and report pictures.
-
-    Raises:
-        UsageError: if the checkpoint classifies something else.
-        ValueError: at the end, if some of the pictures could not be read.
-    """
-    flags, pictures = restored.config, _read_pictures(restored)
+    restored.require_same_images()
+    restored.output("predictions.csv")  # refused before the pictures are read
+    pictures = _read_pictures(restored)
     if pictures.names:
         images = InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.pixels)))
         loader = DataLoader(images, flags.data.batch_size, collate_fn=identity_collate)
@@ -72,6 +55,14 @@ def _classify_pictures(restored: Restored) -> None:
             pictures.save(Path(flags.save_seen), probabilities)
     if pictures.failed:
         raise ValueError(f"{pictures.failed:,} of {pictures.number:,} could not be read")
+
+
+def _predict(restored: Restored, data: Any) -> Tensor:
+    batches = restored.build_trainer().predict(restored.classifier, data)
+    probabilities = torch.cat(cast("list[Tensor]", batches))  # (N, K)
+    if not probabilities.isfinite().all():
+        raise ValueError(f"{restored.checkpoint.path} gives probabilities that are not finite numbers")
+    return probabilities
 
 
 def _read_pictures(restored: Restored) -> Pictures:

@@ -3,72 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
 
 from mnist_lit.datasets.cifar import CIFARDataset
-from mnist_lit.datasets.downloads import Kind
+from mnist_lit.datasets.dataset import ImageDataset, Kind
 from mnist_lit.datasets.idx import IDXDataset
 
-__all__ = ["DATASETS", "MNIST", "ImageDataset", "find_dataset", "is_same", "kind_of"]
-
-
-class ImageDataset(Protocol):
-    """What the DataModule and the commands know of a data set."""
-
-    @property
-    def name(self) -> str:
-        """The name, as in `--data.dataset`."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """What the images show, which decides how a person's own pictures are preprocessed."""
-        ...
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the K classes, in the order of their labels."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of an image, (C, H, W)."""
-        ...
-
-    @property
-    def train_size(self) -> int:
-        """Number of training images, those for validation included."""
-        ...
-
-    @property
-    def test_size(self) -> int:
-        """Number of test images."""
-        ...
-
-    @property
-    def test_names(self) -> Sequence[str] | None:
-        """Paths of the test images, or None if these have numbers only."""
-        ...
-
-    @property
-    def hashes(self) -> tuple[Tensor, Tensor] | None:
-        """A number for each training and test image, int64 (N,), or None if the images are always the same."""
-        ...
-
-    @property
-    def digests(self) -> list[str] | None:
-        """Checksums of the training and of the test set, or None if these are always the same."""
-        ...
-
-    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
-        """Make sure that the files are there and right."""
-        ...
-
-    def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set."""
-        ...
+__all__ = ["DATASETS", "MNIST", "find_dataset", "is_same", "kind_of"]
 
 
 MNIST = IDXDataset(
@@ -152,13 +92,9 @@ DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, 
 def find_dataset(
     name: str, image_size: int | None = None, cache: str | Path = "data", mirrors: Sequence[str] | None = None
 ) -> ImageDataset:
-    """Return the data set of a name in the catalog, or that in a folder of images.
+    """Return the data set of a name in the catalog, or that in a folder of images (see `read_folder`).
 
-    Args:
-        name: a name in the catalog, or the path of a folder (see `read_folder`).
-        image_size: height and width of a folder's images, in pixels; by default 32.
-        cache: folder where the images of a folder are kept after they were decoded.
-        mirrors: URLs to download from; not for folders.
+    A size and a cache are for folders only, and mirrors for the catalog only.
 
     Raises:
         ValueError: if there is neither, or the folder cannot be used.

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,30 +10,20 @@ from hashlib import file_digest, md5
 from http.client import HTTPException
 from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.system.errors import redact_credentials
 from mnist_lit.system.files import write_atomically
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "Kind",
-    "PublishedDataset",
-    "PublishedFile",
-    "download",
-    "fetch",
-    "find",
-    "has_md5",
-]
+__all__ = ["MAX_FILE_BYTES", "PublishedDataset", "PublishedFile", "download", "find", "has_md5"]
 
 T = TypeVar("T")
-Kind = Literal["digits", "drawings", "photographs"]
-"""What images show; digits and drawings are white on black."""
 MAX_FILE_BYTES = 1 << 28
 """Size limit of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
 TIMEOUT = 30  # seconds without a byte
@@ -61,47 +52,51 @@ class PublishedFile:
         return has_md5(file, self.md5)
 
 
-class PublishedDataset:
-    """A data set whose images are always the same, without names."""
-
-    test_names: ClassVar[None] = None
-    hashes: ClassVar[None] = None
-    digests: ClassVar[None] = None
-
-
-def fetch(folder: Path, files: Sequence[PublishedFile], mirrors: Sequence[str]) -> None:
-    """Make sure that files are there and right; neither download nor write anything if they are.
-
-    Several processes may do so at once: one downloads, and the other ones wait.
+@dataclass(frozen=True, kw_only=True)
+class PublishedDataset(ImageDataset):
+    """A data set whose files are published, and always the same.
 
     Args:
-        folder: folder of the files.
-        files: files of one data set.
         mirrors: URLs (https, http, file) of folders with the files, tried in order.
-
-    Raises:
-        OSError: naming the file and every mirror tried, or the folder that cannot be written.
     """
-    missing = [file for file in files if not find(folder / file.name, file.is_valid)]
-    if not missing:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
-            unfinished.unlink()
-        for file in missing:
-            path = folder / file.name
-            if find(path, file.is_valid):
-                continue
-            if path.is_file():
-                log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
-                path.replace(f"{path}.damaged")
-            try:
-                content = download(file, mirrors)
-            except OSError as error:
-                names = ", ".join(file.name for file in files)
-                raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
-            write_atomically(path, content)
+
+    mirrors: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def published_files(self) -> Sequence[PublishedFile]:
+        """The published files."""
+
+    def folder(self, data_dir: str | Path) -> Path:
+        """Return the folder of the files, in that of all data sets."""
+        return Path(data_dir, self.name)
+
+    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
+        """Make sure that the files are there and right; neither download nor write anything if they are.
+
+        Several processes may do so at once: one downloads, and the other ones wait.
+        """
+        folder, files = self.folder(data_dir), self.published_files
+        missing = [file for file in files if not find(folder / file.name, file.is_valid)]
+        if not missing:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            for unfinished in folder.glob(".*.part"):  # of a process that was killed: this one holds the lock
+                unfinished.unlink()
+            for file in missing:
+                path = folder / file.name
+                if find(path, file.is_valid):
+                    continue
+                if path.is_file():
+                    log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
+                    path.replace(f"{path}.damaged")
+                try:
+                    content = download(file, mirrors or self.mirrors)
+                except OSError as error:
+                    names = ", ".join(file.name for file in files)
+                    raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
+                write_atomically(path, content)
 
 
 def find(path: Path, check: Callable[[BufferedIOBase], T]) -> T | None:
@@ -123,9 +118,7 @@ def has_md5(file: BufferedIOBase, checksum: str | None) -> bool:
 def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
     """Return a published file, and log a warning with the reason for each mirror that fails before.
 
-    Args:
-        file: the file; its name is the last part of its URL.
-        mirrors: URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
+    Mirrors are URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
 
     Raises:
         OSError: if all mirrors fail, with their reasons.

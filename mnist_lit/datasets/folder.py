@@ -4,16 +4,17 @@ The layout is that of torchvision's ImageFolder: `PATH/train/CLASS/*` and `PATH/
 with the classes directly in PATH, a tenth of the images is the test set.
 """
 
+import ctypes
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,14 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import Kind
+from mnist_lit.datasets.dataset import ImageDataset, Kind
 from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image, read_images
 from mnist_lit.datasets.sampling import split
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
-from mnist_lit.system.memory import total_memory
 
-__all__ = ["FolderDataset", "read_folder"]
+__all__ = ["FolderDataset", "read_folder", "total_memory"]
 
 IMAGE_SIZE = 32
 MAX_IMAGE_SIZE = 512
@@ -45,58 +45,24 @@ MAX_REPORTED = 20  # unreadable files that are listed one by one
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class FolderDataset:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FolderDataset(ImageDataset):
     """The images of a folder, in memory.
 
     Args:
-        name: path of the folder, as given.
-        classes: names of the K classes, in alphabetical order, which is that of the labels 0, 1, …
         train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
         test: the same of the test set.
-        test_names: paths of the test images.
     """
 
-    name: str
-    classes: Sequence[str]
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
-    test_names: Sequence[str]
-    kind: ClassVar[Kind] = "photographs"
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of an image, (C, H, W): C is 3 if any image has colours, else 1."""
-        _, channels, height, width = self.train[0].shape
-        return channels, height, width
-
-    @property
-    def train_size(self) -> int:
-        """Number of training images, those for validation included."""
-        return len(self.train[1])
-
-    @property
-    def test_size(self) -> int:
-        """Number of test images."""
-        return len(self.test[1])
-
-    @cached_property
-    def hashes(self) -> tuple[Tensor, Tensor]:
-        """A number for each training and test image, int64 (N,), which depends on its pixels."""
-        return _hash(self.train[0]), _hash(self.test[0])
-
-    @cached_property
-    def digests(self) -> list[str]:
-        """Checksums of the training and of the test set, with their classes."""
-        parts = zip(self.hashes, (self.train[1], self.test[1]), strict=True)
-        described = ([list(self.classes), hashes.tolist(), labels.tolist()] for hashes, labels in parts)
-        return [sha256(json.dumps(part).encode()).hexdigest() for part in described]
+    kind: Kind = "photographs"
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Do nothing: the images are in memory."""
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Return pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,), of the training or the test set."""
+        """Return pixels and labels, see `ImageDataset.read`."""
         return self.train if train else self.test
 
 
@@ -140,8 +106,10 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     listing = _list(Path(path).expanduser())
     _check_memory(path, len(listing.files), side)
     pixels, unreadable = _load(path, listing, side, Path(cache))
-    _report_unreadable(unreadable)
-
+    for line in list(unreadable.values())[:MAX_REPORTED]:
+        log.warning("%s: left out", printable(line))
+    if (more := len(unreadable) - MAX_REPORTED) > 0:
+        log.warning("%s more images that cannot be read are left out", f"{more:,}")
     readable = np.setdiff1d(np.arange(len(listing.files)), list(unreadable))
     labels = torch.from_numpy(listing.labels[readable])
     train_size = int((readable < listing.train_size).sum())
@@ -150,20 +118,32 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     chosen: Sequence[slice | list[int]] = (slice(train_size), slice(train_size, None))  # without a copy
     if listing.held_out:
         chosen = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
-    train, test = ((pixels[part], labels[part]) for part in chosen)
+    train, test = parts = [(pixels[part], labels[part]) for part in chosen]
     for name, count in zip(listing.classes, train[1].bincount(minlength=len(listing.classes)), strict=True):
         if not count:
             raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
     if not len(test[1]):
         raise ValueError(f"{path}: no image to test")
-    names = np.array(listing.files, dtype=object)[readable][chosen[1]]
-    dataset = FolderDataset(path, listing.classes, train, test, names.tolist())
-    if repeated := int(torch.isin(dataset.hashes[1], dataset.hashes[0]).sum()):
+    hashes = [_hash(part) for part, _ in parts]
+    if repeated := int(torch.isin(hashes[1], hashes[0]).sum()):
         log.warning("%s: %s test images are among the training images too", printable(path), f"{repeated:,}")
-    return dataset
+    contents = zip(hashes, parts, strict=True)
+    described = ([listing.classes, found.tolist(), kept.tolist()] for found, (_, kept) in contents)
+    return FolderDataset(
+        name=path,
+        classes=listing.classes,
+        shape=(train[0].shape[1], side, side),
+        train_size=len(train[1]),
+        test_size=len(test[1]),
+        test_names=np.array(listing.files, dtype=object)[readable][chosen[1]].tolist(),
+        digests=[sha256(json.dumps(part).encode()).hexdigest() for part in described],
+        train=train,
+        test=test,
+    )
 
 
 def _hash(pixels: Tensor) -> Tensor:
+    """Return a number for each image, int64 (N,), which depends on its pixels."""
     rows = pixels.flatten(1).numpy()
     return torch.tensor([int.from_bytes(sha256(row).digest()[:8], "little", signed=True) for row in rows])
 
@@ -214,6 +194,19 @@ def _check_memory(path: str, number: int, side: int) -> None:
             f"{path}: {number:,} images of 3 × {side} × {side} bytes are {needed / 1e9:.1f} GB, more than a quarter of "
             f"this machine's {memory / 1e9:.1f} GB: give a smaller --data.image_size, or see docs/scaling.md"
         )
+
+
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine, or None where the system does not say."""
+    if sys.platform == "win32":
+        # https://learn.microsoft.com/windows/win32/api/sysinfoapi/ns-sysinfoapi-memorystatusex
+        status = (ctypes.c_uint64 * 8)(64)  # the first number: dwLength and dwMemoryLoad, of 32 bits each
+        return status[1] if ctypes.windll.kernel32.GlobalMemoryStatusEx(status) else None  # ullTotalPhys
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else None
+    except (OSError, ValueError):
+        return None
 
 
 def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[int, str]]:
@@ -284,10 +277,3 @@ def _prepare(files: Sequence[str], side: int, **bar: Any) -> Iterator[NDArray[np
         return crop_square(open_image(path, for_square=True), side)
 
     return read_images(files, read, disable=None, **bar)
-
-
-def _report_unreadable(unreadable: Mapping[int, str]) -> None:
-    for line in list(unreadable.values())[:MAX_REPORTED]:
-        log.warning("%s: left out", printable(line))
-    if (more := len(unreadable) - MAX_REPORTED) > 0:
-        log.warning("%s more images that cannot be read are left out", f"{more:,}")

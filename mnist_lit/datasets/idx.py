@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnist_lit.datasets.downloads import Kind, PublishedDataset, PublishedFile, fetch, find, has_md5
+from mnist_lit.datasets.dataset import Kind
+from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile, find, has_md5
 
 __all__ = ["IDXDataset", "IDXFile"]
 
@@ -53,29 +54,16 @@ class IDXFile(PublishedFile):
         return content if content is not None and has_md5(BytesIO(content), self.content_md5) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IDXDataset(PublishedDataset):
     """A data set of four files: training images and labels, test images and labels, each in gzip.
 
     Args:
-        name: name of the data set, and of its folder.
-        classes: names of the K classes, in the order of the labels 0, 1, …
-        shape: shape of an image, (C, H, W); C is 1 in this format.
-        train_size: number of training images.
-        test_size: number of test images.
         files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
-        mirrors: URLs (https, http, file) of folders with the files, tried in order.
         content_md5: checksums of the uncompressed files, if they are known.
-        kind: what the images show.
     """
 
-    name: str
-    classes: Sequence[str]
-    shape: tuple[int, int, int]
-    train_size: int
-    test_size: int
     files: Sequence[tuple[str, str]]
-    mirrors: Sequence[str] = ()
     content_md5: Sequence[str | None] = (None,) * 4
     kind: Kind = "drawings"
 
@@ -84,7 +72,7 @@ class IDXDataset(PublishedDataset):
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
-    def idx_files(self) -> list[IDXFile]:
+    def published_files(self) -> list[IDXFile]:
         """The four files."""
         sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
         shapes = [(size, *self.shape[1:]) if number % 2 == 0 else (size,) for number, size in enumerate(sizes)]
@@ -93,29 +81,15 @@ class IDXDataset(PublishedDataset):
             for (name, published), shape, content in zip(self.files, shapes, self.content_md5, strict=True)
         ]
 
-    def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
-        """Make sure that the files are there and right, by downloading those that are not.
-
-        Args:
-            data_dir: folder of all data sets.
-            mirrors: instead of the data set's own.
-
-        Raises:
-            OSError: naming the file and every mirror tried, or the folder that cannot be written.
-        """
-        fetch(self._folder(data_dir), self.idx_files, mirrors or self.mirrors)
+    def folder(self, data_dir: str | Path) -> Path:
+        """Return the folder of the files, which is torchvision's."""
+        return Path(data_dir, self.name, "raw")
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
-        """Return pixels uint8 (N, 1, H, W), 0-255, and labels int64 (N,), of the training or the test set.
-
-        Raises:
-            OSError: if a file is missing or damaged: call `fetch` first.
-            ValueError: if the shape of a file is another than the entry's, or there are more labels than classes.
-        """
-        folder = self._folder(data_dir)
+        """Return pixels and labels, see `ImageDataset.read`."""
         tensors = []
-        for file in self.idx_files[:2] if train else self.idx_files[2:]:
-            if (content := find(path := folder / file.name, file.content)) is None:
+        for file in self.published_files[:2] if train else self.published_files[2:]:
+            if (content := find(path := self.folder(data_dir) / file.name, file.content)) is None:
                 raise OSError(f"{path} is missing or damaged")
             tensor = _decode(content)
             if tensor.shape != file.shape:
@@ -123,11 +97,8 @@ class IDXDataset(PublishedDataset):
             tensors.append(tensor)
         images, labels = tensors
         if labels.max() >= len(self.classes):
-            raise ValueError(f"{folder}: labels up to {labels.max()}, expected {len(self.classes)} classes")
+            raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
         return images.unsqueeze(1), labels.long()
-
-    def _folder(self, data_dir: str | Path) -> Path:
-        return Path(data_dir, self.name, "raw")
 
 
 def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:

@@ -59,11 +59,11 @@ def find_images(paths: Sequence[str], on_error: OnError) -> Iterator[str]:
         if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path
             continue
-        empty = True
-        for name in _walk(path, on_error):
-            empty = False
-            yield name
-        if empty:
+        found = _walk(path, on_error)
+        if first := next(found, None):
+            yield first
+            yield from found
+        else:
             on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
@@ -106,14 +106,8 @@ def open_scaled(
 ) -> tuple[NDArray[np.float32], float]:
     """Return the pixels of an image as `open_image` does, reduced to another size, and by how much.
 
-    Args:
-        path: path of the file.
-        least: number of pixels that the side of a reduced image keeps at least.
-        side_of: the side that counts: the longer one (max) or the shorter one (min).
-
-    Returns:
-        pixels: (H, W, C), 0-255.
-        scale: number of the file's pixels in one of them, along each side.
+    A reduced image keeps at least `least` pixels of its longer side (max) or its shorter side (min). The second result
+    is the number of the file's pixels in one of these pixels, along each side.
 
     Raises:
         UnreadableImageError: with the reason.
@@ -139,13 +133,7 @@ def open_scaled(
 def read_images(files: Sequence[str], read: Callable[[str], Result], **bar: Any) -> Iterator[Result | ValueError]:
     """Read image files in threads: Pillow, NumPy and scipy leave the other cores free while they compute.
 
-    Args:
-        files: paths.
-        read: opens and prepares a file, or raises ValueError.
-        **bar: keyword arguments passed to the progress bar.
-
-    Yields:
-        for each file, in their order, what `read` returns, or the error.
+    For each file, in their order, what `read` returns or its ValueError is yielded; `bar` is for the progress bar.
     """
 
     def attempt(path: str) -> Result | ValueError:
@@ -212,7 +200,7 @@ def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int], reduced
         pixels = pixels * (255 / max(float(pixels.max()), 1e-9))
     if image.mode == "RGBA":
         pixels = _composite(pixels)
-    pixels = pixels if pixels.ndim > 2 else pixels[..., None]  # (H, W) or (H, W, C)
+    pixels = np.atleast_3d(pixels)  # (H, W, C)
     return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
 
 

@@ -59,13 +59,7 @@ class Pictures:
 
     @classmethod
     def read(cls, paths: Sequence[str], read: Callable[[str], NDArray[np.uint8]], shape: Sequence[int]) -> Self:
-        """Read pictures of one object each.
-
-        Args:
-            paths: paths of files and folders.
-            read: opens a file and prepares its pixels, or raises ValueError.
-            shape: shape of these pixels, (C, H, W).
-        """
+        """Read pictures of one object each: `read` opens a file and prepares its pixels, (C, H, W)."""
         errors = Errors()
         files = list(find_images(paths, errors.report))
         names: list[str] = []
@@ -89,13 +83,7 @@ class Pictures:
 
 
 def read_photographs(paths: Sequence[str], channels: int, side: int) -> Pictures:
-    """Read photographs of one object each: the square in the middle of each, scaled.
-
-    Args:
-        paths: paths of files and folders.
-        channels: 1 for grey or 3 for colour.
-        side: height and width of the images, in pixels.
-    """
+    """Read photographs of one object each: the square in the middle of each, scaled to `side` pixels."""
 
     def read(path: str) -> NDArray[np.uint8]:
         return crop_square(open_image(path, for_square=True), side, channels)

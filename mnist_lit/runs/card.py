@@ -1,6 +1,6 @@
 """The model card of an exported file: what it is, how to use it, how good it is, and what it is not for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -9,7 +9,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork
-from mnist_lit.datasets.catalog import DATASETS, ImageDataset
+from mnist_lit.datasets.catalog import DATASETS
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
@@ -39,16 +40,9 @@ def describe_model(
 ) -> str:
     """Return the model card of an exported file, in Markdown with Hugging Face's header.
 
-    Args:
-        path: path of the exported file.
-        checkpoint: the checkpoint that is exported.
-        dataset: the data set that the file was compared on.
-        model: the network of the checkpoint.
-        metadata: metadata of the file, with its input and output.
-        probabilities: probabilities of the test images, (N, K).
-        labels: labels of the test images, (N,).
-        library: the library that opens the file, as Hugging Face's Hub names it.
-        use: how to use such a file, with fields for its name, input, output, shape and number of classes.
+    The file was compared with the probabilities (N, K) and labels (N,) of the test images of `dataset`. The library
+    that opens it is named as on the Hub; `use`, which says how, has fields for what the metadata say, the file's name,
+    and the shape and number of classes of the images.
     """
     classes = checkpoint.classes
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
@@ -56,11 +50,13 @@ def describe_model(
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
     calibration = model.uncalibrated or "the temperature was fitted on validation images"
     trained = _name(checkpoint.settings["data"]["dataset"])
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    names = printable(", ".join(classes))
     fields = {**metadata, "name": path.name, "shape": (3, *dataset.shape), "classes": len(classes)}
     sections = [
         _header(path, library, trained, _name(dataset.name), results["accuracy"]),
         f"# {path.name}",
-        _describe_network(model, classes, trained),
+        f"A network with {parameters:,} parameters, for images like those of {trained}: {names}.",
         "## How to use it",
         use.format(**fields),
         "## How it was trained",
@@ -90,12 +86,6 @@ def _header(path: Path, library: str, trained: str, tested: str, accuracy: float
         "model-index": [{"name": path.name, "results": [result]}],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
-
-
-def _describe_network(model: CalibratedNetwork, classes: Sequence[str], trained: str) -> str:
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    names = printable(", ".join(classes))
-    return f"A network with {parameters:,} parameters, for images like those of {trained}: {names}."
 
 
 def _training(checkpoint: Checkpoint) -> str:

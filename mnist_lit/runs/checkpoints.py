@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.datasets.catalog import DATASETS, MNIST, ImageDataset, is_same
+from mnist_lit.datasets.catalog import MNIST, is_same
+from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.folders import Run, run_of
 
 __all__ = ["FULL_PRECISION", "Checkpoint"]
@@ -30,6 +31,7 @@ REQUIRED = {
     "epoch": int,
     "global_step": int,
 }
+PLAIN = int | float | str
 ALLOWED_GLOBALS = re.compile(
     r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Size|\w+Storage|[a-z]\w*)"
@@ -69,13 +71,14 @@ class Checkpoint:
                 raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
         if isinstance(content, dict) and "counts.images" in (content.get("state_dict") or ()):
             raise ValueError(f"{path} was written by mnist-lit 0.1, whose checkpoints this version cannot use")
-        if not (isinstance(content, dict) and _has_required_parts(content) and _is_bounded(content, size)):
+        checkpoint = cls(path, content)
+        if not (isinstance(content, dict) and _has_required_parts(checkpoint) and _is_bounded(content, size)):
             raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
         if not _builds_bounded_network(content["hyper_parameters"], size):
             raise ValueError(f"{path} describes a network that is larger than the file: give another with --ckpt_path")
         if not all(value.isfinite().all() for value in content["state_dict"].values()):
             raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
-        return cls(path, content)
+        return checkpoint
 
     @classmethod
     def read_newest(cls, path: Path) -> Self:
@@ -105,7 +108,17 @@ class Checkpoint:
 
         Without paths and mirrors of data files: somebody else's checkpoint must not choose folders and servers.
         """
-        return _settings(self.content)
+        data = self.content["datamodule_hyper_parameters"].items()
+        return {
+            "model": self.content["hyper_parameters"],
+            "data": {name: value for name, value in data if name not in ("data_dir", "mirrors")},
+        }
+
+    @property
+    def data_state(self) -> dict[str, Any]:
+        """What the data module's `state_dict` returned."""
+        state = self.content.get("MNISTDataModule")  # where Lightning saves it
+        return state if isinstance(state, dict) else {}
 
     @property
     def precision(self) -> str:
@@ -113,15 +126,10 @@ class Checkpoint:
         return str(self.content.get("precision", FULL_PRECISION))
 
     @property
-    def has_folder(self) -> bool:
-        """Whether it was trained on a folder of images."""
-        return self.settings["data"]["dataset"] not in DATASETS
-
-    @property
     def classes(self) -> list[str]:
         """The names of the classes that it distinguishes; their numbers if it does not name them."""
         number = self.settings["model"].get("classes", len(MNIST.classes))
-        return list(_data_state(self.content).get("classes") or map(str, range(number)))
+        return list(self.data_state.get("classes") or map(str, range(number)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,9 +137,16 @@ class Checkpoint:
         channels, height, width = self.settings["model"].get("shape", MNIST.shape)
         return channels, height, width
 
+    @property
+    def digests(self) -> Sequence[str] | None:
+        """Checksums of the training and the test images of a folder, see `ImageDataset`."""
+        digests: Sequence[str] | None = self.data_state.get("digests")
+        return digests
+
     def was_trained_on(self, dataset: ImageDataset) -> bool:
         """Return whether a data set is that of its training, even if a folder has another path now."""
-        return self._has_images_of(dataset) or is_same(self.settings["data"]["dataset"], dataset.name)
+        same_images = self.digests is not None and dataset.digests == self.digests
+        return same_images or is_same(self.settings["data"]["dataset"], dataset.name)
 
     def check_images(self, dataset: ImageDataset) -> None:
         """Check that a folder of images is as it was in the training, if it is the same folder.
@@ -139,20 +154,11 @@ class Checkpoint:
         Raises:
             ValueError: if images were changed, added or removed: a test image may have been trained on then.
         """
-        if self.digests and self.was_trained_on(dataset) and not self._has_images_of(dataset):
+        if self.digests and dataset.digests != self.digests and self.was_trained_on(dataset):
             raise ValueError(
                 f"the images in {dataset.name} have changed since the training of {self.path}: undo the change, or "
                 "start a new run"
             )
-
-    def _has_images_of(self, dataset: ImageDataset) -> bool:
-        return bool(self.digests) and dataset.digests == self.digests
-
-    @property
-    def digests(self) -> Sequence[str] | None:
-        """Checksums of the training and the test images of a folder, see `FolderDataset.digests`."""
-        digests: Sequence[str] | None = _data_state(self.content).get("digests")
-        return digests
 
     @property
     def run(self) -> Run | None:
@@ -198,24 +204,18 @@ def _load(file: BinaryIO) -> Any:
     size = file.seek(0, SEEK_END)
     with ZipFile(file) as archive:
         members = archive.infolist()
-        packed = any(member.compress_type != ZIP_STORED for member in members)
-        if (
-            packed or sum(member.file_size for member in members) > size
-        ):  # torch does not compress, but would decompress
+        packed = any(member.compress_type != ZIP_STORED for member in members)  # which torch would unpack
+        if packed or sum(member.file_size for member in members) > size:
             raise BadZipFile("more in it than its size")
         if damaged := archive.testzip():  # torch does not verify the checksums
             raise BadZipFile(damaged)
         for member in members:
             if member.filename.endswith(".pkl"):
-                _check_globals(archive.read(member))
+                for opcode, name, _ in genops(archive.read(member)):
+                    if opcode.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(name)):
+                        raise UnpicklingError(name)
     file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _check_globals(pickled: bytes) -> None:
-    for opcode, name, _ in genops(pickled):
-        if opcode.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(name)):
-            raise UnpicklingError(name)
 
 
 def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
@@ -226,7 +226,7 @@ def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
     values, waiting = 0, [content]
     while waiting and values <= MAX_VALUES:
         value = waiting.pop()
-        if isinstance(value, torch.Tensor) and value.nbytes > size:
+        if isinstance(value, Tensor) and value.nbytes > size:
             return False
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         if isinstance(parts, list | tuple | set):
@@ -277,39 +277,18 @@ def _is_overflow(error: Exception) -> bool:
     return "overflow" in str(error).lower()
 
 
-def _settings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    data = content["datamodule_hyper_parameters"].items()
-    return {
-        "model": content["hyper_parameters"],
-        "data": {name: value for name, value in data if name not in ("data_dir", "mirrors")},
-    }
-
-
-def _data_state(content: dict[str, Any]) -> dict[str, Any]:
-    state = content.get("MNISTDataModule")  # where Lightning saves what its `state_dict` returns
-    return state if isinstance(state, dict) else {}
-
-
-def _has_required_parts(content: dict[str, Any]) -> bool:
-    """Return whether there are weights, and settings that are numbers, strings or short lists of them."""
-    if not all(isinstance(content.get(key), kind) for key, kind in REQUIRED.items()):
+def _has_required_parts(checkpoint: Checkpoint) -> bool:
+    """Return whether there are weights, settings that are numbers, strings or short lists, and classes of images."""
+    if not all(isinstance(checkpoint.content.get(key), kind) for key, kind in REQUIRED.items()):
         return False
-    weights = content["state_dict"].items()
-    settings = [value for group in _settings(content).values() for value in group.values()]
-    return (
-        all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights)
-        and all(value is None or isinstance(value, int | float | str) or _is_short_list(value) for value in settings)
-        and _describes_images(content)
-    )
-
-
-def _describes_images(content: dict[str, Any]) -> bool:
-    """Return whether the shape of the images, the number of classes, their names and the digests are such."""
-    model, state = content["hyper_parameters"], _data_state(content)
+    weights, model = checkpoint.content["state_dict"].items(), checkpoint.settings["model"]
+    settings = [value for group in checkpoint.settings.values() for value in group.values()]
     shape, number = model.get("shape", MNIST.shape), model.get("classes", len(MNIST.classes))
-    names, digests = state.get("classes"), state.get("digests")
+    names, digests = (checkpoint.data_state.get(name) for name in ("classes", "digests"))
     return (
-        _is_short_list(shape)
+        all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights)
+        and all(value is None or isinstance(value, PLAIN) or _is_short_list(value) for value in settings)
+        and _is_short_list(shape)
         and [type(side) for side in shape] == [int] * 3
         and type(number) is int
         and 0 < number <= MAX_CLASSES
@@ -323,8 +302,6 @@ def _are_strings(values: Any, number: int) -> bool:
 
 
 def _is_short_list(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) <= MAX_LIST_LENGTH
-        and all(isinstance(item, int | float | str) for item in value)
-    )
+    if not isinstance(value, list | tuple) or len(value) > MAX_LIST_LENGTH:
+        return False
+    return all(isinstance(item, PLAIN) for item in value)

@@ -19,14 +19,14 @@ __all__ = [
 ]
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the confidence interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     >>> low, high = wilson_interval(9911, 10_000)
     >>> print(f"{low:.4f} {high:.4f}")
     0.9891 0.9928
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     p, n = correct / total, total
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half_width = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -54,28 +54,21 @@ def format_evaluation(name: str, results: dict[str, Any]) -> str:
     )
 
 
-def format_confused(confusion: Tensor, classes: Sequence[str], number: int = 3) -> list[str]:
-    """Return a line about the classes that are most often confused, or none if there are no errors.
+def format_confused(confusion: Tensor, classes: Sequence[str]) -> list[str]:
+    """Return a line about the three pairs of classes that are most often confused, or none if there are no errors.
 
-    Args:
-        confusion: int64 (K, K), rows are true classes.
-        classes: K names.
-        number: number of pairs.
+    The rows of the confusion matrix, int64 (K, K), are true classes.
 
     >>> import torch
     >>> format_confused(torch.tensor([[9, 1, 0], [0, 8, 2], [0, 0, 9]]), ["a", "b", "c"])
     ['most confused: b as c (2×), a as b (1×)']
     """
     errors = confusion.clone().fill_diagonal_(0)
-    order = errors.flatten().argsort(descending=True, stable=True)[:number].tolist()
+    order = errors.flatten().argsort(descending=True, stable=True)[:3].tolist()
     pairs = [(place // len(classes), place % len(classes)) for place in order]
-    counted = [(classes[i], classes[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
-    if not counted:
-        return []
-    return [
-        "most confused: "
-        + ", ".join(f"{printable(true)} as {printable(other)} ({count:,}×)" for true, other, count in counted)
-    ]
+    named = [(printable(classes[i]), printable(classes[j]), int(errors[i, j])) for i, j in pairs if errors[i, j]]
+    listed = ", ".join(f"{true} as {other} ({count:,}×)" for true, other, count in named)
+    return [f"most confused: {listed}"] if listed else []
 
 
 def format_calibration(temperature: float, before: float, after: float) -> str:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mnist_lit.commands.evaluate import Restored, restore_checkpoint
+from mnist_lit.commands.fit import count_parameters
 from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.studies.seeds import differing_settings, find_runs, read_results
 from mnist_lit.system.errors import UsageError
-from mnist_lit.training.inspection import count_parameters
 
 __all__ = ["Answers", "Recipe", "read_recipe"]
 

@@ -75,23 +75,15 @@ def _class_problem(message: str) -> str | None:
 
 def _reason(message: str) -> str | None:
     """Return what is wrong with a value, or None for a message of unknown form."""
-    if reason := re.search(r"Not of type \w+: (.+)", message):
-        return _plain_limits(reason[1])
-    if limits := re.search(r"does not conform to restriction .+", message):
-        return _plain_limits(limits[0])
+    limits = "does not conform to restriction (.+)"  # such as `v>=0 and v<9`
+    if reason := re.search(r"Not of type \w+: (.+)", message) or re.search(f"({limits})", message):
+        return re.sub(limits, lambda found: f"must be {found[1].replace('v', '')}", reason[1])
     if problem := _class_problem(message):
         return problem
     if given := re.search(r"(?:Got|Given) value: (.+)", message):
         expected = re.findall(r"Expected an? (.+?)(?:\.? Got value|: |$)", message, re.MULTILINE)
         return f"expected {_type_names(expected)}, got {given[1]}"
     return None
-
-
-def _plain_limits(reason: str) -> str:
-    """Turn `does not conform to restriction v>=0 and v<9` into `must be >=0 and <9`."""
-    return re.sub(
-        r"does not conform to restriction (.+)", lambda limits: f"must be {limits[1].replace('v', '')}", reason
-    )
 
 
 def _type_names(expected: Iterable[str]) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 __all__ = [
     "CHECKOUT",
+    "CONFIGS",
     "PACKAGE",
     "PROGRAM",
-    "config_names",
-    "find_config",
     "forget_launcher",
     "install_hint",
     "is_child_process",
@@ -64,15 +63,3 @@ def forget_launcher() -> bool:
 def install_hint(extra: str) -> str:
     """Return the command that installs an extra."""
     return f"pip install -e '.[{extra}]'" if CHECKOUT else f"pip install 'mnist-lit[{extra}]'"
-
-
-def config_names() -> list[str]:
-    """Return the names of the package's own config files."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-def find_config(given: str) -> str:
-    """Return the path of a config file: of a name such as `fast`, unless there is such a file, the package's own."""
-    path = Path(given)
-    shipped = CONFIGS / f"{given.removesuffix('.yaml')}.yaml"
-    return str(shipped) if path.name == given and not path.is_file() and shipped.is_file() else given

@@ -57,16 +57,11 @@ def _expanded_size(node: yaml.Node, sizes: dict[yaml.Node, float]) -> float:
         sizes[node] = inf  # until it is known: seen by an alias within its own anchor
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
-            _check_duplicate_keys(node)
+            keys: set[str] = set()
+            for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+                if key.value in keys:
+                    raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value}", problem_mark=key.start_mark)
+                keys.add(key.value)
             children = [child for pair in children for child in pair]
         sizes[node] = 1 + sum(_expanded_size(child, sizes) for child in children)
     return sizes[node]
-
-
-def _check_duplicate_keys(node: yaml.MappingNode) -> None:
-    keys = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in keys:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value}", problem_mark=key.start_mark)
-            keys.add(key.value)

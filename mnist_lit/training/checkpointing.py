@@ -137,10 +137,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
     Lightning's own saving is not flushed to the disk, and not atomic if the temporary folder is on another disk.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002  # Lightning gives none
         """Save by `write_atomically`, or raise OSError and keep the file that was at `path`."""
-        if storage_options is not None:
-            raise TypeError("storage_options are for other file systems")
         content = BytesIO()
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getvalue())

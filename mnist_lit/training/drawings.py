@@ -7,14 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = [
-    "MAX_CLASSES",
-    "draw_confusion",
-    "draw_images",
-    "mistake_captions",
-]
+__all__ = ["MAX_CLASSES", "draw_confusion", "draw_images", "mistake_captions"]
 
-Colour = tuple[int, int, int]
 WHITE, LIGHT_GREY, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
 BLUE, RED = (31, 90, 180), (200, 40, 30)
 CELL = 40  # side of a cell of the confusion matrix, pixels
@@ -59,8 +53,9 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
             count, x = int(counts[row, column]), left + column * CELL
             correct, fraction = row == column, count / total
             intensity = fraction if correct else fraction**GAMMA
-            colour = _blend(BLUE if correct else RED, intensity) if count else LIGHT_GREY
-            draw.rectangle((x, y, x + CELL - 2, y + CELL - 2), colour)
+            full = BLUE if correct else RED
+            red, green, blue = (round(255 + (channel - 255) * intensity) for channel in full)
+            draw.rectangle((x, y, x + CELL - 2, y + CELL - 2), (red, green, blue) if count else LIGHT_GREY)
             if count:
                 text_colour = WHITE if intensity > WHITE_TEXT_INTENSITY else BLACK
                 draw.text((x + CELL / 2 - 1, middle), f"{count:,}", text_colour, small, anchor="mm")
@@ -92,11 +87,13 @@ def draw_images(
     rows = -(-len(captions) // columns)
     image = Image.new("RGB", (columns * cell_width, max(rows, 1) * cell_height), WHITE)
     draw = ImageDraw.Draw(image)
-    levels = pixels.round().clamp(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
+    levels = pixels.round().clamp(0, 255).to(torch.uint8)
+    levels = (255 - levels if inverted else levels).permute(0, 2, 3, 1)  # (N, H, W, C)
     for i, (picture, caption) in enumerate(zip(levels, captions, strict=True)):
         x, y = i % columns * cell_width, i // columns * cell_height
-        shown = picture if picture.shape[2] == len(WHITE) else picture[..., 0]
-        image.paste(_enlarge(255 - shown if inverted else shown, zoom), (x + (cell_width - zoom * width) // 2, y + 4))
+        shown = Image.fromarray((picture if picture.shape[2] == len(WHITE) else picture[..., 0]).numpy())
+        enlarged = shown.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
+        image.paste(enlarged, (x + (cell_width - zoom * width) // 2, y + 4))
         draw.text((x + cell_width / 2, y + zoom * height + 6), caption, BLACK, font, anchor="ma", align="center")
     return image
 
@@ -116,19 +113,6 @@ def mistake_captions(labels: Tensor, probabilities: Tensor, classes: Sequence[st
     form = "{} as {}, {:.0%}" if max(map(len, classes)) <= MAX_CAPTION_NAME else "{}\nas {}\n{:.0%}"
     names = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in classes]
     return [form.format(names[label], names[predicted], confidence) for label, predicted, confidence in rows]
-
-
-def _enlarge(pixels: Tensor, zoom: int) -> Image.Image:
-    """Return pixels 0-255, (H, W) or (H, W, 3), as squares of side `zoom`."""
-    height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels.to(torch.uint8).numpy())
-    return image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
-
-
-def _blend(colour: Colour, intensity: float) -> Colour:
-    """Return a mixture of white and a colour."""
-    red, green, blue = (round(255 + (channel - 255) * intensity) for channel in colour)
-    return red, green, blue
 
 
 def _vertical_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:

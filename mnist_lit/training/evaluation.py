@@ -10,7 +10,6 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.datasets.sampling import Batch
 from mnist_lit.runs.results import evaluation_results, format_calibration, format_confused, format_evaluation
 
 __all__ = ["Calibration", "Outputs", "fit_temperature", "other_metrics", "report_test"]
@@ -25,25 +24,19 @@ class Outputs(Callback):
     """Keep the logits and labels of the latest validation or test: every process evaluates all images."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[tuple[Tensor, Tensor]] = []
 
-    def on_validation_epoch_start(self, *_: Any) -> None:
+    def on_validation_epoch_start(self, *_: Any, **__: Any) -> None:
         """Discard the outputs of the evaluation before this one."""
         self.batches = []
 
-    def on_validation_batch_end(
-        self, _trainer: Trainer, _module: LightningModule, outputs: Any, batch: Batch, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, *args: Any, **_: Any) -> None:
         """Keep the logits and labels of a batch."""
-        self.batches.append((outputs.detach(), batch[1]))
+        logits, (_, labels) = args[2:4]
+        self.batches.append((logits.detach(), labels))
 
-    def on_test_epoch_start(self, *_: Any) -> None:
-        """Discard the outputs of the evaluation before this one."""
-        self.batches = []
-
-    def on_test_batch_end(self, *args: Any) -> None:
-        """Keep the logits and labels of a batch."""
-        self.on_validation_batch_end(*args)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     @property
     def logits(self) -> Tensor:
@@ -134,14 +127,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
 def report_test(
     trainer: Trainer, classifier: DigitClassifier, classes: Sequence[str], outputs: Outputs
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the results of a test, for `results.json`, and lines about them.
-
-    Args:
-        trainer: the Trainer that has tested.
-        classifier: the model that was tested.
-        classes: names of the classes.
-        outputs: outputs of the test.
-    """
+    """Return the results of a test, for `results.json`, and lines about them."""
     confusion = outputs.confusion()
     results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
     errors = outputs.calibration_errors(classifier.temperature)

@@ -63,12 +63,9 @@ class RunLogger(TensorBoardLogger):
 
 
 def build_loggers(given: Any, run: Run, purge_step: int | None = None) -> list[Logger]:
-    """Return the loggers of a run: TensorBoard, then the user's.
+    """Return the loggers of a run: TensorBoard, then the user's, given as partial loggers (see `flags.instantiate`).
 
-    Args:
-        given: False for no logger at all, or partial loggers (see `flags.instantiate`).
-        run: where they log.
-        purge_step: see `RunLogger`.
+    There is none if False is given.
 
     Raises:
         UsageError: if a logger is not installed, or refuses its arguments.
@@ -76,8 +73,7 @@ def build_loggers(given: Any, run: Run, purge_step: int | None = None) -> list[L
     if given is False:
         return []
     added = given if isinstance(given, list) else [] if given is None or given is True else [given]
-    if process_rank() > 0:  # only the first process logs
-        added = []
+    added = added if process_rank() == 0 else []  # only the first process logs
     return [RunLogger(run, purge_step), *(_build(make, run) for make in added)]
 
 

@@ -1,6 +1,6 @@
 """What TensorBoard shows besides the curves: settings, charts, texts and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, cast
@@ -47,13 +47,14 @@ class TensorBoardCallback(Callback):
 
     Args:
         outputs: outputs of the latest evaluation.
-        classes: names of the classes.
+        data: the data module.
         settings: settings by which TensorBoard compares runs.
         config: file of all settings.
     """
 
-    def __init__(self, outputs: Outputs, classes: Sequence[str], settings: dict[str, Any], config: Path) -> None:
-        self.outputs, self.classes, self.settings, self.config = outputs, classes, settings, config
+    def __init__(self, outputs: Outputs, data: MNISTDataModule, settings: dict[str, Any], config: Path) -> None:
+        self.outputs, self.data, self.settings, self.config = outputs, data, settings, config
+        self.classes = data.dataset.classes
         self.batch: Batch | None = None
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
@@ -80,7 +81,7 @@ class TensorBoardCallback(Callback):
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
-            _add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
+            self._add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
 
     def on_test_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Draw the confusion matrix and the mistakes, and write the accuracy of each class."""
@@ -96,18 +97,18 @@ class TensorBoardCallback(Callback):
         counts = self.outputs.confusion()
         step = trainer.global_step - (stage == "val")  # where Lightning logs the accuracy
         if len(self.classes) <= MAX_CLASSES:
-            _add_image(trainer, f"{stage}/confusion", step, lambda: draw_confusion(counts, self.classes))
-        data = _datamodule(trainer)
-        images = data.test_set if stage == "test" else data.val_set
+            _add_image(trainer, f"{stage}/confusion", step, draw_confusion(counts, self.classes))
+        images = self.data.test_set if stage == "test" else self.data.val_set
         indices, probabilities = self.outputs.mistakes(MAX_IMAGES)
         pixels, labels = cast("Batch", images.__getitems__(indices))
         captions = mistake_captions(labels, probabilities, self.classes)
-        _add_images(trainer, f"{stage}/mistakes", step, pixels, captions)
+        self._add_images(trainer, f"{stage}/mistakes", step, pixels, captions)
         return counts
 
-
-def _datamodule(trainer: Trainer) -> MNISTDataModule:
-    return cast("MNISTDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+    def _add_images(self, trainer: Trainer, tag: str, step: int, pixels: Tensor, captions: Sequence[str]) -> None:
+        """Add images (N, C, H, W) with captions; drawings are inverted, photographs are not."""
+        inverted = self.data.dataset.kind != "photographs"
+        _add_image(trainer, tag, step, draw_images(pixels, captions, inverted=inverted))
 
 
 def _writers(trainer: Trainer) -> "list[SummaryWriter]":
@@ -116,13 +117,6 @@ def _writers(trainer: Trainer) -> "list[SummaryWriter]":
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def _add_image(trainer: Trainer, tag: str, step: int, draw: Callable[[], Image.Image]) -> None:
-    """Add a picture, which is drawn only if there is a writer."""
+def _add_image(trainer: Trainer, tag: str, step: int, image: Image.Image) -> None:
     for writer in _writers(trainer):
-        writer.add_image(tag, np.asarray(draw()), step, dataformats="HWC")
-
-
-def _add_images(trainer: Trainer, tag: str, step: int, pixels: Tensor, captions: Sequence[str]) -> None:
-    """Add images (N, C, H, W) with captions; drawings are inverted, photographs are not."""
-    inverted = _datamodule(trainer).dataset.kind != "photographs"
-    _add_image(trainer, tag, step, lambda: draw_images(pixels, captions, inverted=inverted))
+        writer.add_image(tag, np.asarray(image), step, dataformats="HWC")

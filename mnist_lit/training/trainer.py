@@ -66,16 +66,10 @@ def build_training(
     callbacks: Sequence[Callback] = (),
     purge_step: int | None = None,
 ) -> Training:
-    """Return the Trainer that trains a run.
+    """Return the Trainer that trains a run, with callbacks besides those of every run and the user's.
 
-    Args:
-        config: settings of the run.
-        settings: the user's arguments of the Trainer, with instances of its callbacks and loggers.
-        run: the run, whose folder it writes into.
-        classifier: the model that it trains.
-        data: the data module that it trains on.
-        callbacks: callbacks besides those of every run and the user's.
-        purge_step: in a run that was interrupted, the step from which its curves are replaced.
+    `settings` are the user's arguments of the Trainer, with instances of its callbacks and partial loggers. In a run
+    that was interrupted, the curves are replaced from `purge_step` on.
 
     Raises:
         UsageError: if an argument is refused.
@@ -102,7 +96,7 @@ def build_training(
         StepLimit(),
         outputs,
         Calibration(outputs),
-        TensorBoardCallback(outputs, data.dataset.classes, compared, run.config),
+        TensorBoardCallback(outputs, data, compared, run.config),
         checkpoint,
         *callbacks,
     ]
@@ -135,12 +129,9 @@ def fit_results(training: Training, data: MNISTDataModule) -> dict[str, Any]:
 
 
 def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: TrainingTimer | None = None) -> Trainer:
-    """Return a Trainer; without a `timer`, one that writes no file.
+    """Return a Trainer with callbacks besides the user's; without the timer of a training, it writes no file.
 
-    Args:
-        settings: the user's arguments of the Trainer, with instances of its callbacks and loggers.
-        callbacks: callbacks besides the user's.
-        timer: the timer of a training, for its progress.
+    `settings` are the user's arguments of the Trainer, with instances of its callbacks and loggers.
 
     Raises:
         UsageError: if an argument is refused.

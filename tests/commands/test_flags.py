@@ -3,6 +3,7 @@
 import builtins
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -12,11 +13,12 @@ from lightning.pytorch import Trainer
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import COMMANDS, describe_flags
-from mnist_lit.commands.flags import build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.commands.flags import build_parser, find_config, find_flags, instantiate, parse, set_checkpoint_defaults
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
+FAST = str(CONFIGS[0].with_name("fast.yaml"))
 NO_DEFAULTS = {"config", "data.val_size", "images", "init_from", "output"}
 """Flags whose short help has a remark in parentheses instead of a default."""
 
@@ -222,3 +224,29 @@ def test_find_flags_finds_what_parse_finds(tmp_path: Path) -> None:
         assert find_flags(argv, *names) == expected
         config = parse(build_parser("fit"), argv)
         assert {name: config[name] for name in names} == {"ckpt_path": None, "init_from": None} | expected
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "found"),
+    [
+        *((name, None, FAST) for name in ("fast", "fast.yaml")),
+        *((name, Path.touch, name) for name in ("fast", "fast.yaml")),
+        ("fast", Path.mkdir, FAST),
+        *((path, None, None) for path in ("mine", "./fast", "else/fast.yaml", "runs/fast/version_0/config.yaml", "")),
+    ],
+)
+def test_a_name_is_a_config_of_the_package_unless_there_is_a_file_of_that_name(
+    given: str,
+    made: Callable[[Path], None] | None,
+    found: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if made:
+        made(Path(given))
+    if found:
+        assert find_config(given) == found
+        return
+    with pytest.raises(UsageError, match=f"^--config: no file {given}"):
+        find_config(given)

@@ -13,7 +13,7 @@ from mnist_lit.datasets.catalog import DATASETS, MNIST
 from mnist_lit.datasets.idx import IDXDataset
 
 SHIPPED = Path(__file__).parent.parent.parent / "mnist_lit" / "datasets" / "mnist"
-IMAGES, LABELS = MNIST.idx_files[2:]
+IMAGES, LABELS = MNIST.published_files[2:]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_files_checksums_and_mirrors_are_those_of_torchvision_and_the_classes_ha
 ) -> None:
     dataset, reference = DATASETS[name], getattr(listed, name)
     assert isinstance(dataset, IDXDataset)
-    assert [(file.name, file.md5) for file in dataset.idx_files] == reference.resources
+    assert [(file.name, file.md5) for file in dataset.published_files] == reference.resources
     assert list(dataset.mirrors[-len(reference.mirrors) :]) == reference.mirrors
     assert (len(dataset.classes), dataset.classes[label]) == (10, class_name)
 

@@ -16,7 +16,7 @@ from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.downloads import download
 from mnist_lit.datasets.idx import IDXFile
 
-LABELS = MNIST.idx_files[3]
+LABELS = MNIST.published_files[3]
 NAME = LABELS.name
 CONTENT = (SHIPPED / NAME).read_bytes()
 
@@ -87,7 +87,7 @@ def test_download_stops_after_the_size_limit_of_a_file(server: Server, monkeypat
     sizes = []
     monkeypatch.setattr(IDXFile, "is_valid", lambda _, file: sizes.append(len(file.read())))
     with pytest.raises(OSError, match="not the published file"):
-        download(MNIST.idx_files[2], [server.url("ok")])
+        download(MNIST.published_files[2], [server.url("ok")])
     assert sizes == [1_100]
 
 

@@ -19,8 +19,8 @@ from torchvision import datasets as listed
 from mnist_lit.datasets.catalog import DATASETS, MNIST
 
 PACKAGE = [SHIPPED.as_uri()]
-NAMES = sorted(file.name for file in MNIST.idx_files)
-IMAGES = MNIST.idx_files[2].name
+NAMES = sorted(file.name for file in MNIST.published_files)
+IMAGES = MNIST.published_files[2].name
 WHOLE = (SHIPPED / IMAGES).read_bytes()
 PROJECT = Path(__file__).parent.parent.parent
 FETCH = f"""
