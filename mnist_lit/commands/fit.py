@@ -145,12 +145,7 @@ def train(
             summary += lines
             print("\n".join(lines))
 
-        write_summary(trainer, summary)
-        if trainer.is_global_zero:
-            run.record(**results)  # after all else: a run that is killed before is not finished
-        if distributed.is_initialized():  # all processes end together: those that are left would report an error
-            distributed.barrier()
-            distributed.destroy_process_group()
+        record(run, trainer, results, summary)
     return run
 
 
@@ -218,6 +213,16 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
     run.clear()
     if start.resumed and start.resumed.path.resolve() != (run.checkpoints / "last.ckpt").resolve():
         write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
+
+
+def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
+    """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
+    write_summary(trainer, summary)
+    if trainer.is_global_zero:
+        run.record(**results)
+    if distributed.is_initialized():  # all processes end together: those that are left would report an error
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:

@@ -40,9 +40,16 @@ def describe_model(
 ) -> str:
     """Return the model card of an exported file, in Markdown with Hugging Face's header.
 
-    The file was compared with the probabilities (N, K) and labels (N,) of the test images of `dataset`. The library
-    that opens it is named as on the Hub; `use`, which says how, has fields for what the metadata say, the file's name,
-    and the shape and number of classes of the images.
+    Args:
+        path: path of the exported file.
+        checkpoint: the checkpoint that is exported.
+        dataset: the data set that the file was compared on.
+        model: the network of the checkpoint.
+        metadata: metadata of the file, with its input and output.
+        probabilities: probabilities of the test images, (N, K).
+        labels: labels of the test images, (N,).
+        library: the library that opens the file, as Hugging Face's Hub names it.
+        use: how to use such a file, with fields for its name, input, output, shape and number of classes.
     """
     classes = checkpoint.classes
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
