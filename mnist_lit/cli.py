@@ -17,7 +17,7 @@ from mnist_lit.system.errors import UsageError, printable, redact_credentials, s
 from mnist_lit.system.files import expand_home
 from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
 from mnist_lit.system.program import CHECKOUT, is_child_process
-from mnist_lit.system.signals import Stopped, exit_at_once, handle_signals, raise_stopped, set_handler
+from mnist_lit.system.signals import Stopped, exit_at_once, follow_parent, handle_signals, raise_stopped, set_handler
 
 __all__ = ["main"]
 
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         set_handler(exit_at_once)
+        if is_child_process():
+            follow_parent()
         return _run(sys.argv[1:])
     with handle_signals(raise_stopped):
         return _run(argv)

@@ -22,8 +22,8 @@ from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.system.errors import UsageError, explain_parser_error, suggest
-from mnist_lit.system.program import CONFIGS, PROGRAM, forget_launcher, is_child_process, process_rank
-from mnist_lit.system.signals import follow_parent, raise_stopped, set_handler
+from mnist_lit.system.program import CONFIGS, PROGRAM, forget_launcher, process_rank
+from mnist_lit.system.signals import raise_stopped, set_handler
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
@@ -216,15 +216,13 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
 
 
 def _settle_processes(config: Namespace) -> None:
-    """Be one process, whatever a cluster has set, or one of several: then the first one prints and handles signals."""
+    """Be one process, whatever a cluster has set, or one of several, of which the first one prints."""
     if str(config.trainer.devices) == "1" and config.trainer.num_nodes == 1:
         if forget_launcher():
             rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning has taken it from the environment
             set_handler(raise_stopped)
     elif process_rank() > 0:
         sys.stdout = StringIO()
-        if is_child_process():
-            follow_parent()
 
 
 def find_config(name: str) -> str:

@@ -46,7 +46,7 @@ def process_rank() -> int:
 
 def is_child_process() -> bool:
     """Return whether a launcher has started this process beside the first one of this machine."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+    return os.environ.get("LOCAL_RANK", "0") != "0" and "MASTER_PORT" in os.environ
 
 
 def forget_launcher() -> bool:

@@ -41,5 +41,6 @@ def test_second_signal_exits_at_once() -> None:
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_only_the_first_process_of_a_launcher_handles_signals(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv("MASTER_PORT", "12345")
     with handle_signals(raise_stopped):
         assert signal.getsignal(signal.SIGINT) == (raise_stopped if rank == "0" else signal.SIG_IGN)
