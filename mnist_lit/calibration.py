@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CalibratedNetwork"]
+__all__ = ["CalibratedNetwork", "count_parameters"]
 
 
 class CalibratedNetwork(nn.Module):
@@ -38,3 +38,8 @@ class CalibratedNetwork(nn.Module):
         if self.temperature == 1:
             return "trained without validation, or with too few images of it: the probabilities are not calibrated"
         return None
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, distributed, nn
 
+from mnist_lit.calibration import count_parameters
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room, require_room
 from mnist_lit.commands.flags import Parser, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
@@ -35,7 +36,6 @@ from mnist_lit.training.trainer import build_trainer, build_training, fit_result
 __all__ = [
     "NOT_OF_THE_EXPERIMENT",
     "Start",
-    "count_parameters",
     "fit",
     "layer_shapes",
     "new_start",
@@ -261,11 +261,6 @@ def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ..
     with torch.no_grad():
         copy(torch.zeros(1, *shape, device=device))
     return shapes
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Return the number of trained numbers."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def try_out(start: Start) -> None:

@@ -45,7 +45,10 @@ class PublishedFile:
 
     def content(self, file: BufferedIOBase) -> bytes | bytearray | None:
         """Return the content of an opened file, or None if it is not the published one."""
-        return file.read() if self.is_valid(file) and not file.seek(0) else None
+        if not self.is_valid(file):
+            return None
+        file.seek(0)
+        return file.read()
 
     def is_valid(self, file: BufferedIOBase) -> bool:
         """Return whether an opened file has the published content."""

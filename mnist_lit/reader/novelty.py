@@ -1,6 +1,7 @@
 """Tell digits from anything else, by a small network of its own, whichever network reads the digits."""
 
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,9 @@ class NoveltyNetwork(nn.Sequential):
         return x
 
     @classmethod
+    @cache
     def load(cls) -> "NoveltyNetwork":
-        """Return the trained network."""
+        """Return the trained network, which is read once: each sheet with close strokes asks for it."""
         network = cls()
         with np.load(WEIGHTS, allow_pickle=False) as file:
             network.load_state_dict({name: torch.from_numpy(file[name]) for name in file.files})

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lit import __version__
-from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.calibration import CalibratedNetwork, count_parameters
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
@@ -57,7 +57,7 @@ def describe_model(
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
     calibration = model.uncalibrated or "the temperature was fitted on validation images"
     trained = _name(checkpoint.settings["data"]["dataset"])
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    parameters = count_parameters(model.network)
     names = printable(", ".join(classes))
     fields = {**metadata, "name": path.name, "shape": (3, *dataset.shape), "classes": len(classes)}
     sections = [

@@ -13,8 +13,8 @@ from jsonargparse import Namespace
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from mnist_lit.calibration import count_parameters
 from mnist_lit.commands.evaluate import Restored, restore_checkpoint
-from mnist_lit.commands.fit import count_parameters
 from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint

@@ -15,7 +15,7 @@ from measure import HERE, benchmark, fit, run
 
 FLAGS = ["--data.val_size=0", "--trainer.max_epochs=1", "--trainer.limit_test_batches=0"]
 FLOP = 60_000 * (3 * 2 * (28 * 28 * 32 * 9 + 14 * 14 * 64 * 32 * 9 + 3136 * 10) - 2 * 28 * 28 * 32 * 9)
-"""Of an epoch's products: forward, and twice as much backward but for the gradient of the pixels."""
+"""The floating-point operations of an epoch: forward, and twice as much backward but for the gradient of the pixels."""
 
 
 def measure(folder: Path, repeats: int) -> dict[str, Any]:

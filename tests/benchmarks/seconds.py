@@ -19,7 +19,7 @@ from measure import HERE, TRAIN, benchmark, fit, run
 
 FAST = TRAIN.parent / "configs" / "fast.yaml"
 ONE_BATCH = ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=0"]
-"""Of validation: without any, what Lightning prepares at its first log would count as training."""
+"""Batches of validation: without any, what Lightning prepares at its first log would count as training."""
 
 
 def measure(folder: Path, seeds: int) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def test_what_is_no_digit_is_doubted(trained: Command, tmp_path: Path) -> None:
 
 
 def test_boxes_of_several_digits_are_in_pixels_of_the_file(trained: Command, tmp_path: Path) -> None:
-    """Of a file that is reduced when it is opened, and rotated by its EXIF orientation."""
+    """The file is reduced when it is opened, and rotated by its EXIF orientation."""
     picture = Image.new("L", (8_000, 3_000), 230)
     ImageDraw.Draw(picture).rectangle((1_000, 500, 1_199, 2_499), fill=20)
     ImageDraw.Draw(picture).ellipse((5_000, 1_000, 5_999, 2_499), outline=20, width=200)

@@ -115,7 +115,7 @@ def test_a_wide_digit_is_not_split() -> None:
 
 
 def test_a_picture_with_too_many_components_is_refused() -> None:
-    """Which would take much memory."""
+    """Comparing all pairs of them would take much memory."""
     picture = np.full((1_000, 1_000), 230, dtype=np.uint8)
     for row in range(10, 990, 16):
         for column in range(10, 990, 16):

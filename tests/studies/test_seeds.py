@@ -81,7 +81,7 @@ def uninterrupted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_interrupted_seeds_end_as_if_never_interrupted(
     command: Command, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, step: int, again: list[str]
 ) -> None:
-    """In the first epoch, of which nothing is saved, or in the second one."""
+    """The interruption is in the first epoch, of which nothing is saved, or in the second one."""
     shutil.copytree(uninterrupted, "expected")  # `outcome` renames files
     expected = [outcome(Run(Path(f"expected/version_{number}"))) for number in range(2)]
     fail_once(monkeypatch, run(0), step, Stopped(2))

@@ -61,7 +61,7 @@ def test_holm_rejects_what_statsmodels_rejects() -> None:
 
 @pytest.mark.parametrize(("freedom", "test", "factor"), [(1.0, TTestPower(), 1), (2.0, TTestIndPower(), sqrt(2))])
 def test_seeds_needed_for_a_difference(freedom: float, test: TTestPower | TTestIndPower, factor: float) -> None:
-    """Of two recipes, statsmodels takes the standard deviation of a run, which is smaller by √2."""
+    """For two recipes, statsmodels takes the standard deviation of a run, which is smaller by √2."""
     for level in (0.05, 0.05 / 3):
         fewest = 1_000
         for ratio in (0.2, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0, 12.0, 20.0, 50.0):
@@ -129,7 +129,7 @@ def test_verdict_without_a_difference_says_how_many_seeds_would_show_one() -> No
 
 @pytest.mark.parametrize("images", [123, 1_000, 3_000, 5_000])
 def test_equal_differences_are_no_evidence(images: int) -> None:
-    """Of two seeds, both differences may be the same number of images by chance; accuracies have six decimals."""
+    """The differences of two seeds may be the same number of images by chance; accuracies have six decimals."""
     for correct in range(images - 60, images - 30):
         first, second = ({seed: round((correct + extra + seed) / images, 6) for seed in range(2)} for extra in (0, 1))
         found = difference(first, second)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_lit import __version__
-from mnist_lit.calibration import CalibratedNetwork
+from mnist_lit.calibration import CalibratedNetwork, count_parameters
 from mnist_lit.datasets.catalog import kind_of
 from mnist_lit.datasets.photographs import MIN_CONFIDENCE
 from mnist_lit.reader.novelty import MAX_NOVELTY, NoveltyNetwork
@@ -86,14 +86,13 @@ def describe_page(
         ValueError: if the page cannot compute the network.
     """
     calibration = model.uncalibrated or "these probabilities are calibrated on validation images"
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())
     return {
         "kind": kind,
         "classes": list(classes),
         "shape": list(example.shape[1:]),
         "unsure": MIN_CONFIDENCE,
         "calibration": f"{calibration}.".capitalize(),
-        "about": f"{about}: {parameters:,} parameters",
+        "about": f"{about}: {count_parameters(model.network):,} parameters",
         **describe_network(torch.export.export(model, (example,))),
         "novelty": _describe_novelty(example) if kind == "digits" else None,
     }

@@ -37,7 +37,7 @@ def test_page_has_the_model_and_any_text_stays_text() -> None:
 
 
 def test_policy_stands_before_all_that_it_is_for_and_nothing_is_requested() -> None:
-    """That the browser allows the page's own scripts with it, the tests of the template show."""
+    """The tests of the template show that the browser allows the page's own scripts with this policy."""
     page = html.write_page({"classes": []})
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
