@@ -41,7 +41,8 @@ def outcome(run: Run = RUN) -> dict[str, Any]:
     files = sorted(run.folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
     for number, path in enumerate(files):
         path.rename(path.with_name(f"events.out.tfevents.{number:010}"))
-    events = EventAccumulator(str(run.folder)).Reload()
+    # All pictures: by default, TensorBoard keeps a random four of each tag, those of a resumed run's other ones.
+    events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0, "images": 0}).Reload()
     curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     pictures = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
     fitted = {name: value for name, value in run.results()["fit"].items() if name.startswith(("best", "epochs"))}
