@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from mnist_lit.datasets.augmentation import Augmentation
 from mnist_lit.datasets.catalog import find_dataset
-from mnist_lit.datasets.sampling import Batch, InMemoryDataset, identity_collate, split
+from mnist_lit.datasets.sampling import Batch, InMemoryDataset, identity_collate
 
 __all__ = ["MNISTDataModule"]
 
@@ -24,7 +24,7 @@ class MNISTDataModule(LightningDataModule):
     Args:
         batch_size: images of a training batch, of all processes together.
         val_size: images held out of the training set for validation, by default 5,000 or, if that is less, a tenth of
-            it; with 0, give the Trainer `limit_val_batches=0`.
+            it, or those of a folder `val`; with 0, give the Trainer `limit_val_batches=0`.
         split_seed: seed of the choice of validation images.
         dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder of images (see `read_folder`).
         image_size: height and width to which the images of a folder are scaled, in pixels; by default 32.
@@ -50,8 +50,10 @@ class MNISTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset = find_dataset(dataset, image_size, data_dir, mirrors)
-        train_size = self.dataset.train_size
-        val_size = min(5_000, train_size // 10) if val_size is None else val_size
+        train_size, own_val_size = self.dataset.train_size, self.dataset.own_val_size
+        if own_val_size and (val_size not in {None, own_val_size} or split_seed):
+            raise ValueError(f"val_size and split_seed: {dataset} has a folder of validation images: leave them out")
+        val_size = own_val_size or (min(5_000, train_size // 10) if val_size is None else val_size)
         if not 0 <= val_size < train_size:
             raise ValueError(f"val_size must be at least 0 and less than {train_size:,}, got {val_size}")
         if batch_size < 1:
@@ -73,7 +75,7 @@ class MNISTDataModule(LightningDataModule):
         """Read and verify the sets of a stage, which stay in memory as uint8."""
         if stage in {"fit", "validate"}:
             images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
-            train, val = split(images.labels, self.val_size, self.split_seed)
+            train, val = self.dataset.split(images.labels, self.val_size, self.split_seed)
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.seed = torch.initial_seed()  # now: in each epoch, torch has another one
         else:
@@ -96,7 +98,7 @@ class MNISTDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation batches, in the order of the files; every process has all of them."""
+        """Return the validation batches, in shuffled order, the same in every epoch; every process has all of them."""
         return DataLoader(self.val_set, batch_size=self.batch_size, collate_fn=identity_collate)
 
     def test_dataloader(self) -> DataLoader[Batch]:

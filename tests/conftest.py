@@ -129,6 +129,7 @@ def digits(data_dir: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
 
     pixels, labels = MNIST.read(data_dir, train=True)
     _, val = split(labels, 5_000, 0)
+    val.sort()
     return pixels[val, 0].numpy(), labels[val].numpy()
 
 

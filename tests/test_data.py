@@ -5,8 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -112,6 +114,25 @@ def test_test_batches_have_all_images_in_the_order_of_the_file(data_dir: Path) -
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MNISTDataModule(**settings)
+
+
+def test_a_folder_of_validation_images_is_the_validation_set(tmp_path: Path) -> None:
+    for part, number in (("train", 20), ("val", 4), ("test", 3)):
+        for level, name in enumerate(("cat", "dog")):
+            (folder := tmp_path / "photos" / part / name).mkdir(parents=True)
+            for index in range(number):
+                image = np.full((8, 8), len(part) * 40 + index + 30 * level, np.uint8)
+                Image.fromarray(image).save(folder / f"{index}.png")
+    settings: dict[str, Any] = {"dataset": str(tmp_path / "photos"), "image_size": 8, "data_dir": str(tmp_path)}
+    data = MNISTDataModule(batch_size=4, **settings)
+    data.setup("fit")
+    assert (data.val_size, len(data.train_set), len(data.val_set)) == (8, 40, 8)
+    pixels = torch.cat([pixels for pixels, _ in data.val_dataloader()])
+    assert sorted(pixels.amax((1, 2, 3)).tolist()) == [*range(120, 124), *range(150, 154)]
+    assert MNISTDataModule(val_size=8, **settings).val_size == 8, "as a resumed run has it"
+    for refused in ({"val_size": 0}, {"val_size": 5}, {"split_seed": 1}):
+        with pytest.raises(ValueError, match=r"^val_size and split_seed: .* has a folder of validation images: "):
+            MNISTDataModule(**settings | refused)
 
 
 def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:

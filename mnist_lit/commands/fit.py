@@ -162,9 +162,13 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
         start.resumed.load_into(classifier)  # refuses another network before the run is touched
     if not (initial := start.initial):
         return
-    kept = initial.initialize(classifier)
-    others = f"; reinitialised, since it has none of this shape: {', '.join(kept)}" if kept else ""
-    print(f"weights from {initial.path}{others}")
+    kept, new = initial.initialize(classifier, data.dataset.classes)
+    line = f"weights from {initial.path}"
+    if kept:
+        line += f"; reinitialised, since it has none of this shape, or none of these classes: {', '.join(kept)}"
+    if new:
+        line += f"; reinitialised in the last layer, since it has no such class: {list_names(new)}"
+    print(line)
     if not initial.was_trained_on(data.dataset):
         return
     trained = initial.settings["data"]
@@ -231,14 +235,19 @@ def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNIS
     shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, dataset.shape))
     listed = ""
     if dataset.name not in DATASETS:  # a folder
-        more = f" and {len(dataset.classes) - MAX_LISTED} more" if len(dataset.classes) > MAX_LISTED else ""
-        listed = f"classes  {printable(', '.join(dataset.classes[:MAX_LISTED]))}{more}\n"
+        listed = f"classes  {list_names(dataset.classes)}\n"
     return (
         f"run      {run}, {trainer.accelerator.name()}\n"
         f"data     {dataset.name}: {dataset.train_size - data.val_size:,} images to train on, "
         f"{data.val_size:,} to validate, {dataset.test_size:,} to test\n"
         f"{listed}network  {count_parameters(network):,} parameters: {shapes}\n"
     )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names of classes."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{printable(', '.join(names[:MAX_LISTED]))}{more}"
 
 
 def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ...]]:

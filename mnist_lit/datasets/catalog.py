@@ -1,5 +1,6 @@
 """The catalog of data sets: a new one in MNIST's format is one more entry of `DATASETS`."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from mnist_lit.datasets.idx import IDXDataset
 
 __all__ = ["DATASETS", "MNIST", "find_dataset", "is_same", "kind_of"]
 
+log = logging.getLogger(__name__)
 
 MNIST = IDXDataset(
     name="MNIST",
@@ -102,6 +104,8 @@ def find_dataset(
     if name in DATASETS:
         if image_size is not None:
             raise ValueError(f"image_size is for folders of images: those of {name} have their size")
+        if os.path.isdir(name):  # noqa: PTH112  # as below
+            log.warning("%s is the data set of this name; for the folder of images, give .%s%s", name, os.sep, name)
         return DATASETS[name]
     if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names
         reason = "is a file" if os.path.exists(name) else "does not exist"  # noqa: PTH110  # as above

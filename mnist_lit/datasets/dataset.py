@@ -8,6 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from mnist_lit.datasets.sampling import split
+
 __all__ = ["ImageDataset", "Kind"]
 
 Kind = Literal["digits", "drawings", "photographs"]
@@ -25,6 +27,8 @@ class ImageDataset(ABC):
         shape: shape of an image, (C, H, W).
         train_size: number of training images, those for validation included.
         test_size: number of test images.
+        own_val_size: number of validation images that the data set itself names, the last ones of the training images;
+            0 if they are chosen among all of these.
         test_names: paths of the test images, or None if these have numbers only.
         digests: checksums of the training and of the test set, or None if these are always the same.
     """
@@ -35,6 +39,7 @@ class ImageDataset(ABC):
     shape: tuple[int, int, int]
     train_size: int
     test_size: int
+    own_val_size: int = 0
     test_names: Sequence[str] | None = None
     digests: Sequence[str] | None = None
 
@@ -58,3 +63,7 @@ class ImageDataset(ABC):
             OSError: if a file is missing or damaged: call `fetch` first.
             ValueError: if the files have other shapes or numbers of images than the data set, or labels of no class.
         """
+
+    def split(self, labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int]]:
+        """Return the indices of the training and the validation images, see `sampling.split`."""
+        return split(labels, val_size, seed)

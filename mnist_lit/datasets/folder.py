@@ -1,7 +1,7 @@
 """A folder of images, in subfolders named after their classes: read once, and kept in memory and in a cache file.
 
-The layout is that of torchvision's ImageFolder: `PATH/train/CLASS/*` and `PATH/test/CLASS/*`. Without `PATH/test`, or
-with the classes directly in PATH, a tenth of the images is the test set.
+The layout is that of torchvision's ImageFolder: `PATH/train/CLASS/*`, `PATH/test/CLASS/*` and, for validation,
+`PATH/val/CLASS/*`. Without `PATH/test`, or with the classes directly in PATH, a tenth of the images is the test set.
 """
 
 import ctypes
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import ImageDataset, Kind
-from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image, read_images
+from mnist_lit.datasets.images import crop_square, open_image, read_images
+from mnist_lit.datasets.layout import PARTS, Listing, list_images
 from mnist_lit.datasets.sampling import split
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
@@ -37,9 +38,6 @@ TEST_FRACTION, TEST_SEED = 10, 0
 """One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
 MEMORY_FRACTION = 4
 """The images may take a quarter of the memory: while they are read, they are there twice."""
-PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Names of folders that are not classes if they contain folders."""
-HIDDEN = (".", "__MACOSX")
 VERSION = b"1"  # of the decoding: another one reads the images again
 MAX_REPORTED = 20  # unreadable files that are listed one by one
 log = logging.getLogger(__name__)
@@ -52,10 +50,12 @@ class FolderDataset(ImageDataset):
     Args:
         train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
         test: the same of the test set.
+        hashes: a number for each training image that depends on its pixels, int64 (N,).
     """
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    hashes: Tensor
     kind: Kind = "photographs"
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
@@ -65,28 +65,19 @@ class FolderDataset(ImageDataset):
         """Return pixels and labels, see `ImageDataset.read`."""
         return self.train if train else self.test
 
-
-@dataclass(frozen=True)
-class Listing:
-    """The image files of a folder.
-
-    Args:
-        classes: their names.
-        files: paths, those of the training set first.
-        labels: int64 (N,).
-        train_size: number of files for training; with `held_out`, those of the test set are among them.
-        held_out: whether there is no folder of test images.
-    """
-
-    classes: Sequence[str]
-    files: Sequence[str]
-    labels: NDArray[np.int64]
-    train_size: int
-    held_out: bool
+    def split(self, labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int]]:
+        """Return the indices of the training and the validation images, and warn of those that are in both."""
+        if first := len(labels) - self.own_val_size if self.own_val_size else 0:
+            _, order = split(labels[first:], val_size, seed)  # all of them, shuffled
+            train, val = list(range(first)), [first + index for index in order]
+        else:
+            train, val = split(labels, val_size, seed)
+        _warn_of_repeated(self.name, "validation", self.hashes[val], self.hashes[train])
+        return train, val
 
 
 def read_folder(path: str, image_size: int | None = None, cache: str | Path = "data") -> FolderDataset:
-    """Read the images of a folder: `PATH/train/CLASS/*` and `PATH/test/CLASS/*`, or `PATH/CLASS/*`.
+    """Read the images of a folder: `PATH/train/CLASS/*`, `PATH/val/…` and `PATH/test/…`, or `PATH/CLASS/*`.
 
     Each image is cropped to the square in its middle, which is scaled to `image_size` pixels. Files that cannot be read
     are listed and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
@@ -103,7 +94,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     side = IMAGE_SIZE if image_size is None else image_size
     if not 1 <= side <= MAX_IMAGE_SIZE:
         raise ValueError(f"image_size must be 1 to {MAX_IMAGE_SIZE}, got {side}")
-    listing = _list(Path(path).expanduser())
+    listing = list_images(Path(path).expanduser())
     _check_memory(path, len(listing.files), side)
     pixels, unreadable = _load(path, listing, side, Path(cache))
     for line in list(unreadable.values())[:MAX_REPORTED]:
@@ -112,33 +103,41 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
         log.warning("%s more images that cannot be read are left out", f"{more:,}")
     readable = np.setdiff1d(np.arange(len(listing.files)), list(unreadable))
     labels = torch.from_numpy(listing.labels[readable])
-    train_size = int((readable < listing.train_size).sum())
     if not len(labels):
         raise ValueError(f"{path}: none of its images can be read")
-    chosen: Sequence[slice | list[int]] = (slice(train_size), slice(train_size, None))  # without a copy
-    if listing.held_out:
-        chosen = split(labels, max(1, len(labels) // TEST_FRACTION), TEST_SEED)
+    sizes: list[int] = np.bincount(listing.parts[readable], minlength=len(PARTS)).tolist()
+    trained = sizes[0] + sizes[1]
+    chosen: Sequence[slice | list[int]] = (slice(trained), slice(trained, None))  # without a copy
+    if listing.parts[-1] < PARTS.index("test"):
+        sizes[2] = max(1, sizes[0] // TEST_FRACTION)
+        kept, held_out = split(labels[: sizes[0]], sizes[2], TEST_SEED)
+        chosen = ([*kept, *range(sizes[0], trained)], sorted(held_out))
     train, test = parts = [(pixels[part], labels[part]) for part in chosen]
-    for name, count in zip(listing.classes, train[1].bincount(minlength=len(listing.classes)), strict=True):
+    fitted = train[1][: len(train[1]) - sizes[1]]
+    for name, count in zip(listing.classes, fitted.bincount(minlength=len(listing.classes)), strict=True):
         if not count:
             raise ValueError(f"{path}: class {name} has no image to train on, or a single one that is held out to test")
     if not len(test[1]):
         raise ValueError(f"{path}: no image to test")
     hashes = [_hash(part) for part, _ in parts]
-    if repeated := int(torch.isin(hashes[1], hashes[0]).sum()):
-        log.warning("%s: %s test images are among the training images too", printable(path), f"{repeated:,}")
+    _warn_of_repeated(path, "test", hashes[1], hashes[0])
+    _warn_of_ambiguous(path, torch.cat(hashes), torch.cat([train[1], test[1]]))
     contents = zip(hashes, parts, strict=True)
-    described = ([listing.classes, found.tolist(), kept.tolist()] for found, (_, kept) in contents)
+    described: list[list[Any]] = [[listing.classes, found.tolist(), kept.tolist()] for found, (_, kept) in contents]
+    if sizes[1]:
+        described[0].append(sizes[1])
     return FolderDataset(
         name=path,
         classes=listing.classes,
         shape=(train[0].shape[1], side, side),
         train_size=len(train[1]),
         test_size=len(test[1]),
+        own_val_size=sizes[1],
         test_names=np.array(listing.files, dtype=object)[readable][chosen[1]].tolist(),
         digests=[sha256(json.dumps(part).encode()).hexdigest() for part in described],
         train=train,
         test=test,
+        hashes=hashes[0],
     )
 
 
@@ -148,42 +147,15 @@ def _hash(pixels: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(sha256(row).digest()[:8], "little", signed=True) for row in rows])
 
 
-def _list(path: Path) -> Listing:
-    train = path / "train"
-    root = train if train.is_dir() and _folders(train) else path  # without folders in it, a class of trains
-    classes = _folders(root)
-    if len(classes) < 2:
-        found = f"only the class {classes[0]}" if classes else "no folders of classes"
-        raise ValueError(f"{root} has {found}: expected {root / 'CLASS' / '*.jpg'} for two or more classes")
-    held_out = root == path or not (path / "test").is_dir()
-    if root == path and (parts := [name for name in classes if name.lower() in PARTS and _folders(path / name)]):
-        raise ValueError(f"{path / parts[0]} has folders: if it is a part of the data, name the parts train and test")
-    if root != path:
-        for name in [name for name in _folders(path) if name.lower() not in {"train", "test"}]:
-            log.warning("%s is not read: only train and test are", printable(str(path / name)))
-    if not held_out and (others := set(_folders(path / "test")) ^ set(classes)):
-        names = ", ".join(sorted(others))
-        raise ValueError(f"{path}: train and test have other classes: {names} in one of them only")
-    if loose := sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root)):
-        log.warning("%s: %s images are not read: they are in no folder of a class", printable(str(root)), f"{loose:,}")
-    files: list[str] = []
-    labels: list[int] = []
-    train_size = 0
-    for part in [root] if held_out else [root, path / "test"]:
-        for label, class_name in enumerate(classes):
-            images = list(find_images([str(part / class_name)], _refuse))
-            files += images
-            labels += [label] * len(images)
-        train_size = train_size or len(files)
-    return Listing(classes, files, np.array(labels), train_size, held_out)
+def _warn_of_repeated(path: str, part: str, hashes: Tensor, trained: Tensor) -> None:
+    if repeated := int(torch.isin(hashes, trained).sum()):
+        log.warning("%s: %s %s images are among the training images too", printable(path), f"{repeated:,}", part)
 
 
-def _folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(HIDDEN))
-
-
-def _refuse(path: str, reason: str) -> None:
-    raise ValueError(f"{path}: {reason}")
+def _warn_of_ambiguous(path: str, hashes: Tensor, labels: Tensor) -> None:
+    pairs = np.unique(np.stack([hashes, labels]), axis=1)  # (2, P), of an image and a class
+    if ambiguous := int((np.unique(pairs[0], return_counts=True)[1] > 1).sum()):
+        log.warning("%s: %s images are in more than one class", printable(path), f"{ambiguous:,}")
 
 
 def _check_memory(path: str, number: int, side: int) -> None:
@@ -215,7 +187,7 @@ def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, 
     place = sha256(f"{folder} {side}".encode(errors="surrogateescape")).hexdigest()[:12]
     file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
     key = _key(listing.files, f"{Path(path).expanduser()}{os.sep}")
-    if found := _read_cache(file, key):
+    if found := _read_cache(file, key, len(listing.files), side):
         again = _prepare([listing.files[number] for number in found[1]], side)
         if all(isinstance(result, ValueError) for result in again):
             return found
@@ -242,17 +214,23 @@ def _key(files: Sequence[str], folder: str) -> str:
     return found.hexdigest()
 
 
-def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[int, str]] | None:
-    """Return what `_load` has kept, or None if it is damaged, or of other images."""
+def _read_cache(file: Path, key: str, number: int, side: int) -> tuple[Tensor, dict[int, str]] | None:
+    """Return what `_load` has kept, or None if it is damaged, or of other images than these files."""
     try:
         # np.load would leave a damaged file open. Zip files have checksums.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            if str(content["key"]) == key:
-                return torch.from_numpy(content["pixels"]), dict(json.loads(str(content["unreadable"])))
+            if str(content["key"]) != key:
+                return None
+            pixels, unreadable = content["pixels"], dict(json.loads(str(content["unreadable"])))
+            shapes = [(number - len(unreadable), channels, side, side) for channels in (1, 3)]
+            known = all(type(k) is int and 0 <= k < number and isinstance(v, str) for k, v in unreadable.items())
+            if known and pixels.dtype == np.uint8 and pixels.shape in shapes:
+                return torch.from_numpy(pixels), unreadable
     except OSError:  # none, or none that may be read
         return None
-    except (ValueError, KeyError, EOFError, RuntimeError, BadZipFile):
-        log.warning("%s is damaged: reading the images again", file)
+    except (ValueError, TypeError, KeyError, EOFError, RuntimeError, MemoryError, BadZipFile):
+        pass
+    log.warning("%s is damaged: reading the images again", file)
     return None
 
 

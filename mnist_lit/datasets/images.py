@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,9 @@ __all__ = [
     "SUFFIXES",
     "UnreadableImageError",
     "crop_square",
+    "describe_unread",
     "find_images",
+    "is_left_behind",
     "open_image",
     "open_scaled",
     "read_images",
@@ -28,8 +31,12 @@ __all__ = [
 OnError = Callable[[str, str], None]
 Result = TypeVar("Result")
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".bmp", ".gif", ".jpg", ".jpeg", ".png", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".heic", ".heif")
+Image.init()  # all formats that this Pillow was built with
+FORMATS = sorted({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"} & Image.OPEN.keys())
+SUFFIXES = tuple(s for s, name in sorted(Image.registered_extensions().items()) if name in {*FORMATS, "MPO"})
+"""The suffixes of image files, in lower case. Files of other suffixes in a folder are not read, which is told."""
+NOT_THE_USERS = {"__MACOSX", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+"""Names that systems leave in folders, besides those that begin with a dot, and folders with @, # or $."""
 MAX_BYTES, MAX_SIDE = 320_000_000, 65_535
 """The limits of an image: bytes of its decoded pixels and their copy in another mode, and pixels of a side.
 
@@ -38,6 +45,8 @@ BYTES = {"1": 2, "L": 1, "RGB": 4}  # per pixel in memory, with its copy; other 
 CHUNK_SIZE = 64  # files prepared before a signal is handled
 REDUCED_SIDE = 512
 """Larger images are reduced by an integer factor; their longer side keeps at least this number of pixels."""
+RANGES = (1, 255, 65_535, 2**32)
+"""Largest values of images with 32 bits: those of a picture have the first of these ranges that holds them."""
 UNIFORM_TONE = 20
 """Standard deviation of grey levels, 0-255, below which the visible pixels of a transparent image are ink alone."""
 _warning_filters = Lock()
@@ -48,26 +57,49 @@ class UnreadableImageError(ValueError):
     """An image file that cannot be read, with the reason."""
 
 
-def find_images(paths: Sequence[str], on_error: OnError) -> Iterator[str]:
+def is_left_behind(name: str, *, folder: bool = False) -> bool:
+    """Return whether a system, an editor or a file server has left a file or folder of this name.
+
+    >>> is_left_behind("._1.png"), is_left_behind("@eaDir", folder=True), is_left_behind("#1.png")
+    (True, True, False)
+    """
+    return name.startswith((".", "@", "#", "$") if folder else ".") or name in NOT_THE_USERS
+
+
+def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str] | None = None) -> Iterator[str]:
     """Yield files as given, and the image files in folders and their subfolders, in alphabetical order.
 
     Args:
         paths: paths of files and folders.
         on_error: called with the path and the reason for each folder that is not searched or has no images.
+        unread: counts the files in folders that are not read, by their suffixes in lower case.
     """
+    unread = Counter() if unread is None else unread
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path
             continue
-        found = _walk(path, on_error)
-        if first := next(found, None):
-            yield first
-            yield from found
-        else:
+        number = 0
+        for number, found in enumerate(_walk(path, on_error, unread), 1):  # noqa: B007  # counted
+            yield found
+        if not number:
             on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
-def _walk(path: str, on_error: OnError) -> Iterator[str]:
+def describe_unread(unread: Counter[str]) -> str:
+    """Return a sentence about the files that are not read, counted by suffix.
+
+    >>> describe_unread(Counter({".heic": 10, "": 1}))
+    '10 .heic files, 1 file without a suffix are not read'
+    """
+    listed = []
+    for suffix, number in unread.items():
+        files = "file" if number == 1 else "files"
+        listed.append(f"{number:,} {suffix} {files}" if suffix else f"{number:,} {files} without a suffix")
+    return f"{', '.join(listed)} {'is' if unread.total() == 1 else 'are'} not read"
+
+
+def _walk(path: str, on_error: OnError, unread: Counter[str]) -> Iterator[str]:
     seen = set()
     for folder, folders, files in os.walk(
         path, onerror=lambda error: on_error(str(error.filename), str(error.strerror)), followlinks=True
@@ -78,17 +110,21 @@ def _walk(path: str, on_error: OnError) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+        folders[:] = sorted(name for name in folders if not is_left_behind(name, folder=True))
+        for name in sorted(name for name in files if not is_left_behind(name)):
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES:
                 yield os.path.join(folder, name)  # noqa: PTH118  # a Path would normalise the given path
+            else:
+                unread[suffix] += 1
 
 
 def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
     """Return the pixels (H, W, C) of an image, 0-255, with one channel for grey and three for colour.
 
-    The image is rotated by its EXIF orientation, transparency is replaced by a background, and more than 8 bits, or
-    another range of values, are scaled to 0-255. Large images are reduced to a longer side of less than 1,024 pixels.
+    The image is rotated by its EXIF orientation, and transparency is replaced by a background. 16 bits are scaled to
+    0-255, as are the usual ranges of 32 bits: 0-1, 0-255, 0-65,535 or all of them. Large images are reduced to a
+    longer side of less than 1,024 pixels.
 
     Args:
         path: path of the file.
@@ -192,12 +228,15 @@ def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int], reduced
     if needed > MAX_BYTES or max(image.size) > MAX_SIDE:
         raise UnreadableImageError(f"{image.width:,} x {image.height:,} pixels are too many: make it smaller")
     image.load()
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})  # 16 bits
     image = _convert(image)
     image = ImageOps.exif_transpose(image.reduce(max(1, side_of(image.size) // reduced_side)))
     pixels = np.asarray(image, dtype=np.float32)
     if image.mode == "F":
         pixels = np.nan_to_num(pixels, posinf=0, neginf=0).clip(0)
-        pixels = pixels * (255 / max(float(pixels.max()), 1e-9))
+        # Not by its own maximum, which would make a dark picture equal to a bright one.
+        brightest = 65_535 if deep else next((most for most in RANGES if pixels.max() <= most), pixels.max())
+        pixels = pixels * (255 / brightest)
     if image.mode == "RGBA":
         pixels = _composite(pixels)
     pixels = np.atleast_3d(pixels)  # (H, W, C)

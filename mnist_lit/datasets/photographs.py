@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lit.datasets.images import crop_square, find_images, open_image, read_images, to_image
+from mnist_lit.datasets.images import crop_square, describe_unread, find_images, open_image, read_images, to_image
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 
@@ -24,6 +25,7 @@ __all__ = [
     "Errors",
     "Pictures",
     "format_answer",
+    "list_pictures",
     "read_photographs",
     "readable",
     "save_image",
@@ -61,7 +63,7 @@ class Pictures:
     def read(cls, paths: Sequence[str], read: Callable[[str], NDArray[np.uint8]], shape: Sequence[int]) -> Self:
         """Read pictures of one object each: `read` opens a file and prepares its pixels, (C, H, W)."""
         errors = Errors()
-        files = list(find_images(paths, errors.report))
+        files = list_pictures(paths, errors)
         names: list[str] = []
         # Allocated at once: many small arrays, among the memory that decoding frees, would take ten times as much.
         pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
@@ -100,6 +102,15 @@ class Errors:
         """Print why a file or folder cannot be read."""
         self.number += 1
         tqdm.write(f"error: {printable(name)}: {reason}", file=sys.stderr)
+
+
+def list_pictures(paths: Sequence[str], errors: Errors) -> list[str]:
+    """Return the pictures among files and in folders, and print what is not read in these."""
+    unread: Counter[str] = Counter()
+    files = list(find_images(paths, errors.report, unread))
+    if unread:
+        print(printable(describe_unread(unread)))
+    return files
 
 
 def readable(files: Sequence[str], read: Callable[[str], Result], errors: Errors) -> Iterator[tuple[str, Result]]:

@@ -52,17 +52,17 @@ def split(labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int
     """Return the indices of a stratified training and validation set.
 
     The validation set has evenly spaced indices of a permutation that is sorted by label: every class gives its
-    fraction, rounded up or down.
+    fraction, rounded up or down. It is shuffled, so that its first batches have images of every class.
 
     Args:
         labels: labels of all images, (N,).
         val_size: number of validation images.
         seed: seed of the permutation.
     """
-    by_label = np.lexsort((PCG64(seed).random_raw(len(labels)), labels.numpy()))
-    places = np.arange(val_size) * len(labels) // max(val_size, 1)
-    validation = np.sort(by_label[places])
-    return np.setdiff1d(by_label, validation).tolist(), validation.tolist()
+    numbers = PCG64(seed).random_raw(len(labels))
+    by_label = np.lexsort((numbers, labels.numpy()))
+    validation = by_label[np.arange(val_size) * len(labels) // max(val_size, 1)]
+    return np.setdiff1d(by_label, validation).tolist(), validation[numbers[validation].argsort()].tolist()
 
 
 def changed_split(trained: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -12,12 +12,13 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from mnist_lit.datasets.catalog import DATASETS, MNIST
-from mnist_lit.datasets.images import find_images, open_image, to_image
+from mnist_lit.datasets.images import open_image, to_image
 from mnist_lit.datasets.photographs import (
     MIN_CONFIDENCE,
     Errors,
     Pictures,
     format_answer,
+    list_pictures,
     readable,
     save_image,
     stem,
@@ -143,7 +144,7 @@ def read_sheets(
     if folder and Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise UsageError(f"--save_seen: {folder} is not empty: its digits would be mixed with these")
     errors = Errors()
-    sheets = list(readable(list(find_images(paths, errors.report)), read_sheet, errors))
+    sheets = list(readable(list_pictures(paths, errors), read_sheet, errors))
     names = [name for name, sheet in sheets for _ in sheet.pixels]
     pixels = np.concatenate([sheet.pixels for _, sheet in sheets] or [np.empty((0, 28, 28), np.uint8)])
     boxes = np.concatenate([sheet.boxes for _, sheet in sheets] or [np.empty((0, 4), np.int64)])

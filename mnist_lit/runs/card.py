@@ -56,14 +56,14 @@ def describe_model(
     results = evaluation_results(confusion, 0.0)
     error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
     calibration = model.uncalibrated or "the temperature was fitted on validation images"
-    trained = _name(checkpoint.settings["data"]["dataset"])
+    trained = checkpoint.settings["data"]["dataset"]
     parameters = count_parameters(model.network)
     names = printable(", ".join(classes))
     fields = {**metadata, "name": path.name, "shape": (3, *dataset.shape), "classes": len(classes)}
     sections = [
-        _header(path, library, trained, _name(dataset.name), results["accuracy"]),
+        _header(path, library, trained, dataset.name, results["accuracy"]),
         f"# {path.name}",
-        f"A network with {parameters:,} parameters, for images like those of {trained}: {names}.",
+        f"A network with {parameters:,} parameters, for images like those of {_name(trained)}: {names}.",
         "## How to use it",
         use.format(**fields),
         "## How it was trained",
@@ -80,10 +80,10 @@ def describe_model(
 
 
 def _header(path: Path, library: str, trained: str, tested: str, accuracy: float) -> str:
-    """Return the header: names of the data sets that it was trained and tested on, and its accuracy."""
+    """Return the header: the data sets that it was trained and tested on, as in `--data.dataset`, and its accuracy."""
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": tested, "type": HUB_IDS.get(tested, tested), "split": "test"},
+        "dataset": {"name": _name(tested), "type": HUB_IDS.get(tested, _name(tested)), "split": "test"},
         "metrics": [{"type": "accuracy", "value": accuracy}],
     }
     header = {

@@ -178,10 +178,17 @@ class Checkpoint:
                 f"the weights in {self.path} do not fit the network: was a --model flag or --data.dataset changed?"
             ) from error
 
-    def initialize(self, classifier: DigitClassifier) -> list[str]:
-        """Load the network's weights whose shapes fit, and return the names of those that keep their values.
+    def initialize(self, classifier: DigitClassifier, classes: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Load the network's weights whose shapes fit; in the last layer, those of classes of the same names.
 
         The temperature is not loaded: it was fitted to other weights.
+
+        Args:
+            classifier: the classifier that gets the weights.
+            classes: the names of its classes.
+
+        Returns:
+            The names of the weights that keep their values, and the classes whose rows of the last layer do.
 
         Raises:
             ValueError: if no parameter fits.
@@ -189,6 +196,18 @@ class Checkpoint:
         own, prefix = classifier.network.state_dict(), "network."
         weights = self.content["state_dict"].items()
         given = {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        same = [name for name in classes if name in numbers]
+        mixed = []
+        if [*classes] != self.classes:
+            last = next(reversed(own)).rpartition(".")[0]
+            mixed = [
+                n for n, value in own.items() if n.rpartition(".")[0] == last and value.shape[:1] == (len(classes),)
+            ]
+        for name in mixed:
+            if (value := given.pop(name, None)) is not None and value.shape[1:] == own[name].shape[1:] and same:
+                given[name] = own[name].clone()
+                given[name][[[*classes].index(found) for found in same]] = value[[numbers[found] for found in same]]
         fitting = {
             name: given[name] for name, value in own.items() if name in given and given[name].shape == value.shape
         }
@@ -197,7 +216,8 @@ class Checkpoint:
                 f"no weights in {self.path} fit the network: give --init_from a checkpoint of the same network"
             )
         classifier.network.load_state_dict(own | fitting)
-        return [name for name in own if name not in fitting]
+        new = [name for name in classes if name not in numbers] if fitting.keys() & {*mixed} else []
+        return [name for name in own if name not in fitting], new
 
 
 def _load(file: BinaryIO) -> Any:

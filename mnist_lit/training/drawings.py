@@ -59,7 +59,7 @@ def draw_confusion(counts: Tensor, classes: Sequence[str]) -> Image.Image:
             if count:
                 text_colour = WHITE if intensity > WHITE_TEXT_INTENSITY else BLACK
                 draw.text((x + CELL / 2 - 1, middle), f"{count:,}", text_colour, small, anchor="mm")
-        recall = f"{int(counts[row, row]) / total:.1%}"
+        recall = f"{int(counts[row, row]) / total:.1%}" if counts[row].any() else "–"
         draw.text((left + size * CELL + 4, middle), recall, BLACK, small, anchor="lm")
     return image
 

@@ -90,7 +90,8 @@ class TensorBoardCallback(Callback):
         counts = self._draw_evaluation(trainer, "test")
         table = ["| class | accuracy | images |", "|---|---|---|"]
         for name, row, correct in zip(self.classes, counts, counts.diagonal(), strict=True):
-            table.append(f"| {name} | {correct / row.sum().clamp(min=1):.2%} | {row.sum():,} |")
+            accuracy = f"{correct / row.sum():.2%}" if row.any() else "–"  # no image to test
+            table.append(f"| {name} | {accuracy} | {row.sum():,} |")
         _write_text(trainer, "test/accuracy by class", "\n".join(table))
 
     def _draw_evaluation(self, trainer: Trainer, stage: str) -> Tensor:

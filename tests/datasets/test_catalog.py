@@ -1,6 +1,7 @@
 """The catalog has the published files, and only their content is accepted."""
 
 import gzip
+import os
 import shutil
 from dataclasses import replace
 from io import BytesIO
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from torchvision import datasets as listed
 
-from mnist_lit.datasets.catalog import DATASETS, MNIST
+from mnist_lit.datasets.catalog import DATASETS, MNIST, find_dataset
 from mnist_lit.datasets.idx import IDXDataset
 
 SHIPPED = Path(__file__).parent.parent.parent / "mnist_lit" / "datasets" / "mnist"
@@ -75,3 +76,14 @@ def test_a_wrong_size_in_an_entry_is_named_and_does_not_make_a_file_damaged(
 def test_labels_beyond_the_classes_of_an_entry_are_refused(data_dir: Path) -> None:
     with pytest.raises(ValueError, match="labels up to 9, expected 8 classes"):
         replace(MNIST, classes="01234567").read(data_dir, train=False)
+
+
+def test_a_folder_by_the_name_of_a_data_set_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_dataset("MNIST") is MNIST
+    assert caplog.messages == []
+    Path("MNIST").mkdir()
+    assert find_dataset("MNIST") is MNIST
+    assert caplog.messages == [f"MNIST is the data set of this name; for the folder of images, give .{os.sep}MNIST"]

@@ -3,7 +3,9 @@
 import os
 import shutil
 import sys
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,8 +158,26 @@ def test_links_to_nowhere_are_named_and_left_out(photos: Path, caplog: pytest.Lo
 @pytest.mark.parametrize(
     ("names", "content", "messages"),
     [
-        (["README.md", "train/labels.csv", "train/ant/Thumbs.db", "train/ant/notes"], "hello", []),
-        (["test/bee/.hidden.png", "train/.cache/0.png"], "hello", []),
+        (["README.md", "train/labels.csv", "train/ant/Thumbs.db"], "hello", []),
+        (["train/ant/notes"], "hello", ["{0}: 1 file without a suffix is not read"]),
+        (
+            ["train/ant/0.heic", "train/bee/1.HEIC", "test/ant/a.txt"],
+            "hello",
+            ["{0}: 2 .heic files, 1 .txt file are not read"],
+        ),
+        (
+            [
+                *("test/bee/.hidden.png", "train/.cache/0.png", "train/lost+found/0.png", "@eaDir/ant/0.png"),
+                *("train/ant/__MACOSX/0.png", "test/ant/@eaDir/0.png/THUMB_M.png", "train/bee/#recycle/deep/0.png"),
+            ],
+            "hello",
+            [],
+        ),
+        (
+            ["train/@eaDir/0.png", "train/$RECYCLE.BIN/0.png", "train/#1/0.png"],
+            "hello",
+            ["{0}/train: #1, $RECYCLE.BIN, @eaDir: not read, since @, # and $ begin the names of a system's folders"],
+        ),
         (
             ["train/bee/05.jpg", "test/cat/9.jpeg"],
             "hello",
@@ -178,12 +198,15 @@ def test_links_to_nowhere_are_named_and_left_out(photos: Path, caplog: pytest.Lo
             ["{0}/train: 1 images are not read: they are in no folder of a class"],
         ),
         (
-            ["val/ant/0.png", "extra/ant/0.png"],
+            ["dev/ant/0.png", "extra/ant/0.png"],
             "hello",
-            [f"{{0}}/{name} is not read: only train and test are" for name in ("extra", "val")],
+            [f"{{0}}/{name} is not read: only train, val and test are" for name in ("dev", "extra")],
         ),
     ],
-    ids=["other kinds", "hidden", "broken", "many broken", "in no class", "in no part"],
+    ids=[
+        *("outside of classes", "no suffix", "other suffixes", "of a system", "of a system, as a class"),
+        *("broken", "many broken", "in no class", "in no part"),
+    ],
 )
 def test_images_that_are_not_read_are_reported_and_the_others_are_used(
     photos: Path, names: list[str], content: str, messages: list[str], caplog: pytest.LogCaptureFixture
@@ -196,11 +219,48 @@ def test_images_that_are_not_read_are_reported_and_the_others_are_used(
     assert caplog.messages == [message.replace("/", os.sep).format(photos) for message in messages]
 
 
-def test_images_in_both_parts_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_in_two_parts_or_two_classes_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(photos / "val", 3, seed=70)
     for number in range(2):
-        shutil.copy(photos / f"train/ant/0{number}.png", photos / f"test/bee/copy{number}.png")
-    read(photos)
-    assert caplog.messages == [f"{photos}: 2 test images are among the training images too"]
+        shutil.copy(photos / f"train/bee/0{number}.png", photos / f"test/bee/copy{number}.png")
+    shutil.copy(photos / "train/ant/03.png", photos / "val/bee/copy.png")
+    dataset = read(photos)
+    dataset.split(dataset.train[1], dataset.own_val_size, 0)
+    assert caplog.messages == [
+        f"{photos}: 2 test images are among the training images too",
+        f"{photos}: 1 images are in more than one class",
+        f"{photos}: 1 validation images are among the training images too",
+    ]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_part_of_its_own_is_the_validation_set(photos: Path, name: str) -> None:
+    without = read(photos)
+    fill(photos / name, 3, seed=70)
+    dataset = read(photos)
+    assert (dataset.train_size, dataset.own_val_size, dataset.test_size) == (39, 9, 6)
+    assert dataset.digests
+    assert without.digests
+    assert (dataset.digests[0] != without.digests[0], dataset.digests[1]) == (True, without.digests[1])
+    train, val = dataset.split(dataset.train[1], 9, 0)
+    assert torch.equal(dataset.train[0][train], without.train[0])
+    assert sorted(val) == list(range(30, 39)) != val, "shuffled, so that a few batches have all classes"
+    shutil.rmtree(photos / "test")
+    held_out = read(photos)
+    assert (held_out.train_size, held_out.own_val_size, held_out.test_size) == (36, 9, 3), "a tenth of train"
+    assert torch.equal(held_out.train[0][-9:], dataset.train[0][-9:])
+
+
+@posix
+def test_names_that_differ_only_in_the_composition_of_accents_are_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    fill(path := tmp_path / "photos")
+    (path / "cat").rename(path / decomposed)
+    assert read(path).classes == ["ant", "bee", composed]
+    if sys.platform == "linux":  # elsewhere, they may be one folder
+        save(noise(77, 32, 32, 3), path / composed / "one more.png")
+        dataset = read(path)
+        assert (dataset.classes, dataset.train_size + dataset.test_size) == (["ant", "bee", composed], 31)
 
 
 TRAIN, TEST = ([f"{part}/{name}" for name in CLASSES] for part in ("train", "test"))
@@ -211,15 +271,15 @@ TRAIN, TEST = ([f"{part}/{name}" for name in CLASSES] for part in ("train", "tes
     [
         ("remove", ["train", "test"], "{0} has no folders of classes: expected {0}/CLASS/*.jpg for two or more"),
         ("remove", TRAIN[1:], "{0}/train has only the class cat: expected {0}/train/CLASS/*.jpg for two or more"),
-        ("empty", ["train/bee"], "{0}/train/bee: no image in this folder: their names end in .bmp, "),
-        ("empty", ["test/bee"], "{0}/test/bee: no image in this folder: their names end in .bmp, "),
+        ("empty", ["train/bee"], "{0}/train/bee: no image in this folder: their names end in .apng, "),
+        ("empty", ["test/bee"], "{0}/test/bee: no image in this folder: their names end in .apng, "),
         ("damage", ["train/bee"], "{0}: class bee has no image to train on"),
         ("damage", TEST, "{0}: no image to test\n"),
         ("damage", [*TRAIN, *TEST], "{0}: none of its images can be read\n"),
-        ("rename", ["train"], "{0}/Train has folders: if it is a part of the data, name the parts train and test"),
-        ("remove", ["test/ant"], "{0}: train and test have other classes: ant in one of them only"),
-        ("remove", ["train/cat", "test/ant"], "{0}: train and test have other classes: ant, cat in one of them only"),
-        ("remove", TEST, "{0}: train and test have other classes: ant, bee, cat in one of them only"),
+        ("remove", ["test/ant"], "{0}: there is a class ant in train, and none in test"),
+        ("remove", ["train/cat"], "{0}: there is a class cat in test, and none in train"),
+        ("flatten", ["test"], "{0}/test: its images are in no folder of a class: expected {0}/test/CLASS/*.jpg"),
+        ("remove", TEST, "{0}: there is a class ant in train, and none in test"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
@@ -228,14 +288,73 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
     for folder in [photos / name for name in names]:
         if change == "remove":
             shutil.rmtree(folder)
-        elif change == "rename":
-            folder.rename(folder.with_name(folder.name.capitalize()))
+        elif change == "flatten":
+            for name in CLASSES:
+                (folder / name / "00.png").rename(folder / f"{name}.png")
+                shutil.rmtree(folder / name)
         else:
             for file in folder.iterdir():
                 file.unlink() if change == "empty" else file.write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
         read(photos)
     assert f"{caught.value}\n".startswith(message.replace("/", os.sep).format(photos))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, Train is train")
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        *(("training_set", "test_set"), ("train_images", "test_images"), ("seg_train", "seg_test"), ("Train", "Test")),
+        *(("TRAINING", "TESTING"), ("Training", "val"), ("images", "test"), ("Train", "other")),
+    ],
+)
+def test_parts_by_another_name_are_no_classes(photos: Path, train: str, test: str) -> None:
+    (photos / "train").rename(photos / train)
+    (photos / "test").rename(photos / test)
+    with pytest.raises(ValueError, match=r"not classes, name them train and test$") as caught:
+        read(photos)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(photos / test / "bee")  # whose images would be those of another class
+    with pytest.raises(ValueError, match=r"not classes, name them train and test$"):
+        read(photos)
+
+
+def test_parts_without_classes_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        save(noise(0, 32, 32, 3), tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=r"not classes, name them train and test$"):
+        read(tmp_path)
+
+
+def test_classes_may_have_folders(tmp_path: Path) -> None:
+    """Even by the same names, if their own names are not those of parts."""
+    for name in ("cat", "valley", "test tube"):
+        for year in ("2023", "2024"):
+            for number in range(5):
+                save(noise(number, 32, 32, 3), tmp_path / "photos" / name / year / f"{number}.png")
+    assert read(tmp_path / "photos").classes == ["cat", "test tube", "valley"]
+
+
+def test_a_folder_within_a_folder_is_named(photos: Path) -> None:
+    with pytest.raises(ValueError, match="has only the class photos") as caught:
+        read(photos.parent)
+    assert str(caught.value).endswith(f"for two or more, or give {photos}")
+
+
+@posix
+@pytest.mark.parametrize("name", ["new\nline", "tab\tname", "\x1b[31mred", os.fsdecode(b"\xff")])
+def test_a_name_that_cannot_be_shown_is_refused_at_once(photos: Path, name: str) -> None:
+    if sys.platform == "linux" or name.isascii():
+        (photos / "train/ant").rename(photos / "train" / name)
+        with pytest.raises(ValueError, match=r"^\S+/train: rename the folder .*\?.*: its name has characters that no"):
+            read(photos)
+
+
+@posix
+def test_a_pipe_among_the_images_is_left_out(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(pipe := photos / "train/ant/pipe.png")
+    assert read(photos).train_size == 30
+    assert caplog.messages == [f"{pipe}: not a file: left out"]
 
 
 def test_images_too_large_for_the_memory_are_refused_before_they_are_read(
@@ -292,7 +411,24 @@ def test_each_image_size_has_its_own_cache(photos: Path, monkeypatch: pytest.Mon
     assert equal(read(photos, 16), large)
 
 
-@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped"])
+def replaced(file: Path, **arrays: Any) -> bytes:
+    """Return the bytes of a cache with other arrays."""
+    with np.load(file) as found:
+        content = {**found, **arrays}
+    np.savez(other := BytesIO(), **content)
+    return other.getvalue()
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "other type": {"pixels": np.zeros((36, 3, 32, 32), np.float32)},
+    "other size": {"pixels": np.zeros((36, 3, 16, 16), np.uint8)},
+    "too few": {"pixels": np.zeros((35, 3, 32, 32), np.uint8)},
+    "no list": {"unreadable": "7"},
+    "other files": {"pixels": np.zeros((35, 3, 32, 32), np.uint8), "unreadable": '[[99, "damaged"]]'},
+}
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", *OTHERS])
 def test_a_damaged_cache_is_reported_and_written_again(
     photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,7 +436,10 @@ def test_a_damaged_cache_is_reported_and_written_again(
     (file,) = (photos.parent / "cache/folders").iterdir()
     whole = file.read_bytes()
     start, end = whole[: len(whole) // 2], whole[len(whole) // 2 :]  # between two pixels
-    file.write_bytes({"empty": b"", "truncated": start, "flipped": start + bytes([end[0] ^ 1]) + end[1:]}[kind])
+    if kind in OTHERS:
+        file.write_bytes(replaced(file, **OTHERS[kind]))
+    else:
+        file.write_bytes({"empty": b"", "truncated": start, "flipped": start + bytes([end[0] ^ 1]) + end[1:]}[kind])
     assert equal(read(photos), first)
     assert caplog.messages == [f"{file} is damaged: reading the images again"]
     refuse_to_open(monkeypatch)

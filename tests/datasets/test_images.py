@@ -12,7 +12,7 @@ import pytest
 from conftest import posix
 from PIL import Image, PngImagePlugin
 
-from mnist_lit.datasets.images import crop_square, find_images, open_image
+from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image
 
 GREY = np.full((40, 30), 200, dtype=np.uint8)
 GREY[10:20, 5:10] = 50  # (H, W), without symmetry
@@ -42,10 +42,9 @@ def test_formats_give_the_same_pixels(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16", "CMYK", "F", "I"])
 def test_modes_give_the_same_picture(mode: str, tmp_path: Path) -> None:
-    """Up to a factor: modes of more than 8 bits are scaled."""
     image = Image.fromarray(GREY)
     if mode == "I;16":
-        image = Image.fromarray(GREY.astype(np.uint16) * 20)
+        image = Image.fromarray(GREY.astype(np.uint16) * 257)
     elif mode == "1":
         image = Image.fromarray(GREY > 127)
     else:
@@ -55,6 +54,37 @@ def test_modes_give_the_same_picture(mode: str, tmp_path: Path) -> None:
     assert np.corrcoef(pixels.ravel(), GREY.ravel())[0, 1] > 0.999
     assert pixels.min() >= 0
     assert 100 < pixels.max() <= 255
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "largest"),
+    [
+        *(("uint16", suffix, 65_535) for suffix in ("png", "pgm", "tif")),
+        *(("float32", "tif", largest) for largest in (1, 255)),
+        ("int32", "tif", 65_535),
+    ],
+)
+def test_more_than_8_bits_are_scaled_by_the_range_of_their_type(
+    dtype: str, suffix: str, largest: float, tmp_path: Path
+) -> None:
+    """A picture of half the exposure is half as bright."""
+    for brightness in (0.5, 1):
+        levels = (GREY / 255 * largest * brightness).astype(dtype)
+        pixels = open_image(saved(Image.fromarray(levels), tmp_path / f"a.{suffix}"))[..., 0]
+        assert np.abs(pixels - GREY * brightness).max() < 0.6
+
+
+def test_every_suffix_of_a_format_is_found_and_its_file_is_read(tmp_path: Path) -> None:
+    """A picture cannot be read by its name and invisible in its folder."""
+    names = []
+    for suffix, name in Image.registered_extensions().items():
+        if suffix in SUFFIXES:
+            image = Image.fromarray(GREY).convert("RGB" if name in {"AVIF", "MPO"} else "L")
+            names.append(saved(image, tmp_path / f"a{suffix.upper()}", format=name))
+    assert {".jfif", ".jpe", ".jpg", ".jp2", ".png", ".tiff"} <= {Path(name).suffix.lower() for name in names}
+    assert sorted(find_images([str(tmp_path)], print)) == sorted(names)
+    for name in names:
+        assert open_image(name).shape[:2] == GREY.shape
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -180,7 +210,7 @@ def test_find_images_searches_folders_in_alphabetical_order(tmp_path: Path, monk
     assert found == ["x", "./b/1.JPG", "./b/2.png", "./b/a/3.webp", "none"]
     assert [name for name, _ in errors] == ["./b/a/back", "empty"]
     assert errors[0][1] == "a link to a folder that is searched anyway"
-    assert errors[1][1].startswith("no image in this folder: their names end in .bmp, ")
+    assert errors[1][1].startswith("no image in this folder: their names end in .apng, ")
 
 
 def test_crop_square_keeps_the_middle_and_scales_it() -> None:

@@ -26,11 +26,18 @@ def test_split_is_a_stratified_partition_with_val_size_images(labels: Tensor, va
     assert ((counts - torch.bincount(labels) * val_size / 60_000).abs() <= 1).all()
 
 
+def test_the_first_validation_images_are_of_every_class() -> None:
+    """Even where the images are sorted by class, as those of folders are: `limit_val_batches` takes the first ones."""
+    labels = torch.arange(10).repeat_interleave(100)
+    _, val = split(labels, 200, seed=0)
+    assert {*labels[val[:60]].tolist()} == {*range(10)}
+
+
 def test_default_split_is_the_same_on_every_machine_and_others_depend_on_their_seed_alone(labels: Tensor) -> None:
     torch.manual_seed(1)
     _, val = split(labels, 5_000, seed=0)
     assert (
-        sha256(np.asarray(val, dtype="<i8").tobytes()).hexdigest()
+        sha256(np.sort(np.asarray(val, dtype="<i8")).tobytes()).hexdigest()
         == "3d39b348911e8a5b7b45a3d92bf9e60bd53a23154546d432067600c0a36a4b77"
     )
     torch.manual_seed(2)

@@ -50,7 +50,8 @@ def test_pictures_are_classified_in_the_order_given_with_their_exact_names(train
     expected = [*names[:2], *sorted(str(Path("mine") / path.name) for path in pictures.glob("*.png")), *names[3:]]
     found = rows(RUN.folder / "predictions.csv")
     assert [row["image"] for row in found] == expected
-    lines = out.splitlines()[1:-1]
+    _, unread, *lines = out.splitlines()[:-1]
+    assert unread == f"{len(odd)} files without a suffix are not read", "of the folder"
     assert [line.partition(": ")[0] for line in lines] == [printable(name) for name in expected]
     for line, row in zip(lines, found, strict=True):
         probability = float(row["probability"])

@@ -44,15 +44,15 @@ def test_accuracy_on_photographs_is_that_on_their_digits(digits: Digits, fast: D
 def test_a_digit_that_fills_a_small_picture_is_read(digits: Digits, margin: int, fast: DigitClassifier) -> None:
     """Digits that were cropped to their edges, of 20 pixels."""
     found = []
-    for digit in digits[0][:300]:
+    for digit in digits[0][:1_000]:
         rows, columns = (np.flatnonzero(digit.any(axis)) for axis in (1, 0))
         tight = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         try:
             found.append(as_mnist(drawn(np.pad(tight, margin), ink=0, paper=255)))
         except ValueError:
             found.append(np.zeros((28, 28), dtype=np.uint8))
-    expected = (classify(digits[0][:300], fast) == digits[1][:300]).mean()
-    assert (classify(np.array(found), fast) == digits[1][:300]).mean() >= expected - 0.02
+    expected = (classify(digits[0][:1_000], fast) == digits[1][:1_000]).mean()
+    assert (classify(np.array(found), fast) == digits[1][:1_000]).mean() >= expected - 0.02
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -193,12 +193,30 @@ def test_weights_that_fit_initialise_another_network_and_the_others_are_named(ch
     read = Checkpoint.read(checkpoint)
     read.content["state_dict"]["temperature"].fill_(2)
     classifier = DigitClassifier(channels=[4], classes=3)
-    assert read.initialize(classifier) == ["fc.weight", "fc.bias"]
+    assert read.initialize(classifier, ["a", "b", "c"]) == (["fc.weight", "fc.bias"], [])
     loaded = classifier.state_dict()["network.layer1.0.weight"]
     assert torch.equal(loaded, read.content["state_dict"]["network.layer1.0.weight"])
     assert float(classifier.temperature) == 1
     with pytest.raises(ValueError, match=r"^no weights in .*my.ckpt fit the network"):
-        read.initialize(DigitClassifier(channels=[5], classes=3))
+        read.initialize(DigitClassifier(channels=[5], classes=3), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("classes", [["9", "dog", "0"], [*"9876543210"], [*"0123456789", "ten"], [*"0123456789"]])
+def test_rows_of_the_last_layer_go_by_the_names_of_the_classes(checkpoint: Path, classes: list[str]) -> None:
+    read, classifier = Checkpoint.read(checkpoint), DigitClassifier(channels=[4], classes=len(classes))
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    assert read.initialize(classifier, classes) == ([], [name for name in classes if not name.isdecimal()])
+    for name in ("network.fc.weight", "network.fc.bias"):
+        for row, found in enumerate(classes):
+            old = read.content["state_dict"][name][int(found)] if found.isdecimal() else before[name][row]
+            assert torch.equal(classifier.state_dict()[name][row], old)
+
+
+def test_without_a_class_of_the_same_name_the_last_layer_is_reinitialised(checkpoint: Path) -> None:
+    """Even if it has as many rows: ten words would take those of the digits, in alphabetical order."""
+    words = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
+    classifier = DigitClassifier(channels=[4])
+    assert Checkpoint.read(checkpoint).initialize(classifier, words) == (["fc.weight", "fc.bias"], [])
 
 
 def test_200_megabytes_of_random_bytes_are_refused(tmp_path: Path) -> None:
