@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mnist_lit.datasets.sampling import Batch
 from mnist_lit.model import CNN
+from mnist_lit.system.values import plain
 
 __all__ = ["DigitClassifier"]
 
@@ -53,6 +54,8 @@ class DigitClassifier(LightningModule):
         classes: int = 10,
         **network: Any,
     ) -> None:
+        learning_rate, betas, label_smoothing, classes = plain([learning_rate, betas, label_smoothing, classes])
+        network = plain(network)
         if not 0 < learning_rate < inf:
             raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         if not 0 <= label_smoothing < 1:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 from mnist_lit.datasets.augmentation import Augmentation
 from mnist_lit.datasets.catalog import find_dataset
 from mnist_lit.datasets.sampling import Batch, InMemoryDataset, identity_collate
+from mnist_lit.system.values import plain
 
 __all__ = ["MNISTDataModule"]
 
@@ -49,6 +50,8 @@ class MNISTDataModule(LightningDataModule):
         **augmentation: Any,
     ) -> None:
         super().__init__()
+        batch_size, val_size, split_seed, dataset = plain([batch_size, val_size, split_seed, dataset])
+        augmentation = plain(augmentation)
         self.dataset = find_dataset(dataset, image_size, data_dir, mirrors)
         train_size, own_val_size = self.dataset.train_size, self.dataset.own_val_size
         if own_val_size and (val_size not in {None, own_val_size} or split_seed):

@@ -1,6 +1,6 @@
 """Train a run: a new one, one that is resumed, or one for each of several seeds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -160,6 +160,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
         if start.resumed.digests != data.dataset.digests:
             raise ValueError(f"{data.dataset.name} has other images than {start.resumed.path} was trained on")
         start.resumed.load_into(classifier)  # refuses another network before the run is touched
+        start.resumed.check_resumable(classifier)
     if not (initial := start.initial):
         return
     kept, new = initial.initialize(classifier, data.dataset.classes)
@@ -318,10 +319,32 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
         print(f"{run.folder} has no complete epoch: it starts again")
         initial = Checkpoint.read(Path(config.init_from)) if config.init_from else None
         return Start(parser, config, run, initial=initial)
+    refuse_edited(run, resumed, flatten(load(parser.dump(config, skip_unset=False))))
     if changed & {*LIMITS}:
         _check_limits(config, resumed)
     print(f"resuming {resumed.path}")
     return Start(parser, config, run, resumed)
+
+
+def refuse_edited(run: Run, resumed: Checkpoint, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError if `config.yaml` was edited since the checkpoint, and would change the experiment."""
+    trained = resumed.content.get("config")
+    trained = trained if isinstance(trained, dict) else {}
+    others = {"experiment", *NOT_OF_THE_EXPERIMENT}
+    for name, value in settings.items():
+        if trained.get(name, value) == value or is_changeable(name) or name in others:
+            continue
+        if name == "data.dataset" and not DATASETS.keys() & {value, trained[name]}:  # a folder that was moved
+            continue
+        raise UsageError(
+            f"{run.config} was edited: {name} is {value}, {resumed.path} was trained with {trained[name]}: undo the "
+            "change, or start a new run with it"
+        )
+
+
+def is_changeable(name: str) -> bool:
+    """Return whether a setting may change when a run is resumed."""
+    return f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE))
 
 
 def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
@@ -336,7 +359,7 @@ def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
     if not DATASETS.keys() & {saved.get("data.dataset"), config.data.dataset}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
     for name in sorted(changed):
-        if not f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE)):
+        if not is_changeable(name):
             raise UsageError(
                 f"--{name} cannot change when a run is resumed ({run.folder} has {saved.get(name)}): "
                 f"to start a new run from its weights, give --init_from {run.checkpoints / 'best.ckpt'}"

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from mnist_lit.datasets.sampling import split
 
-__all__ = ["ImageDataset", "Kind"]
+__all__ = ["MAX_CLASSES", "ImageDataset", "Kind"]
 
 Kind = Literal["digits", "drawings", "photographs"]
 """What images show; digits and drawings are white on black."""
+
+MAX_CLASSES = 5_000
+"""The confusion matrix of 20,000 classes would have 3 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)

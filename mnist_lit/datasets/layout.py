@@ -12,6 +12,7 @@ from unicodedata import category, normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_lit.datasets.dataset import MAX_CLASSES
 from mnist_lit.datasets.images import SUFFIXES, describe_unread, find_images, is_left_behind
 from mnist_lit.system.errors import printable
 
@@ -87,6 +88,8 @@ def _check_classes(path: Path, roots: Mapping[str, Path], listed: Mapping[str, M
         raise ValueError(
             f"{roots[TRAIN]} has {found}: expected {roots[TRAIN] / 'CLASS' / '*.jpg'} for two or more{hint}"
         )
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"{roots[TRAIN]} has {len(classes):,} classes: at most {MAX_CLASSES:,} can be told apart here")
     for part, root in roots.items():
         if loose := sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root)):
             if not listed[part]:

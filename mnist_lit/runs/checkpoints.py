@@ -1,13 +1,10 @@
 """Checkpoints, opened safely: as weights and plain settings, never code."""
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
-from pickle import UnpicklingError
-from pickletools import genops
 from typing import Any, BinaryIO, Self
 from warnings import catch_warnings
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -18,8 +15,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST, is_same
-from mnist_lit.datasets.dataset import ImageDataset
+from mnist_lit.datasets.dataset import MAX_CLASSES, ImageDataset
 from mnist_lit.runs.folders import Run, run_of
+from mnist_lit.runs.unpickling import MAX_VALUES, check_pickle
 
 __all__ = ["FULL_PRECISION", "Checkpoint"]
 
@@ -32,14 +30,8 @@ REQUIRED = {
     "global_step": int,
 }
 PLAIN = int | float | str
-ALLOWED_GLOBALS = re.compile(
-    r"collections (OrderedDict|Counter)|builtins set|_codecs encode|torch\._utils _rebuild_(tensor_v2|parameter)"
-    r"|torch (Size|\w+Storage|[a-z]\w*)"
-)
-"""Globals that a checkpoint's pickle may name: those that make values from bytes in the file. `torch.load` allows more,
-such as bytearray, which allocates gigabytes for a number."""
-MAX_VALUES = 1_000_000
-MAX_CLASSES = 100_000
+COMPILED = "_orig_mod."
+"""Part of the names of a compiled network's weights."""
 MAX_LIST_LENGTH = 1_000
 """Length of a setting that is a list."""
 MAX_PARAMETERS = 10_000
@@ -172,11 +164,28 @@ class Checkpoint:
             ValueError: if they belong to another network.
         """
         try:
-            classifier.load_state_dict(self.content["state_dict"])
+            classifier.load_state_dict(_renamed(self.content["state_dict"], classifier.state_dict()))
         except RuntimeError as error:
             raise ValueError(
                 f"the weights in {self.path} do not fit the network: was a --model flag or --data.dataset changed?"
             ) from error
+
+    def check_resumable(self, classifier: DigitClassifier) -> None:
+        """Check that there is an optimizer state, and that it fits the network: torch trusts the shapes in it.
+
+        Raises:
+            ValueError: if there is none, or it does not fit.
+        """
+        states = self.content.get("optimizer_states")
+        if not states:
+            raise ValueError(f"{self.path} has weights only: for a new run that starts from them, give --init_from")
+        parameters = [*classifier.parameters()]
+        try:
+            fits = all(_fits(state, parameters) for state in states)
+        except (TypeError, KeyError, AttributeError):  # other values than torch's
+            fits = False
+        if not fits:
+            raise ValueError(f"the optimizer's state in {self.path} does not fit the network: give another checkpoint")
 
     def initialize(self, classifier: DigitClassifier, classes: Sequence[str]) -> tuple[list[str], list[str]]:
         """Load the network's weights whose shapes fit; in the last layer, those of classes of the same names.
@@ -196,6 +205,7 @@ class Checkpoint:
         own, prefix = classifier.network.state_dict(), "network."
         weights = self.content["state_dict"].items()
         given = {name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)}
+        given = _renamed(given, own)
         numbers = {name: number for number, name in enumerate(self.classes)}
         same = [name for name in classes if name in numbers]
         mixed = []
@@ -220,6 +230,27 @@ class Checkpoint:
         return [name for name in own if name not in fitting], new
 
 
+def _fits(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> bool:
+    """Return whether the state of an optimizer has tensors of the shapes of the network's parameters, or numbers."""
+    order = [number for group in state["param_groups"] for number in group["params"]]
+    # torch itself refuses other numbers of parameters. An optimizer with several groups, of the user's own, may have
+    # them in another order.
+    if len(state["param_groups"]) > 1 or len(order) != len(parameters):
+        return True
+    return all(
+        value.shape in {parameter.shape, ()}
+        for number, parameter in zip(order, parameters, strict=True)
+        for value in state["state"].get(number, {}).values()
+        if isinstance(value, Tensor)
+    )
+
+
+def _renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by the names of a network's own: `torch.compile` adds a part to them."""
+    names = {name.replace(COMPILED, ""): name for name in own}
+    return {names.get(name.replace(COMPILED, ""), name): value for name, value in weights.items()}
+
+
 def _load(file: BinaryIO) -> Any:
     size = file.seek(0, SEEK_END)
     with ZipFile(file) as archive:
@@ -231,9 +262,7 @@ def _load(file: BinaryIO) -> Any:
             raise BadZipFile(damaged)
         for member in members:
             if member.filename.endswith(".pkl"):
-                for opcode, name, _ in genops(archive.read(member)):
-                    if opcode.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(name)):
-                        raise UnpicklingError(name)
+                check_pickle(archive.read(member))
     file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True)
 

@@ -13,6 +13,7 @@ EXPECTED_WARNINGS = (
     ".*treespec, LeafSpec",  # Lightning 2.6 uses what torch 2.14 deprecates
     ".*is smaller than the logging interval",  # the learning rate is logged at the end of a short epoch too
     "Checkpoint directory .* exists and is not empty",  # a resumed run has checkpoints
+    ".*configured with multiple `ModelCheckpoint` callbacks",  # the first one is the run's own
     r"Total length of `DataLoader` across ranks is zero",  # `fast_dev_run` without validation images
 )
 """Patterns of warnings about which a user can do nothing."""

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from mnist_lit import __version__
 from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.loggers import RunLogger
 
@@ -27,18 +29,19 @@ class EpochCheckpoint(ModelCheckpoint):
     the epochs that are not the best, and saves one that a limit has cut.
 
     Args:
-        folder: folder of the checkpoints.
+        run: the run, whose settings are saved too.
         validated: whether there is a validation.
         last_epoch: whether `best.ckpt` is the last epoch that was validated, instead of the best one.
     """
 
-    def __init__(self, folder: Path, *, validated: bool, last_epoch: bool = False) -> None:
+    def __init__(self, run: Run, *, validated: bool, last_epoch: bool = False) -> None:
         self.last_epoch, self.best_loss = last_epoch, torch.tensor(torch.inf)
         self.epochs, self.best_epoch = 0, 0
         """Complete epochs, and the one of `best.ckpt`, counted from 1; 0 if none is complete."""
         self.validated_step, self.in_epoch, self.stopped = -1, True, False
+        self.run, self.config = run, dict[str, Any]()
         super().__init__(
-            folder,
+            run.checkpoints,
             filename="best",
             monitor="val/accuracy" if validated else None,
             mode="max",
@@ -89,6 +92,8 @@ class EpochCheckpoint(ModelCheckpoint):
         """Do not train if a callback had ended the training."""
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = trainer.should_stop or self.stopped
+        if self.run.config.is_file():  # not in other processes than the first one
+            self.config = flatten(load(self.run.config.read_text(encoding="utf-8")) or {})
 
     def on_fit_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Save the final weights as `best.ckpt` if no epoch was saved as the best.
@@ -103,6 +108,7 @@ class EpochCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not save, and keep weights that are not finite out of every checkpoint."""
         checkpoint |= {"mnist_lit": __version__, "precision": trainer.precision}
+        checkpoint["config"] = self.config  # so that an edited file is noticed
         checkpoint |= {"complete_epoch": self.in_epoch and trainer.is_last_batch, "should_stop": trainer.should_stop}
         weights = checkpoint["state_dict"]
         if isinstance(temperature := getattr(pl_module, "temperature", None), Tensor):

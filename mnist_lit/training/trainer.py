@@ -85,7 +85,7 @@ def build_training(
         raise UsageError(f"--trainer.max_time: {error}") from error
     outputs = Outputs()
     last_epoch = config.select == "last_epoch"
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=given["limit_val_batches"] != 0, last_epoch=last_epoch)
+    checkpoint = EpochCheckpoint(run, validated=given["limit_val_batches"] != 0, last_epoch=last_epoch)
     compared = {"seed": config.seed, "max_epochs": config.trainer.max_epochs, **classifier.hparams, **data.hparams}
     rate = LearningRateMonitor("epoch" if classifier.hparams["schedule"] == "constant" else "step")
     own: list[Callback] = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -82,6 +83,32 @@ def test_a_saved_config_repeats_the_run_bit_for_bit(command: Command) -> None:
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["network.fc.weight"], other["network.fc.weight"])
+
+
+def test_a_checkpoint_of_weights_alone_is_not_resumed_and_the_run_is_unchanged(command: Command) -> None:
+    weights = callback("ModelCheckpoint", save_weights_only=True, filename="weights")
+    assert command("fit", *SHORT, weights)[0] == 0
+    before = contents()
+    code, _, err = command("fit", "--ckpt_path", RUN.checkpoints / "weights.ckpt", "--trainer.max_epochs=4")
+    assert code == 1
+    assert err.endswith("weights.ckpt has weights only: for a new run that starts from them, give --init_from\n")
+    assert contents() == before
+    assert command("test", "--ckpt_path", RUN.checkpoints / "weights.ckpt")[::2] == (0, "")
+    assert command("fit", *QUICK, "--init_from", RUN.checkpoints / "weights.ckpt")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(("old", "new"), [("learning_rate: 0.001", "learning_rate: 0.5"), ("seed: 777", "seed: 7")])
+def test_a_config_that_was_edited_since_is_not_resumed(trained: Command, old: str, new: str) -> None:
+    text = RUN.config.read_text(encoding="utf-8")
+    assert old in text
+    RUN.config.write_text(text.replace(old, new), encoding="utf-8")
+    code, _, err = trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert code == 2
+    assert re.fullmatch(
+        rf"error: {RUN.config} was edited: \S*{new.replace(': ', ' is ')}, .* undo the change, or .*\n", err
+    )
+    RUN.config.write_text(text.replace("max_epochs: 2", "max_epochs: 3"), encoding="utf-8")
+    assert trained("fit", "--ckpt_path=last")[0] == 0, "finished, and no experiment of another kind"
 
 
 @pytest.mark.usefixtures("trained")

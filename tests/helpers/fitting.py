@@ -66,7 +66,7 @@ def fit_scripted(
     """Train an epoch of one step for each score, and return the callback."""
     classifier = Scripted(channels=[1])
     classifier.scores = scores
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=True, **settings)
+    checkpoint = EpochCheckpoint(run, validated=True, **settings)
     short = {"max_epochs": len(scores), "limit_train_batches": 1, "limit_val_batches": 1, "num_sanity_val_steps": 0}
     fit(data_dir, run, checkpoint, classifier=classifier, ckpt_path=ckpt_path, **short)
     return checkpoint

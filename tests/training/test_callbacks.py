@@ -60,7 +60,7 @@ def test_a_limit_cuts_an_epoch_without_validating_or_saving_it(
     run: Run, data_dir: Path, limits: dict[str, Any], seconds: int, steps: int, validations: int
 ) -> None:
     timer = TrainingTimer(timedelta(seconds=seconds), verbose=False)
-    checkpoint, clock = EpochCheckpoint(run.checkpoints, validated=True), Clock(timer)
+    checkpoint, clock = EpochCheckpoint(run, validated=True), Clock(timer)
     trainer = fit(data_dir, run, clock, timer, checkpoint, max_epochs=9, **limits)
     assert (trainer.global_step, clock.validations, checkpoint.epochs) == (steps, validations, validations)
     assert epoch_and_step(run.checkpoints / "last.ckpt") == (validations - 1, 20 * validations)
@@ -80,7 +80,7 @@ class Diverging(DigitClassifier):
 def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(
     run: Run, data_dir: Path, value: float, loss: str
 ) -> None:
-    checkpoint, classifier = EpochCheckpoint(run.checkpoints, validated=False), Diverging(channels=[4])
+    checkpoint, classifier = EpochCheckpoint(run, validated=False), Diverging(channels=[4])
     classifier.value = value
     with pytest.raises(DivergedError, match=rf"^the loss is {loss} in epoch 2: try a lower --model.learning_rate"):
         fit(data_dir, run, FiniteLoss(), checkpoint, classifier=classifier, limit_val_batches=0)

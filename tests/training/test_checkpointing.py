@@ -61,7 +61,7 @@ def test_best_is_the_last_validated_epoch_if_asked_for(run: Run, data_dir: Path)
 def test_best_is_the_last_epoch_without_validation_else_one_that_was_validated(
     run: Run, data_dir: Path, settings: dict[str, Any], best: tuple[int, int], last: tuple[int, int]
 ) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated="limit_val_batches" not in settings)
+    checkpoint = EpochCheckpoint(run, validated="limit_val_batches" not in settings)
     fit(data_dir, run, checkpoint, **settings)
     assert saved(run) == {"best": best, "last": last}
     assert (checkpoint.best_epoch, checkpoint.epochs) == (2, last[0] + 1)
@@ -70,7 +70,7 @@ def test_best_is_the_last_epoch_without_validation_else_one_that_was_validated(
 
 @pytest.mark.parametrize("name", ["network.fc.weight", "network.layer1.2.running_var"])
 def test_weights_and_buffers_that_are_not_finite_are_not_saved(run: Run, data_dir: Path, name: str) -> None:
-    checkpoint = EpochCheckpoint(run.checkpoints, validated=False)
+    checkpoint = EpochCheckpoint(run, validated=False)
     classifier = DigitClassifier(channels=[4], batch_norm=True)
     damage = SetWeight(name, math.nan, step=40)
     with pytest.raises(DivergedError, match=rf"{name} is not finite after step 40"):
