@@ -16,6 +16,7 @@ from mnist_lit.commands import COMMANDS, HELP, describe_flags
 from mnist_lit.system.errors import UsageError, printable, redact_credentials, suggest
 from mnist_lit.system.files import expand_home
 from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
+from mnist_lit.system.output import outlive_readers, set_up_logs
 from mnist_lit.system.program import CHECKOUT, is_child_process
 from mnist_lit.system.signals import Stopped, exit_at_once, follow_parent, handle_signals, raise_stopped, set_handler
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     even while Python shuts down. With `argv` the signal handlers are restored afterwards.
     """
     if argv is None:
+        outlive_readers()
         set_handler(exit_at_once)
         if is_child_process():
             follow_parent()
@@ -90,6 +92,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     module = import_module(f"mnist_lit.{COMMANDS[name]}")  # here, so that help does not import torch
     set_up_libraries()
+    set_up_logs()
     set_handler(raise_stopped)
     getattr(module, name)(flags)
 

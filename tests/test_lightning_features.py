@@ -16,6 +16,7 @@ def test_early_stopping_ends_a_run_that_does_not_improve(command: Command) -> No
     code, out, err = command("fit", *SHORT, "--trainer.max_epochs=50", "--trainer.limit_train_batches=2", stop)
     assert (code, err) == (0, "")
     assert RUN.results()["fit"]["epochs"] == 3, "the first one, and two without an improvement of 1"
+    assert "\nEarlyStopping ended it after 3 of 50 epochs: Monitored metric val/accuracy did not improve in" in out
     assert "test accuracy" in out
 
 
@@ -24,6 +25,7 @@ def test_early_stopping_ends_a_run_that_does_not_improve(command: Command) -> No
     [
         *(("LearningRateFinder", {}), ("BatchSizeFinder", {}), ("StochasticWeightAveraging", {"swa_lrs": 0.01})),
         ("OnExceptionCheckpoint", {"dirpath": "left"}),
+        ("ModelPruning", {"pruning_fn": "l1_unstructured"}),
     ],
 )
 def test_callbacks_that_would_make_a_run_wrong_are_refused_with_the_reason(
@@ -33,6 +35,25 @@ def test_callbacks_that_would_make_a_run_wrong_are_refused_with_the_reason(
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: --trainer.callbacks: {name} cannot be used: ")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "flags", "problem"),
+    [
+        ("val/accuracy", [], "watches val/accuracy with mode min: give mode max"),
+        ("val/loss", ["--data.val_size=0"], "watches val/loss, and there is no validation"),
+        ("val_loss", [], "watches val_loss, it is not among train/accuracy, train/loss, val/accuracy, "),
+    ],
+)
+@pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint"])
+def test_a_callback_that_watches_nothing_or_the_wrong_way_is_refused_before_the_first_epoch(
+    command: Command, name: str, monitor: str, flags: list[str], problem: str
+) -> None:
+    code, out, err = command("fit", *SHORT, callback(name, monitor=monitor), *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --trainer.callbacks: {name} {problem}")
+    assert "epoch" not in out
+    assert not Path("runs").exists(), "which a later fit --ckpt_path last would take up, only to fail again"
 
 
 @pytest.mark.parametrize("name", [pytest.param("WeightAveraging", marks=pytest.mark.slow), "EMAWeightAveraging"])

@@ -23,6 +23,7 @@ from mnist_lit.runs.checkpoints import FULL_PRECISION, Checkpoint
 from mnist_lit.runs.folders import find_checkpoint
 from mnist_lit.runs.results import evaluation_results, format_evaluation
 from mnist_lit.system.errors import UsageError
+from mnist_lit.system.output import say
 from mnist_lit.training.evaluation import Outputs, other_metrics, report_test
 from mnist_lit.training.trainer import build_trainer
 
@@ -82,7 +83,7 @@ class Restored:
         if not trainer or trainer.precision != trained:
             if settings.precision == trained:  # which no flag has asked for
                 settings = vars(settings) | {"precision": FULL_PRECISION}
-                print(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
+                say(f"trained in {trained}, which is not available here: evaluated in {FULL_PRECISION}")
             trainer = build_trainer(settings, callbacks)
         if trainer.world_size > 1:
             raise UsageError("only fit runs in several processes: leave --trainer.devices and --trainer.num_nodes at 1")
@@ -122,7 +123,7 @@ def restore(command: str, argv: Sequence[str]) -> Restored:
         parse(build_parser(command), argv)  # a wrong flag may be the reason
         raise
     checkpoint = Checkpoint.read_newest(path)
-    print(f"checkpoint {checkpoint.path}")
+    say(f"checkpoint {checkpoint.path}")
     restored = restore_checkpoint(command, argv, checkpoint)
     limit = f"limit_{'val' if command == 'validate' else command}_batches"
     if restored.config.trainer.get(limit) == 0:
@@ -168,9 +169,9 @@ def validate(argv: Sequence[str]) -> None:
     trainer = restored.build_trainer(outputs)
     trainer.validate(restored.classifier, data, verbose=False)
     loss = float(trainer.callback_metrics["val/loss"])
-    print(format_evaluation("validation", evaluation_results(outputs.confusion(), loss)))
+    say(format_evaluation("validation", evaluation_results(outputs.confusion(), loss)))
     for name, value in other_metrics(trainer, "val").items():
-        print(f"val/{name} {value:.4f}")
+        say(f"val/{name} {value:.4f}")
 
 
 def test(argv: Sequence[str]) -> None:
@@ -180,7 +181,7 @@ def test(argv: Sequence[str]) -> None:
     dataset = data.dataset
     trainer.test(restored.classifier, data, verbose=False)
     results, lines = report_test(trainer, restored.classifier, dataset.classes, outputs)
-    print("\n".join(lines))
+    say(*lines)
     if not (run := checkpoint.run):
         return
     if checkpoint.path.name != "best.ckpt":
@@ -194,4 +195,4 @@ def test(argv: Sequence[str]) -> None:
     else:
         run.record(test=results)
         return
-    print(f"not recorded in {run.folder}: its result is that of {reason}")
+    say(f"not recorded in {run.folder}: its result is that of {reason}")

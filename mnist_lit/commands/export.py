@@ -20,6 +20,7 @@ from mnist_lit.commands.evaluate import Restored, restore
 from mnist_lit.runs.card import describe_model
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 from mnist_lit.system.program import install_hint
 
 __all__ = ["export"]
@@ -82,7 +83,7 @@ def export(argv: Sequence[str]) -> None:
     )
     write_atomically(target, content)
     write_atomically(described := target.with_name(f"{target.name}.md"), card.encode())
-    print(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
+    say(f"{compared}: {target}, {len(content) / 1e3:,.0f} kB, and its model card {described.name}")
 
 
 def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str:

@@ -23,15 +23,16 @@ from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
 from mnist_lit.runs.results import format_fit
-from mnist_lit.system.errors import UsageError, printable, redact_credentials
+from mnist_lit.system.errors import UsageError, redact_credentials
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, process_rank
 from mnist_lit.system.signals import Stopped
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
 from mnist_lit.training.tensorboard import write_summary
-from mnist_lit.training.trainer import build_trainer, build_training, fit_results
+from mnist_lit.training.trainer import build_trainer, build_training, early_end, fit_results
 
 __all__ = [
     "NOT_OF_THE_EXPERIMENT",
@@ -61,6 +62,8 @@ CHANGEABLE = (
 """Settings that may change when a run is resumed, since they do not change the experiment."""
 NOT_OF_THE_EXPERIMENT = frozenset({"config", "ckpt_path", *CHANGEABLE} - {*LIMITS})
 """Settings in which runs of one experiment may differ."""
+NOT_WRITTEN = "Unable to serialize instance"
+"""What jsonargparse writes for a value that YAML does not have."""
 MAX_LISTED = 20  # names of classes
 
 
@@ -91,7 +94,7 @@ def fit(argv: Sequence[str]) -> None:
     train(start)
     kind = kind_of(start.config.data.dataset)
     images = " --images PHOTO.jpg" if kind == "photographs" or (kind == "digits" and has_room("reader")) else ""
-    print(f"\nnext:  tensorboard --logdir {ROOT}\n       {PROGRAM} test\n       {PROGRAM} predict{images}")
+    say("", f"next:  tensorboard --logdir {ROOT}", f"       {PROGRAM} test", f"       {PROGRAM} predict{images}")
 
 
 @dataclass(frozen=True)
@@ -133,17 +136,17 @@ def train(
         training = build_training(config, settings.trainer, run, classifier, data, callbacks, purge_step)
         trainer = training.trainer
         prepare_folder(start, run, data)
-        print(describe(f"{run.folder}, seed {config.seed}", trainer, classifier, data))
+        say(*describe(f"{run.folder}, seed {config.seed}", trainer, classifier, data))
 
         trainer.fit(classifier, data, ckpt_path=ckpt_path, weights_only=True)
         results = {"fit": fit_results(training, data)}  # before the test, which loads the best epoch's callbacks
-        summary = [format_fit(results["fit"])]
-        print(f"\n{summary[0]}")
+        summary = [*format_fit(results["fit"]), *early_end(trainer)]
+        say("", *summary)
         if tested and settings.trainer.limit_test_batches != 0:
             trainer.test(classifier, data, ckpt_path="best", weights_only=True, verbose=False)
             results["test"], lines = report_test(trainer, classifier, data.dataset.classes, training.outputs)
             summary += lines
-            print("\n".join(lines))
+            say(*lines)
 
         record(run, trainer, results, summary)
     return run
@@ -169,15 +172,15 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
         line += f"; reinitialised, since it has none of this shape, or none of these classes: {', '.join(kept)}"
     if new:
         line += f"; reinitialised in the last layer, since it has no such class: {list_names(new)}"
-    print(line)
+    say(line)
     if not initial.was_trained_on(data.dataset):
         return
     trained = initial.settings["data"]
     if data.val_size and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
-        print(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
+        say(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
     if initial.digests != data.dataset.digests:
-        print(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
+        say(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
 
 
 @contextmanager
@@ -214,7 +217,10 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
     config.ckpt_path, config.seeds, config.data.val_size = None, None, data.val_size  # it may depend on the data
     if config.data.mirrors:
         config.data.mirrors = [redact_credentials(mirror) for mirror in config.data.mirrors]
-    write_atomically(run.config, start.parser.dump(config, skip_unset=False).encode())
+    text = start.parser.dump(config, skip_unset=False)
+    if NOT_WRITTEN in text:
+        raise UsageError(f"{run.config} could not be read again: a setting is a function, give its name as a string")
+    write_atomically(run.config, text.encode())
     run.clear()
     if start.resumed and start.resumed.path.resolve() != (run.checkpoints / "last.ckpt").resolve():
         write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
@@ -230,25 +236,25 @@ def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summa
         distributed.destroy_process_group()
 
 
-def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> str:
+def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNISTDataModule) -> list[str]:
     """Return lines about the run, the data and the network."""
     dataset, network = data.dataset, classifier.network
     shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, dataset.shape))
-    listed = ""
-    if dataset.name not in DATASETS:  # a folder
-        listed = f"classes  {list_names(dataset.classes)}\n"
-    return (
-        f"run      {run}, {trainer.accelerator.name()}\n"
-        f"data     {dataset.name}: {dataset.train_size - data.val_size:,} images to train on, "
-        f"{data.val_size:,} to validate, {dataset.test_size:,} to test\n"
-        f"{listed}network  {count_parameters(network):,} parameters: {shapes}\n"
-    )
+    trained = dataset.train_size - data.val_size
+    sizes = f"{trained:,} images to train on, {data.val_size:,} to validate, {dataset.test_size:,} to test"
+    return [
+        f"run      {run}, {trainer.accelerator.name()}",
+        f"data     {dataset.name}: {sizes}",
+        *([] if dataset.name in DATASETS else [f"classes  {list_names(dataset.classes)}"]),  # of a folder
+        f"network  {count_parameters(network):,} parameters: {shapes}",
+        "",
+    ]
 
 
 def list_names(names: Sequence[str]) -> str:
     """Return the first names of classes."""
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"{printable(', '.join(names[:MAX_LISTED]))}{more}"
+    return f"{', '.join(names[:MAX_LISTED])}{more}"
 
 
 def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -278,10 +284,10 @@ def try_out(start: Start) -> None:
     seed_everything(start.config.seed, verbose=False)
     settings = instantiate(start.parser, start.config)
     data, classifier, trainer = settings.data, settings.model, build_trainer(settings.trainer)
-    print(describe("a trial run that leaves nothing", trainer, classifier, data))
+    say(*describe("a trial run that leaves nothing", trainer, classifier, data))
     trainer.fit(classifier, data)
     trainer.test(classifier, data)
-    print("a trial run: nothing is recorded")
+    say("a trial run: nothing is recorded")
 
 
 def new_start(argv: Sequence[str]) -> Start:
@@ -310,19 +316,19 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     if changed & {*LENGTH} and config.model.schedule != "constant":
         raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
     if "fit" in run.results() and not changed & {*LIMITS}:
-        print(f"{run.folder} is finished: give more --trainer.max_epochs to train it longer")
+        say(f"{run.folder} is finished: give more --trainer.max_epochs to train it longer")
         return None
     resumed = Checkpoint.read_newest(path) if path else None
     if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
         resumed = Checkpoint.read_newest(run.last) if run.last else None
     if resumed is None:
-        print(f"{run.folder} has no complete epoch: it starts again")
+        say(f"{run.folder} has no complete epoch: it starts again")
         initial = Checkpoint.read(Path(config.init_from)) if config.init_from else None
         return Start(parser, config, run, initial=initial)
     refuse_edited(run, resumed, flatten(load(parser.dump(config, skip_unset=False))))
     if changed & {*LIMITS}:
         _check_limits(config, resumed)
-    print(f"resuming {resumed.path}")
+    say(f"resuming {resumed.path}")
     return Start(parser, config, run, resumed)
 
 

@@ -19,6 +19,7 @@ from mnist_lit.datasets.photographs import Pictures, read_photographs
 from mnist_lit.datasets.sampling import InMemoryDataset, identity_collate
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 
 __all__ = ["predict"]
 
@@ -48,7 +49,7 @@ def predict(argv: Sequence[str]) -> None:
         loader = DataLoader(images, flags.data.batch_size, collate_fn=identity_collate)
         probabilities = _predict(restored, loader)
         if uncalibrated := restored.model.uncalibrated:
-            print(uncalibrated)
+            say(uncalibrated)
         pictures.report(probabilities, restored.checkpoint.classes)
         _write_csv(restored, pictures.names, probabilities, pictures.boxes)
         if flags.save_seen:
@@ -103,4 +104,4 @@ def _write_csv(
         formatted = (f"{float(p):.6f}" for p in (row.max(), *row))
         writer.writerow([name, classes[int(row.argmax())], *formatted, *box.tolist()])
     write_atomically(target, table.getvalue().encode(errors="surrogateescape"))
-    print(f"{len(probabilities):,} images classified: {target}")
+    say(f"{len(probabilities):,} images classified: {target}")

@@ -26,7 +26,6 @@ from mnist_lit.datasets.dataset import ImageDataset, Kind
 from mnist_lit.datasets.images import crop_square, open_image, read_images
 from mnist_lit.datasets.layout import PARTS, Listing, list_images
 from mnist_lit.datasets.sampling import split
-from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 
 __all__ = ["FolderDataset", "read_folder", "total_memory"]
@@ -98,7 +97,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
     _check_memory(path, len(listing.files), side)
     pixels, unreadable = _load(path, listing, side, Path(cache))
     for line in list(unreadable.values())[:MAX_REPORTED]:
-        log.warning("%s: left out", printable(line))
+        log.warning("%s: left out", line)
     if (more := len(unreadable) - MAX_REPORTED) > 0:
         log.warning("%s more images that cannot be read are left out", f"{more:,}")
     readable = np.setdiff1d(np.arange(len(listing.files)), list(unreadable))
@@ -149,13 +148,13 @@ def _hash(pixels: Tensor) -> Tensor:
 
 def _warn_of_repeated(path: str, part: str, hashes: Tensor, trained: Tensor) -> None:
     if repeated := int(torch.isin(hashes, trained).sum()):
-        log.warning("%s: %s %s images are among the training images too", printable(path), f"{repeated:,}", part)
+        log.warning("%s: %s %s images are among the training images too", path, f"{repeated:,}", part)
 
 
 def _warn_of_ambiguous(path: str, hashes: Tensor, labels: Tensor) -> None:
     pairs = np.unique(np.stack([hashes, labels]), axis=1)  # (2, P), of an image and a class
     if ambiguous := int((np.unique(pairs[0], return_counts=True)[1] > 1).sum()):
-        log.warning("%s: %s images are in more than one class", printable(path), f"{ambiguous:,}")
+        log.warning("%s: %s images are in more than one class", path, f"{ambiguous:,}")
 
 
 def _check_memory(path: str, number: int, side: int) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mnist_lit.datasets.dataset import MAX_CLASSES
 from mnist_lit.datasets.images import SUFFIXES, describe_unread, find_images, is_left_behind
-from mnist_lit.system.errors import printable
 
 __all__ = ["PARTS", "Listing", "list_images"]
 
@@ -57,7 +56,7 @@ def list_images(path: Path) -> Listing:
         roots = {part: path / names[0] for part, names in given.items() if names}
         for name in folders:
             if path / name not in roots.values():
-                log.warning("%s is not read: only train, val and test are", printable(str(path / name)))
+                log.warning("%s is not read: only train, val and test are", path / name)
     else:
         roots = {TRAIN: path}
         _refuse_parts(path, folders)
@@ -73,7 +72,7 @@ def list_images(path: Path) -> Listing:
         for file in find_images([str(folder)], _refuse, unread)
     ]
     if unread:
-        log.warning("%s", printable(f"{path}: {describe_unread(unread)}"))
+        log.warning("%s: %s", path, describe_unread(unread))
     names, labels, parts = zip(*files, strict=True)
     return Listing(classes, names, np.array(labels), np.array(parts))
 
@@ -94,9 +93,7 @@ def _check_classes(path: Path, roots: Mapping[str, Path], listed: Mapping[str, M
         if loose := sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root)):
             if not listed[part]:
                 raise ValueError(f"{root}: its images are in no folder of a class: expected {root / 'CLASS' / '*.jpg'}")
-            log.warning(
-                "%s: %s images are not read: they are in no folder of a class", printable(str(root)), f"{loose:,}"
-            )
+            log.warning("%s: %s images are not read: they are in no folder of a class", root, f"{loose:,}")
         for name in sorted(listed[part].keys() ^ classes.keys()):
             here, there = (root, roots[TRAIN]) if name in listed[part] else (roots[TRAIN], root)
             raise ValueError(f"{path}: there is a class {name} in {here.name}, and none in {there.name}")
@@ -111,20 +108,18 @@ def _refuse_parts(path: Path, folders: Sequence[str]) -> None:
         parts = list(folders)
     if parts:
         named = ", ".join(str(path / name) for name in parts)
-        raise ValueError(
-            f"{printable(named)}: if these are parts of the data, and not classes, name them train and test"
-        )
+        raise ValueError(f"{named}: if these are parts of the data, and not classes, name them train and test")
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:
     """Return the folders of each class: names that differ only in how an accent is composed are the same class."""
     classes: dict[str, list[Path]] = {}
     if system := sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] in "@#$"):
-        listed = printable(f"{root}: {', '.join(system)}")
-        log.warning("%s: not read, since @, # and $ begin the names of a system's folders", listed)
+        listed = ", ".join(system)
+        log.warning("%s: %s: not read, since @, # and $ begin the names of a system's folders", root, listed)
     for name in _folders(root):
         if any(category(letter) in {"Cc", "Cs", "Zl", "Zp"} for letter in name):
-            raise ValueError(f"{root}: rename the folder {printable(name)}: its name has characters that no font shows")
+            raise ValueError(f"{root}: rename the folder {name!a}: its name has characters that no font shows")
         classes.setdefault(normalize("NFC", name), []).append(root / name)
     return dict(sorted(classes.items()))
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mnist_lit.datasets.images import crop_square, describe_unread, find_images, open_image, read_images, to_image
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 
 __all__ = [
     "MIN_CONFIDENCE",
@@ -75,13 +76,13 @@ class Pictures:
     def report(self, probabilities: Tensor, classes: Sequence[str]) -> None:
         """Print a line for each picture, given the probabilities (N, K) of the K classes."""
         for name, row in zip(self.names, probabilities, strict=False):
-            print(format_answer(name, row, classes))
+            say(format_answer(name, row, classes))
 
     def save(self, folder: Path, _probabilities: Tensor) -> None:
         """Save the preprocessed pictures, numbered as in the CSV file: two folders may have files of the same name."""
         for number, (name, picture) in enumerate(zip(self.names, self.pixels, strict=True)):
             save_image(folder / f"{number:05}_{stem(name)}.png", to_image(picture.permute(1, 2, 0).numpy()))
-        print(f"preprocessed pictures: {folder}")
+        say(f"preprocessed pictures: {folder}")
 
 
 def read_photographs(paths: Sequence[str], channels: int, side: int) -> Pictures:
@@ -109,7 +110,7 @@ def list_pictures(paths: Sequence[str], errors: Errors) -> list[str]:
     unread: Counter[str] = Counter()
     files = list(find_images(paths, errors.report, unread))
     if unread:
-        print(printable(describe_unread(unread)))
+        say(describe_unread(unread))
     return files
 
 
@@ -126,9 +127,9 @@ def format_answer(name: str, probabilities: Tensor, classes: Sequence[str]) -> s
     """Return a line about a picture: the class with the largest of its probabilities, (K,), and whether it is sure."""
     best, second = probabilities.topk(2).indices.tolist()
     confidence = f"{probabilities[best]:.1%}" if probabilities[best] < MAX_PRINTED else "over 99.9%"  # never 100%
-    line = f"{printable(name)}: {printable(classes[best])}, {confidence}"
+    line = f"{name}: {classes[best]}, {confidence}"
     if probabilities[best] < MIN_CONFIDENCE:
-        line += f" (unsure: or {printable(classes[second])}, {probabilities[second]:.1%})"
+        line += f" (unsure: or {classes[second]}, {probabilities[second]:.1%})"
     return line
 
 

@@ -25,7 +25,8 @@ from mnist_lit.datasets.photographs import (
 )
 from mnist_lit.reader.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.reader.preprocess import Sheet, as_mnist, open_sheet, read_sheet
-from mnist_lit.system.errors import UsageError, printable
+from mnist_lit.system.errors import UsageError
+from mnist_lit.system.output import say
 
 __all__ = ["Digits", "Sheets", "draw_braille", "read_digits", "read_sheets"]
 
@@ -48,9 +49,9 @@ class Digits(Pictures):
             if drawn:
                 dots = draw_braille(picture[0])
                 dots[len(dots) // 2] += f"  {line}"
-                print(*dots, sep="\n")
+                say(*dots)
             else:
-                print(line)
+                say(line)
 
     @cached_property
     def novel(self) -> Tensor:
@@ -75,10 +76,12 @@ class Sheets(Digits):
             lines: dict[int, list[str]] = {}
             for line, answer in zip(sheet.lines.tolist(), found, strict=False):
                 lines.setdefault(line, []).append(answer)
-            heading = f"{printable(name)}: "
-            print(heading + ("\n" + " " * len(heading)).join(" ".join(line) for line in lines.values()))
+            heading = f"{name}: "
+            for answered in lines.values():
+                say(heading + " ".join(answered))
+                heading = " " * len(heading)
         unsure = sum(answer.endswith(UNSURE) for answer in answers)
-        print(f"{len(answers):,} digits" + (f", {unsure:,} of them unsure ({UNSURE})" if unsure else ""))
+        say(f"{len(answers):,} digits" + (f", {unsure:,} of them unsure ({UNSURE})" if unsure else ""))
 
     def save(self, folder: Path, probabilities: Tensor) -> None:
         """Save the digits, numbered as in the CSV file, in a folder for each answer, and the pictures with their boxes.
@@ -98,7 +101,7 @@ class Sheets(Digits):
                 save_image(folder / answer[0] / f"{number:05}_{stem(name)}.png", to_image(pixels[..., None]))
                 number += 1
             save_image(folder / f"{number - len(found):05}_{stem(name)}_read.png", marked)
-        print(f"preprocessed digits: {folder}")
+        say(f"preprocessed digits: {folder}")
 
     def _answers(self, probabilities: Tensor) -> list[str]:
         """Return the digits, with a question mark where one is unsure, or may be several that touch each other."""

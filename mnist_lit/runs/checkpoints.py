@@ -18,6 +18,7 @@ from mnist_lit.datasets.catalog import MNIST, is_same
 from mnist_lit.datasets.dataset import MAX_CLASSES, ImageDataset
 from mnist_lit.runs.folders import Run, run_of
 from mnist_lit.runs.unpickling import MAX_VALUES, check_pickle
+from mnist_lit.system.output import say
 
 __all__ = ["FULL_PRECISION", "Checkpoint"]
 
@@ -90,7 +91,7 @@ class Checkpoint:
         for other in sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True):
             with suppress(ValueError):
                 checkpoint = cls.read(other)
-                print(f"{str(damaged).partition(':')[0]}: taking {other} instead")
+                say(f"{str(damaged).partition(':')[0]}: taking {other} instead")
                 return checkpoint
         raise damaged
 

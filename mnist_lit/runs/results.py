@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from mnist_lit.system.errors import printable
-
 __all__ = [
     "evaluation_results",
     "format_calibration",
@@ -66,7 +64,7 @@ def format_confused(confusion: Tensor, classes: Sequence[str]) -> list[str]:
     errors = confusion.clone().fill_diagonal_(0)
     order = errors.flatten().argsort(descending=True, stable=True)[:3].tolist()
     pairs = [(place // len(classes), place % len(classes)) for place in order]
-    named = [(printable(classes[i]), printable(classes[j]), int(errors[i, j])) for i, j in pairs if errors[i, j]]
+    named = [(classes[i], classes[j], int(errors[i, j])) for i, j in pairs if errors[i, j]]
     listed = ", ".join(f"{true} as {other} ({count:,}×)" for true, other, count in named)
     return [f"most confused: {listed}"] if listed else []
 
@@ -78,12 +76,13 @@ def format_calibration(temperature: float, before: float, after: float) -> str:
     return f"calibration error {after:.2%}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 
-def format_fit(fit: dict[str, Any]) -> str:
+def format_fit(fit: dict[str, Any]) -> list[str]:
     """Return two lines about the results of a training, as `results.json` has them."""
     trained = {0: "less than an epoch", 1: "1 epoch"}.get(fit["epochs"], f"{fit['epochs']:,} epochs")
-    speed = f"trained {trained} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second"
     if not fit["best_epoch"]:
-        return f"{speed}\nno epoch was validated at its end: the best checkpoint has the weights of the last step"
-    if (accuracy := fit["best_val_accuracy"]) is None:
-        return f"{speed}\nno validation: the best checkpoint is the last epoch"
-    return f"{speed}\nbest validation accuracy {accuracy:.2%} in epoch {fit['best_epoch']}"
+        best = "no epoch was validated at its end: the best checkpoint has the weights of the last step"
+    elif (accuracy := fit["best_val_accuracy"]) is None:
+        best = "no validation: the best checkpoint is the last epoch"
+    else:
+        best = f"best validation accuracy {accuracy:.2%} in epoch {fit['best_epoch']}"
+    return [f"trained {trained} in {fit['seconds']:.1f} s, {fit['images_per_second']:,.0f} images a second", best]

@@ -20,6 +20,7 @@ from mnist_lit.studies.seeds import STAGES, align, differing_settings
 from mnist_lit.studies.statistics import Difference, McNemar, difference, holm_levels, mean_interval
 from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM
 
 __all__ = ["FLAGS", "compare", "parse_recipes"]
@@ -48,7 +49,7 @@ def compare(argv: Sequence[str]) -> None:
     table = [["", *recipes], *differing]
     for name, form in PRINTED.items():
         table.append([name.replace("_", " "), *("" if row[name] is None else form.format(row[name]) for row in rows)])
-    print("\n".join([*align(table), "", *_verdicts(recipes)]))
+    say(*align(table), "", *_verdicts(recipes))
     if config.output:
         _write(Path(config.output), rows, recipes)
 
@@ -143,4 +144,4 @@ def _write(target: Path, rows: Sequence[dict[str, Any]], recipes: Mapping[str, R
         pictures[target.with_name(f"{target.stem}_images.png")] = draw_disagreements(answers)
     for path, picture in pictures.items():
         save_image(path, picture)
-    print(f"\nwritten: {', '.join(map(str, (target, *pictures)))}")
+    say("", f"written: {', '.join(map(str, (target, *pictures)))}")

@@ -20,6 +20,7 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.studies.seeds import differing_settings, find_runs, read_results
 from mnist_lit.system.errors import UsageError
+from mnist_lit.system.output import say
 
 __all__ = ["Answers", "Recipe", "read_recipe"]
 
@@ -106,7 +107,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     seeds = [config.seed for config in configs]
     runs = {seed: found[seeds.index(seed)] for seed in seeds}
     if len(runs) < len(found):
-        print(f"{folder} has several runs of the same seed, of which the first one counts")
+        say(f"{folder} has several runs of the same seed, of which the first one counts")
     flags = [*flags, f"--trainer.limit_predict_batches={json.dumps(configs[0].trainer.limit_val_batches)}"]
     best = (Checkpoint.read(run.checkpoints / "best.ckpt") for run in runs.values())
     members = [restore_checkpoint("predict", flags, checkpoint) for checkpoint in best]
@@ -115,11 +116,11 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     try:
         images = _images_per_epoch(members[0].data, configs[0].trainer.limit_train_batches)
         if None in (found["validation"] for found in results.values()):
-            print(f"no verdict about {folder}, which had no validation")
+            say(f"no verdict about {folder}, which had no validation")
         else:
             answers = _classify_validation_images(members)
     except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
-        print(f"no verdict about {folder}, whose validation images cannot be classified now: {error}")
+        say(f"no verdict about {folder}, whose validation images cannot be classified now: {error}")
     parameters = count_parameters(members[0].classifier.network)
     return Recipe(folder.as_posix(), configs[0], results, parameters, images, answers)
 

@@ -3,9 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
+from math import prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +21,7 @@ from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.studies.seeds import align, require_complete_runs
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, install_hint
 from mnist_lit.system.signals import Stopped
 from mnist_lit.training.checkpointing import EpochCheckpoint
@@ -28,11 +32,14 @@ try:
     from optuna.samplers import TPESampler
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
+    from optuna.trial import FrozenTrial, TrialState
 except ImportError as missing:
     raise UsageError(f"search requires {missing.name}: {install_hint('search')}") from missing
 
 __all__ = ["search"]
+
+MAX_COMBINED = 10_000
+"""Combinations of lists of choices of which the next one is chosen; among more of them, a repetition is unlikely."""
 
 
 def search(argv: Sequence[str]) -> None:
@@ -53,12 +60,21 @@ def search(argv: Sequence[str]) -> None:
         if "run" in running.user_attrs and not run.is_locked() and "fit" not in run.results():
             study.tell(running.number, state=TrialState.FAIL)  # its process was killed
     while (begun := len(study.trials)) < trials:
+        tried = {_key(trial.params): trial for trial in study.trials if _is_tried(trial, folder)}
+        if choices := [choice for choice in _combinations(space) if _key(choice) not in tried]:
+            study.enqueue_trial(choices[derive_seed(config.seed, begun) % len(choices)])
         trial = study.ask()
         # So the same search samples the same values, and processes that share a study sample different ones.
         study.sampler = TPESampler(seed=derive_seed(config.seed, trial.number))
         try:
-            values = {name: _suggest(trial, name, domain) for name, domain in space.items()}
-            print(f"trial {begun + 1} of {trials}: {_format_values(trial.params)}")
+            values = {name: _suggest(trial, name, domain, config[name]) for name, domain in space.items()}
+            say(f"trial {begun + 1} of {trials}: {_format_values(trial.params)}")
+            if same := tried.get(_key(trial.params)):  # which would give the same weights
+                run = same.user_attrs["run"]
+                say(f"not trained again: it is that of {run}", "")
+                trial.set_user_attr("run", run)
+                study.tell(trial, same.value if same.state == TrialState.COMPLETE else None, state=same.state)
+                continue
             _run_trial(study, trial, replace_values(build_parser("fit"), config, values))
         finally:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -82,7 +98,7 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
     for name, domain in space.items():
         if name not in config or isinstance(config[name], Namespace):
             raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
-        sampled = _suggest(example, name, domain)
+        sampled = _suggest(example, name, domain, config[name])
         for value in domain if isinstance(domain, list) else (domain["low"], domain["high"], sampled):
             changed = replace_values(parser, config, {name: value})
             if name == "data.dataset":
@@ -92,20 +108,46 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
     return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
 
 
-def _suggest(trial: Trial, name: str, domain: Any) -> Any:
-    """Return a sampled value of a list (categorical) or of a range, of integers if both bounds are integers.
+def _combinations(space: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return all combinations of a space of lists, as Optuna stores them; none of a space with a range."""
+    if not all(isinstance(domain, list) for domain in space.values()) or prod(map(len, space.values())) > MAX_COMBINED:
+        return []
+    choices = ([(name, json.dumps(value)) for value in domain] for name, domain in space.items())
+    return [dict(combined) for combined in product(*choices)]
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _is_tried(trial: FrozenTrial, folder: Path) -> bool:
+    """Return whether a trial was trained, to its end or until it failed; not if its process was killed."""
+    if trial.state == TrialState.FAIL:
+        return "run" in trial.user_attrs and Run(folder / trial.user_attrs["run"]).failed
+    return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def _suggest(trial: Trial, name: str, domain: Any, default: Any) -> Any:
+    """Return a sampled value of a list (categorical) or of a range.
+
+    A range is of integers if both bounds are, and the setting's `default` is not a float.
 
     Raises:
         UsageError: if Optuna refuses the list or range, or if the study has other choices.
     """
     try:
-        if isinstance(domain, list):  # as JSON: a category cannot be a list
-            return json.loads(str(trial.suggest_categorical(name, [json.dumps(value) for value in domain])))
-        integers = isinstance(domain["low"], int) and isinstance(domain["high"], int)
-        return (trial.suggest_int if integers else trial.suggest_float)(name, **domain)
-    except (ValueError, TypeError, KeyError) as error:
+        with catch_warnings(action="error"):  # of a step that does not divide the range
+            return _sample(trial, name, domain, default)
+    except (ValueError, TypeError, KeyError, UserWarning) as error:
         form = "a list of choices, or low and high (and log or step)"
         raise UsageError(f"--space: {name} requires {form}: {error}") from error
+
+
+def _sample(trial: Trial, name: str, domain: Any, default: Any) -> Any:
+    if isinstance(domain, list):  # as JSON: a category cannot be a list
+        return json.loads(str(trial.suggest_categorical(name, [json.dumps(value) for value in domain])))
+    integers = {type(domain["low"]), type(domain["high"])} == {int} and not isinstance(default, float)
+    return (trial.suggest_int if integers else trial.suggest_float)(name, **domain)
 
 
 def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
@@ -129,30 +171,31 @@ def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
     except Stopped as stopped:
         raise Stopped(stopped.number, ": to resume, the same command") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
-        print(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}\n")
+        say(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}", "")
         return
     if pruned:
-        print("the trial was pruned: other trials had a higher accuracy after as many epochs")
+        say("the trial was pruned: other trials had a higher accuracy after as many epochs")
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, accuracy)
-    print()
+    say("")
 
 
 def _report(study: Study, folder: Path) -> None:
     """Print the best trials, and write the settings of the best one to `best.yaml`."""
     states = Counter(trial.state.name.lower() for trial in study.trials)
-    print(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
-    best = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=attrgetter("value"), reverse=True)
+    say(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+    complete = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=attrgetter("value"), reverse=True)
+    best = [*{trial.user_attrs["run"]: trial for trial in complete}.values()]  # each run once
     if not best:
         raise ValueError("no trial is complete, so there is no best one")
     rows = [[f"{trial.value:.4f}", trial.user_attrs["run"], _format_values(trial.params)] for trial in best[:10]]
-    print("\n".join(align([["val/accuracy", "run", ""], *rows])))
+    say(*align([["val/accuracy", "run", ""], *rows]))
     parser = build_parser("fit")
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
     config.experiment = f"{folder.name}_best"
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
-    print(f"\nsettings of the best trial: {target}; to train it, {PROGRAM} fit --config {target}")
+    say("", f"settings of the best trial: {target}; to train it, {PROGRAM} fit --config {target}")
 
 
 def _format_values(values: Mapping[str, Any]) -> str:

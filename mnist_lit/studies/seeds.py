@@ -17,6 +17,7 @@ from mnist_lit.runs.folders import RESULTS, ROOT, Run, find_versions
 from mnist_lit.studies.statistics import mean_interval
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM
 from mnist_lit.training.callbacks import DivergedError
 
@@ -124,24 +125,24 @@ def _train_series(path: Path | None, series: Series, flags: Sequence[str]) -> No
     for number, (seed, run) in enumerate(series.items(), start=1):
         if run and run.ended:
             continue
-        print(f"seed     {seed} ({number} of {len(series)})")
+        say(f"seed     {seed} ({number} of {len(series)})")
         seeded = [*flags, "--seeds=null", f"--seed={seed}"]
         start = resume_run(run, run.last, seeded) if run else new_start(seeded)
         try:
             if start:
                 train(start, opened=record)
         except DivergedError as error:  # the other seeds may do better
-            print(f"seed {seed} failed: {error}")
+            say(f"seed {seed} failed: {error}")
         except BaseException:
             if path and not any(read_series(path).values()):  # nothing is left
                 path.unlink()
                 with suppress(OSError):  # there are other runs
                     os.removedirs(path.parent)
             raise
-        print()
+        say("")
     runs = {seed: run for seed, run in series.items() if run}
     if finished := {seed: run for seed, run in runs.items() if not run.failed}:
-        print(f"{path}\n{format_seeds(finished)}\n\nnext:  {PROGRAM} compare {path} {ROOT / 'OTHER'}")
+        say(str(path), *format_seeds(finished).splitlines(), "", f"next:  {PROGRAM} compare {path} {ROOT / 'OTHER'}")
     if failed := [run for run in runs.values() if run.failed]:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first is {failed[0].folder}")
 

@@ -15,6 +15,9 @@ CREDENTIALS = re.compile(
     re.VERBOSE,
 )
 
+SYNONYMS = {"lr": "learning_rate", "gpus": "devices", "epochs": "max_epochs", "seed_everything": "seed"}
+"""Names that other programs have for a setting."""
+
 
 class UsageError(Exception):
     """A flag, value or config file that cannot be used."""
@@ -26,8 +29,12 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     >>> suggest("tset", ["fit", "test"])
     ': did you mean test?'
     """
-    found = get_close_matches(word, list(known), n=1)
-    return f": did you mean {prefix}{found[0]}?" if found else ""
+    known, (group, _, name) = list(known), word.rpartition(".")
+    names = {key.rpartition(".")[2]: key for key in known if key.startswith(f"{group}.") or not group}
+    if not names:  # the group is misspelt
+        name, names = word, {key: key for key in known}
+    found = get_close_matches(SYNONYMS.get(name, name), names, n=1)
+    return f": did you mean {prefix}{names[found[0]]}?" if found else ""
 
 
 def printable(text: str) -> str:
@@ -62,7 +69,7 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
         key = ".".join(filter(None, unknown.groups()))
         return f"{files}: no setting {key}{suggest(key, known)}"
     if re.match("Problems parsing config|Unexpected config", message):
-        return f"{files}: {message}"
+        return f"{files}: {message.removeprefix('Problems parsing config: ')}"
     if at := re.match(r'Parser key "(.+?)":', message):
         return f"--{at[1]}: {_reason(message) or message.removeprefix(at[0]).strip()}"
     return _class_problem(message) or message
@@ -75,6 +82,8 @@ def _class_problem(message: str) -> str | None:
 
 def _reason(message: str) -> str | None:
     """Return what is wrong with a value, or None for a message of unknown form."""
+    if "Expected a string with form" in message:
+        return "write a time in quotes, 'DD:HH:MM:SS'"
     limits = "does not conform to restriction (.+)"  # such as `v>=0 and v<9`
     if reason := re.search(r"Not of type \w+: (.+)", message) or re.search(f"({limits})", message):
         return re.sub(limits, lambda found: f"must be {found[1].replace('v', '')}", reason[1])
@@ -89,5 +98,5 @@ def _reason(message: str) -> str | None:
 def _type_names(expected: Iterable[str]) -> str:
     """Turn `<class 'int'>` and `typing.Literal['a', 'b']` into `int` and `'a', 'b'`."""
     names = [re.sub(r"<class '(?:.*\.)?(\w+)'>|typing\.Literal\[(.*)\]", r"\1\2", name) for name in expected]
-    words = {"NoneType": "null", "Sequence": "a list as [1,2]"}
+    words = {"NoneType": "null", "Sequence": "a list as '[1,2]'"}
     return " or ".join(dict.fromkeys(words.get(name, name) for name in names))

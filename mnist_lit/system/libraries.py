@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from mnist_lit.system.output import say
+
 __all__ = ["keep_freed_memory", "set_up_libraries"]
 
 EXPECTED_WARNINGS = (
@@ -33,7 +35,7 @@ def set_up_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
     for name in [name for name in os.environ if name.startswith("PL_TRAINER_")]:  # which Lightning reads
-        print(f"{name} is ignored: give --{name.removeprefix('PL_').lower().replace('_', '.', 1)} instead")
+        say(f"{name} is ignored: give --{name.removeprefix('PL_').lower().replace('_', '.', 1)} instead")
         del os.environ[name]
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

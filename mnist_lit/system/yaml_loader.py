@@ -1,5 +1,6 @@
 """A YAML loader for plain values that rejects duplicate keys and bounds the size, aliases expanded."""
 
+import re
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -14,6 +15,14 @@ __all__ = ["flatten", "load"]
 MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
 """Limits of a document. A run's config has some 250 values, and jsonargparse takes quadratic time in their number."""
 
+VARIABLE = re.compile(r"\$\{|(^|/)\$\w")
+MISREAD = {
+    r"^[-+]?0[\d_]+$": "is octal in YAML: write a number without leading zeros",
+    r"^[-+]?[1-9]\d*(:[0-5]?\d)+$": "is a number of seconds in YAML: write a time in quotes, 'DD:HH:MM:SS'",
+    r"^None$": "is a text in YAML: write null",
+    VARIABLE.pattern: "is a variable, which a config does not have: write the value",
+}
+"""Patterns of values that people take for something else than YAML does, and what to write instead."""
 _load = get_loader("yaml")  # jsonargparse's own, which parses 1e-3 as a number
 
 
@@ -48,12 +57,21 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    """Refuse what people take for something else than YAML does."""
+    problem = next((text for pattern, text in MISREAD.items() if re.search(pattern, node.value)), None)
+    if problem and (not node.style or VARIABLE.search(node.value)):  # no quotes
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value} {problem}")
+
+
 def _expanded_size(node: yaml.Node, sizes: dict[yaml.Node, float]) -> float:
     """Return the number of nodes with each alias expanded; infinite for a recursive alias.
 
     A few lines of nested aliases may expand to billions of values (a "billion laughs" attack).
     """
     if node not in sizes:
+        if isinstance(node, yaml.ScalarNode):
+            _check_scalar(node)
         sizes[node] = inf  # until it is known: seen by an alias within its own anchor
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):

@@ -1,7 +1,7 @@
 """Callbacks of every training: random numbers of an epoch, limits of steps and time, finite losses, signals."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,9 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from mnist_lit.datasets.sampling import derive_seed
+from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import raise_stopped, set_handler
 
-__all__ = ["DivergedError", "FiniteLoss", "SeedEpochs", "SignalHandlers", "StepLimit", "TrainingTimer"]
+__all__ = ["DivergedError", "FiniteLoss", "Monitors", "SeedEpochs", "SignalHandlers", "StepLimit", "TrainingTimer"]
 
 
 class DivergedError(ValueError):
@@ -79,6 +80,20 @@ class FiniteLoss(Callback):
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
             raise DivergedError(f"the loss is {float(loss)} in epoch {trainer.current_epoch + 1}")
+
+
+class Monitors(Callback):
+    """Refuse a callback that watches a metric which is not logged, before the first epoch instead of after it."""
+
+    def on_sanity_check_end(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Raise UsageError; the metrics of the training, `train/…`, are not known yet."""
+        for callback in cast("list[Any]", trainer.callbacks):  # type: ignore[attr-defined]
+            name = getattr(callback, "monitor", None)
+            if name and not name.startswith("train") and name not in trainer.callback_metrics:
+                known = ", ".join(sorted([*trainer.callback_metrics, "train/loss", "train/accuracy"]))
+                raise UsageError(
+                    f"--trainer.callbacks: {type(callback).__name__} watches {name}, it is not among {known}"
+                )
 
 
 class SignalHandlers(Callback):

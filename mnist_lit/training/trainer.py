@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
+    ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
@@ -26,19 +27,20 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import block_signals
-from mnist_lit.training.callbacks import FiniteLoss, SeedEpochs, SignalHandlers, StepLimit, TrainingTimer
+from mnist_lit.training.callbacks import FiniteLoss, Monitors, SeedEpochs, SignalHandlers, StepLimit, TrainingTimer
 from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
 from mnist_lit.training.evaluation import Calibration, Outputs
 from mnist_lit.training.loggers import build_loggers
 from mnist_lit.training.progress import EpochLines, ProgressBar
 from mnist_lit.training.tensorboard import TensorBoardCallback
 
-__all__ = ["Training", "build_trainer", "build_training", "fit_results"]
+__all__ = ["Training", "build_trainer", "build_training", "early_end", "fit_results"]
 
 REFUSED_CALLBACKS: dict[type[Callback], str] = {
     LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and no run resumes after it: use search",
     BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
     GradientAccumulationScheduler: "the learning rate schedule ignores it: set --trainer.accumulate_grad_batches",
+    ModelPruning: "it fails for weights in the memory format channels_last: prune the trained network",
     OnExceptionCheckpoint: "a new run would be resumed from its file: fit --ckpt_path last resumes a run",
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
@@ -92,6 +94,7 @@ def build_training(
         timer,
         SeedEpochs(config.seed),
         FiniteLoss(),
+        Monitors(),
         SignalHandlers(),
         StepLimit(),
         outputs,
@@ -128,6 +131,16 @@ def fit_results(training: Training, data: MNISTDataModule) -> dict[str, Any]:
     }
 
 
+def early_end(trainer: Trainer) -> list[str]:
+    """Return a line about each EarlyStopping that has ended a training, with its reason."""
+    lines = []
+    for callback in trainer.early_stopping_callbacks:
+        if trainer.should_stop and callback.stopping_reason_message:
+            reason, epochs = callback.stopping_reason_message.split(" Signaling")[0], trainer.current_epoch
+            lines.append(f"EarlyStopping ended it after {epochs} of {trainer.max_epochs} epochs: {reason}")
+    return lines
+
+
 def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: TrainingTimer | None = None) -> Trainer:
     """Return a Trainer with callbacks besides the user's; without the timer of a training, it writes no file.
 
@@ -140,9 +153,7 @@ def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: Trai
     _check_range(given)
     users = _as_list(given["callbacks"])
     for callback in users:
-        for refused, reason in REFUSED_CALLBACKS.items():
-            if isinstance(callback, refused):
-                raise UsageError(f"--trainer.callbacks: {type(callback).__name__} cannot be used: {reason}")
+        _check_callback(callback, validated=given["limit_val_batches"] != 0)
     has_bar = any(isinstance(callback, LightningProgressBar) for callback in users)
     if given["enable_progress_bar"] is None:
         given["enable_progress_bar"] = has_bar or sys.stdout.isatty()
@@ -160,6 +171,20 @@ def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: Trai
         raise UsageError(f"Trainer: {error}") from error
     _check_strategy(trainer, settings["strategy"])
     return trainer
+
+
+def _check_callback(callback: Any, *, validated: bool) -> None:
+    """Raise UsageError for a callback that cannot be used, or that watches a metric in the wrong direction."""
+    name = type(callback).__name__
+    for refused, reason in REFUSED_CALLBACKS.items():
+        if isinstance(callback, refused):
+            raise UsageError(f"--trainer.callbacks: {name} cannot be used: {reason}")
+    monitor, mode = getattr(callback, "monitor", None) or "", getattr(callback, "mode", None)
+    for word, right in (("acc", "max"), ("loss", "min")):
+        if word in monitor and mode in {"min", "max"} and mode != right:
+            raise UsageError(f"--trainer.callbacks: {name} watches {monitor} with mode {mode}: give mode {right}")
+    if monitor.startswith("val") and not validated:
+        raise UsageError(f"--trainer.callbacks: {name} watches {monitor}, and there is no validation")
 
 
 def _check_range(given: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_flags_take_precedence_over_settings_of_a_checkpoint() -> None:
     ("settings", "message"),
     [
         ({"data": {"color": "red"}}, "my.ckpt cannot be used: its settings: no setting data.color"),
-        ({"model": {"channels": "x"}}, "my.ckpt cannot be used: --model.channels: expected a list as [1,2], got x"),
+        ({"model": {"channels": "x"}}, "my.ckpt cannot be used: --model.channels: expected a list as '[1,2]', got x"),
         ({"model": {"_class_path": "os.system"}}, "my.ckpt cannot be used: its settings: no setting model._class_path"),
     ],
 )
@@ -135,7 +135,7 @@ def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> Non
         ("--trainer.max_epochs=x", "--trainer.max_epochs: expected int or null, got x"),
         ("--model.shape=[1,32,32]", "no flag --model.shape: it follows from --data.dataset"),
         ("--model.classes=7", "no flag --model.classes: it follows from --data.dataset"),
-        ("--data.mirrors=file:///a", "--data.mirrors: expected a list as [1,2] or null, got file:///a"),
+        ("--data.mirrors=file:///a", "--data.mirrors: expected a list as '[1,2]' or null, got file:///a"),
         ("--trainer.logger=CSVLoger", "--trainer.logger: expected"),
         ("--config=missing.yaml", "missing.yaml"),
         ("--config", "expected one argument"),

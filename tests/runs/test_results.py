@@ -82,4 +82,4 @@ def test_the_most_confused_pairs_are_at_most_three_and_none_without_errors() -> 
 )
 def test_format_fit(changed: dict[str, Any], lines: list[str]) -> None:
     fit = {"epochs": 3, "seconds": 10.0, "images_per_second": 16_500.0, "best_epoch": 2, "best_val_accuracy": 0.991}
-    assert format_fit(fit | changed).splitlines() == lines
+    assert format_fit(fit | changed) == lines

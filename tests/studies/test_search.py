@@ -194,6 +194,31 @@ def test_a_trial_of_a_killed_process_fails_at_the_next_start_and_one_that_is_tra
     assert "1 complete, 2 fail, 1 running" in command("search", config, "--trials=4")[1]
 
 
+def test_a_range_is_of_the_type_of_its_setting(command: Command, config: str) -> None:
+    """Whole bounds of a rate are bounds of fractions: 0 and 1 alone would be no search."""
+    space = {"model.dropout": {"low": 0, "high": 1}, "data.batch_size": {"low": 10, "high": 90}}
+    assert command("search", config, f"--space={json.dumps(space)}", "--trainer.max_epochs=1")[0] == 0
+    values = [trial.params for trial in open_study().trials]
+    assert all(0 < value["model.dropout"] < 1 for value in values)
+    assert all(type(value["data.batch_size"]) is int for value in values)
+
+
+def test_what_was_tried_is_not_trained_again_and_all_choices_are_tried_first(command: Command, config: str) -> None:
+    space = {"model.learning_rate": [0.001, 1e15, 0.01], "model.padding": [None]}
+    code, out, _ = command("search", config, f"--space={json.dumps(space)}", "--trials=7", "--trainer.max_epochs=1")
+    assert code == 0
+    trials = open_study().trials
+    assert len(trials) == 7
+    assert {trial.params["model.learning_rate"] for trial in trials[:3]} == {"0.001", "1000000000000000.0", "0.01"}
+    assert "model.padding null" in out
+    assert len(list(FOLDER.glob("version_*"))) == 3
+    assert out.count("not trained again: it is that of version_") == 4
+    results = {trial.user_attrs["run"]: (trial.state.name, trial.value) for trial in trials[:3]}
+    assert all(results[trial.user_attrs["run"]] == (trial.state.name, trial.value) for trial in trials)
+    assert sorted(state for state, _ in results.values()) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert out.count("  model.learning_rate 0.01, model.padding null\n") == 1, "each run once among the best"
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -201,6 +226,18 @@ def test_a_trial_of_a_killed_process_fails_at_the_next_start_and_one_that_is_tra
         ('--space={"model.chanels": [[1]]}', "--space: no setting model.chanels: did you mean model.channels?"),
         ('--space={"data.shift": {"low": 1}}', "--space: data.shift requires a list of choices, or low and high"),
         ('--space={"data.shift": []}', "--space: data.shift requires a list of choices, or low and high"),
+        (
+            '--space={"model.dropout": {"low": 0.1, "high": 0.5, "step": 0.15}}',
+            "--space: model.dropout requires a list",
+        ),
+        (
+            '--space={"model.learning_rate": {"low": 0, "high": 1, "log": true}}',
+            "--space: model.learning_rate requires",
+        ),
+        (
+            '--space={"data.shift": {"low": 1, "high": 8, "log": true, "step": 2}}',
+            "--space: data.shift requires a list",
+        ),
         ('--space={"data.shift": {"low": 3, "high": 1}}', "--space: data.shift requires a list of choices, or low"),
         ('--space={"data.shift": {"low": "a", "high": 1}}', "--space: data.shift requires a list of choices, or low"),
         ('--space={"data.batch_size": {"low": 10.5, "high": 20}}', "--data.batch_size: expected int, got 10.5"),

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from conftest import TRAIN
 
+from mnist_lit.commands.flags import build_parser
 from mnist_lit.system.errors import explain_parser_error, redact_credentials, suggest
 
 
@@ -49,3 +50,20 @@ def test_redact_credentials_removes_any_password() -> None:
 )
 def test_redact_credentials_keeps_other_text(text: str) -> None:
     assert redact_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        *(("model.lr", "model.learning_rate"), ("lr", "model.learning_rate"), ("trainer.gpus", "trainer.devices")),
+        *(
+            ("seed_everything", "seed"),
+            ("trainer.max_nb_epochs", "trainer.max_epochs"),
+            ("dta.val_size", "data.val_size"),
+        ),
+        *(("model.class_path", None), ("model.init_args.lr", None), ("chanels", "model.channels")),
+    ],
+)
+def test_the_most_similar_setting_is_suggested_or_none(word: str, expected: str | None) -> None:
+    known = build_parser("fit").get_defaults().keys()
+    assert suggest(word, known) == (f": did you mean {expected}?" if expected else "")

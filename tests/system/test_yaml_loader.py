@@ -22,6 +22,12 @@ def test_load_resolves_aliases_and_merge_keys() -> None:
     assert load(text) == {"a": [1, 0.001, True], "b": [1, 0.001, True], "c": {"d": None}}
 
 
+def test_load_leaves_other_values_as_they_are() -> None:
+    text = "[0, 0.5, 1e-3, -1, 10, '010', '12:00:00', 00:00:00:05, 'None', US$, 5$, a$b, none]"
+    expected = [0, 0.5, 0.001, -1, 10, "010", "12:00:00", "00:00:00:05", "None", "US$", "5$", "a$b", "none"]
+    assert load(text) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -36,6 +42,14 @@ def test_load_resolves_aliases_and_merge_keys() -> None:
         ("seed: !!timestamp 3\n", "a value does not match its tag"),
         ("seed: !!python/object/apply:os.mkdir [trap]\n", "could not determine a constructor"),
         ("[" * 900 + "]" * 900, "nested too deeply"),
+        ("a: 1\nseed: 010\n", "^line 2: 010 is octal in YAML: write a number without leading zeros$"),
+        *((f"{{val_size: {number}}}", f"{number} is octal in YAML") for number in ("0500", "-07", "007", "0_1")),
+        *(
+            (f"max_time: {time}", f"{time} is a number of seconds in YAML")
+            for time in ("12:00:00", "1:40", "1:00:00:00")
+        ),
+        ("max_epochs: None", "None is a text in YAML: write null"),
+        *((f"data_dir: {text}", "is a variable") for text in ("${HOME}/data", "$HOME/data", "'a/$USER'", '"${x.y}"')),
         ("seed: \0", "control characters are not allowed"),
     ],
 )
@@ -47,7 +61,7 @@ def test_load_rejects_invalid_documents(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "content", "message"),
     [
-        ("--config=bad.yaml", LAUGHS.encode(), "bad.yaml: Problems parsing config: more than 1,000 values"),
+        ("--config=bad.yaml", LAUGHS.encode(), "bad.yaml: more than 1,000 values"),
         ("--config=bad.yaml", b"seed: 3\xff\n", "bad.yaml is not a text in UTF-8: save it as such"),
         ("--config=a\0b", b"", "--config: no file a\0b, and no config of that name: "),
         ("--data.split_seed=!!timestamp 3", b"", "--data.split_seed=!!timestamp 3"),

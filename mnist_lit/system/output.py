@@ -1,0 +1,54 @@
+"""What is printed: lines without control characters, to a terminal, a file or a pipe that may be closed."""
+
+import logging
+import os
+import sys
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import Any
+
+from mnist_lit.system.errors import printable
+
+__all__ = ["outlive_readers", "say", "set_up_logs"]
+
+
+def say(*lines: str) -> None:
+    r"""Print lines, each without control characters: names of files and classes come from outside.
+
+    >>> say("photo\x1b[2J.png: 7", "done")
+    photo?[2J.png: 7
+    done
+    """
+    for line in lines:
+        print(printable(line))
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def set_up_logs() -> None:
+    """Let warnings of the package be lines as those of `say`."""
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_PrintableFormatter())
+
+
+class _Output(FileIO):
+    """A file descriptor whose reader may have ended: what is written then is lost, and nothing fails."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except OSError:
+            return len(content)
+
+
+def outlive_readers() -> None:
+    """Let no training end since nobody reads its output any more, as in `fit | head`; terminals stay as they are."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # until the program ends
+        elif isinstance(stream, TextIOWrapper) and not stream.isatty():
+            output = BufferedWriter(_Output(os.dup(stream.fileno()), "wb"))
+            setattr(sys, name, TextIOWrapper(output, stream.encoding, "replace", line_buffering=True))
