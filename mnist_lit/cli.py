@@ -13,7 +13,7 @@ from time import sleep
 
 from mnist_lit import __version__
 from mnist_lit.commands import COMMANDS, HELP, describe_flags
-from mnist_lit.system.errors import UsageError, printable, redact_credentials, suggest
+from mnist_lit.system.errors import UsageError, printable, suggest
 from mnist_lit.system.files import expand_home
 from mnist_lit.system.libraries import keep_freed_memory, set_up_libraries
 from mnist_lit.system.output import outlive_readers, set_up_logs
@@ -57,7 +57,7 @@ def _run(given: Sequence[str]) -> int:
         if "--traceback" in given:
             raise
         message, code = _describe(error)
-        line = printable(redact_credentials(" ".join(message.split())))
+        line = printable(" ".join(message.split()))
         print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
         return code
     return 0

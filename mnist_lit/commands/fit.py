@@ -23,7 +23,7 @@ from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
 from mnist_lit.runs.results import format_fit
-from mnist_lit.system.errors import UsageError, redact_credentials
+from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, process_rank
@@ -215,8 +215,6 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
         return
     config = start.config.clone()
     config.ckpt_path, config.seeds, config.data.val_size = None, None, data.val_size  # it may depend on the data
-    if config.data.mirrors:
-        config.data.mirrors = [redact_credentials(mirror) for mirror in config.data.mirrors]
     text = start.parser.dump(config, skip_unset=False)
     if NOT_WRITTEN in text:
         raise UsageError(f"{run.config} could not be read again: a setting is a function, give its name as a string")

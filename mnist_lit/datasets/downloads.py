@@ -1,9 +1,7 @@
 """Published files of data sets: used where they are right, downloaded from the first mirror that serves them if not."""
 
 import logging
-import re
 from abc import abstractmethod
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, md5
@@ -12,13 +10,11 @@ from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import TypeVar
 from urllib.error import HTTPError
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 from filelock import FileLock
 
 from mnist_lit.datasets.dataset import ImageDataset
-from mnist_lit.system.errors import redact_credentials
 from mnist_lit.system.files import write_atomically
 
 __all__ = ["MAX_FILE_BYTES", "PublishedDataset", "PublishedFile", "download", "find", "has_md5"]
@@ -43,7 +39,7 @@ class PublishedFile:
     name: str
     md5: str
 
-    def content(self, file: BufferedIOBase) -> bytes | bytearray | None:
+    def content(self, file: BufferedIOBase) -> bytes | None:
         """Return the content of an opened file, or None if it is not the published one."""
         if not self.is_valid(file):
             return None
@@ -121,7 +117,7 @@ def has_md5(file: BufferedIOBase, checksum: str | None) -> bool:
 def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
     """Return a published file, and log a warning with the reason for each mirror that fails before.
 
-    Mirrors are URLs (https, http, file) of folders; for basic authentication with `user:password@`, percent-encoded.
+    Mirrors are URLs (https, http, file) of folders.
 
     Raises:
         OSError: if all mirrors fail, with their reasons.
@@ -129,44 +125,27 @@ def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
     failures = []
     for mirror in mirrors:
         try:
-            content = _get(_parse(f"{mirror.rstrip('/')}/{file.name}"), file.name)
+            content = _get(f"{mirror.rstrip('/')}/{file.name}", file.name)
             if file.is_valid(BytesIO(content)):
                 return content
             reason = "not the published file"
         except (OSError, HTTPException, ValueError) as error:
             reason = str(error if isinstance(error, HTTPError) else getattr(error, "reason", error))
-        failures.append(f"{redact_credentials(mirror)} ({redact_credentials(reason)})")
+        failures.append(f"{mirror} ({reason})")
         log.warning("%s: not served by %s", file.name, failures[-1])
     raise OSError(f"no mirror serves {file.name}; tried {'; '.join(failures)}")
 
 
-def _parse(url: str) -> SplitResult:
-    """Return the parts of a URL.
-
-    Raises:
-        ValueError: if its scheme is not supported, or it is ambiguous where the password ends and the host begins.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in {"http", "https", "file"}:
-        raise ValueError("not an https, http or file URL")
-    user, _, _ = rest.rpartition("@")
-    if scheme.lower() != "file" and ":" in user and re.search("[/?#]", user):
-        raise ValueError("percent-encode a password's / as %2F, ? as %3F and # as %23, or a path's @ as %40")
-    return urlsplit(url)
-
-
-def _get(url: SplitResult, name: str) -> bytes:
+def _get(url: str, name: str) -> bytes:
     from tqdm import tqdm
 
-    user, _, host = url.netloc.rpartition("@")
-    request = Request(url._replace(netloc=host).geturl())  # noqa: S310  # the scheme was checked
-    if user:  # unredirected: not sent to the server of a redirect
-        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote(user).encode()).decode()}")
-    with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310  # as above
+    if not url.lower().startswith(("https://", "http://", "file://")):
+        raise ValueError("not an https, http or file URL")
+    with urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310  # the scheme was checked
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
         content = bytearray()
-        hidden = True if url.scheme == "file" else None  # None: shown on a terminal
+        hidden = True if url.lower().startswith("file") else None  # None: shown on a terminal
         with tqdm(desc=name, total=total, unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
             while len(content) <= MAX_FILE_BYTES and (chunk := response.read(CHUNK_SIZE)):
                 content += chunk

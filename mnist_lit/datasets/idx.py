@@ -4,19 +4,16 @@ The folders are torchvision's, `data_dir/<data set>/raw`, and compressed files t
 if they are right. No unverified byte is used.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from gzip import GzipFile
-from io import SEEK_END, BufferedIOBase, BytesIO
-from math import prod
+from gzip import decompress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import Kind
-from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile, find, has_md5
+from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile, find
 
 __all__ = ["IDXDataset", "IDXFile"]
 
@@ -29,29 +26,9 @@ class IDXFile(PublishedFile):
         name: name of the file, ending in `.gz`.
         md5: checksum of the file as published.
         shape: shape of its tensor.
-        content_md5: checksum of the content, if it is known: a file that is compressed again is right, too.
     """
 
     shape: tuple[int, ...]
-    content_md5: str | None = None
-
-    def content(self, file: BufferedIOBase) -> bytearray | None:
-        """Return the uncompressed content of an opened file, or None if it is not the published one."""
-        if has_md5(file, self.md5):  # whatever its size: `read` names a wrong one
-            return _decompress(file, None)
-        return self._recompressed(file)
-
-    def is_valid(self, file: BufferedIOBase) -> bool:
-        """Return whether `content` would return the published content; a file as published is not decompressed."""
-        return has_md5(file, self.md5) or self._recompressed(file) is not None
-
-    def _recompressed(self, file: BufferedIOBase) -> bytearray | None:
-        """Return the content of a file that is compressed again, None if it is not as published."""
-        max_bytes = 4 + 4 * len(self.shape) + prod(self.shape)
-        if self.content_md5 is None or file.seek(0, SEEK_END) > 2 * max_bytes:
-            return None
-        content = _decompress(file, max_bytes)
-        return content if content is not None and has_md5(BytesIO(content), self.content_md5) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +37,9 @@ class IDXDataset(PublishedDataset):
 
     Args:
         files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
-        content_md5: checksums of the uncompressed files, if they are known.
     """
 
     files: Sequence[tuple[str, str]]
-    content_md5: Sequence[str | None] = (None,) * 4
     kind: Kind = "drawings"
 
     def __post_init__(self) -> None:
@@ -76,10 +51,7 @@ class IDXDataset(PublishedDataset):
         """The four files."""
         sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
         shapes = [(size, *self.shape[1:]) if number % 2 == 0 else (size,) for number, size in enumerate(sizes)]
-        return [
-            IDXFile(name, published, shape, content)
-            for (name, published), shape, content in zip(self.files, shapes, self.content_md5, strict=True)
-        ]
+        return [IDXFile(*file, shape) for file, shape in zip(self.files, shapes, strict=True)]
 
     def folder(self, data_dir: str | Path) -> Path:
         """Return the folder of the files, which is torchvision's."""
@@ -91,7 +63,7 @@ class IDXDataset(PublishedDataset):
         for file in self.published_files[:2] if train else self.published_files[2:]:
             if (content := find(path := self.folder(data_dir) / file.name, file.content)) is None:
                 raise OSError(f"{path} is missing or damaged")
-            tensor = _decode(content)
+            tensor = _decode(bytearray(decompress(content)))
             if tensor.shape != file.shape:
                 raise ValueError(f"{path}: shape {tuple(tensor.shape)}, expected {file.shape}")
             tensors.append(tensor)
@@ -99,20 +71,6 @@ class IDXDataset(PublishedDataset):
         if labels.max() >= len(self.classes):
             raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
         return images.unsqueeze(1), labels.long()
-
-
-def _decompress(file: BufferedIOBase, max_bytes: int | None) -> bytearray | None:
-    """Return the content of a gzip file, or None if it is not one, damaged or too large."""
-    try:
-        file.seek(-4, SEEK_END)
-        length = int.from_bytes(file.read(4), "little")  # of the content
-        content = bytearray(length if max_bytes is None else min(length, max_bytes))
-        file.seek(0)
-        with GzipFile(fileobj=file) as stream:
-            whole = stream.readinto(content) == len(content) and not stream.read(1)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return content if whole else None
 
 
 def _decode(content: bytearray) -> Tensor:

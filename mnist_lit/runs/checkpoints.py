@@ -62,8 +62,6 @@ class Checkpoint:
                 size = file.seek(0, SEEK_END)
             except Exception as error:  # unpickling foreign bytes may raise anything
                 raise ValueError(f"{path} is not a complete checkpoint: give another with --ckpt_path") from error
-        if isinstance(content, dict) and "counts.images" in (content.get("state_dict") or ()):
-            raise ValueError(f"{path} was written by mnist-lit 0.1, whose checkpoints this version cannot use")
         checkpoint = cls(path, content)
         if not (isinstance(content, dict) and _has_required_parts(checkpoint) and _is_bounded(content, size)):
             raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")

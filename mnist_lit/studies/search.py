@@ -3,8 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import product
-from math import prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -38,9 +36,6 @@ except ImportError as missing:
 
 __all__ = ["search"]
 
-MAX_COMBINED = 10_000
-"""Combinations of lists of choices of which the next one is chosen; among more of them, a repetition is unlikely."""
-
 
 def search(argv: Sequence[str]) -> None:
     """Run trials until the study has `--trials` of them, print the best ones, and write `best.yaml`.
@@ -61,8 +56,6 @@ def search(argv: Sequence[str]) -> None:
             study.tell(running.number, state=TrialState.FAIL)  # its process was killed
     while (begun := len(study.trials)) < trials:
         tried = {_key(trial.params): trial for trial in study.trials if _is_tried(trial, folder)}
-        if choices := [choice for choice in _combinations(space) if _key(choice) not in tried]:
-            study.enqueue_trial(choices[derive_seed(config.seed, begun) % len(choices)])
         trial = study.ask()
         # So the same search samples the same values, and processes that share a study sample different ones.
         study.sampler = TPESampler(seed=derive_seed(config.seed, trial.number))
@@ -106,14 +99,6 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
-
-
-def _combinations(space: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return all combinations of a space of lists, as Optuna stores them; none of a space with a range."""
-    if not all(isinstance(domain, list) for domain in space.values()) or prod(map(len, space.values())) > MAX_COMBINED:
-        return []
-    choices = ([(name, json.dumps(value)) for value in domain] for name, domain in space.items())
-    return [dict(combined) for combined in product(*choices)]
 
 
 def _key(values: Mapping[str, Any]) -> str:

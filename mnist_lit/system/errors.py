@@ -4,16 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UsageError", "explain_parser_error", "printable", "redact_credentials", "suggest"]
-
-CREDENTIALS = re.compile(
-    r"""
-      (?<=://)(?!(?<=file://)/)\S*:\S*@     # user:password@, but not in the path of a file URL
-    | (?<=//)[^\s/]*@                        # user@
-    | (?<!\S)[^\s/\\:@]+:(?![/\\])\S*@      # user:password@ without a scheme before it, but not in a path
-    """,
-    re.VERBOSE,
-)
+__all__ = ["UsageError", "explain_parser_error", "printable", "suggest"]
 
 SYNONYMS = {"lr": "learning_rate", "gpus": "devices", "epochs": "max_epochs", "seed_everything": "seed"}
 """Names that other programs have for a setting."""
@@ -31,7 +22,7 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """
     known, (group, _, name) = list(known), word.rpartition(".")
     names = {key.rpartition(".")[2]: key for key in known if key.startswith(f"{group}.") or not group}
-    if not names:  # the group is misspelt
+    if not names and group.partition(".")[0] not in {key.partition(".")[0] for key in known}:  # which is misspelt
         name, names = word, {key: key for key in known}
     found = get_close_matches(SYNONYMS.get(name, name), names, n=1)
     return f": did you mean {prefix}{names[found[0]]}?" if found else ""
@@ -40,17 +31,6 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
 def printable(text: str) -> str:
     """Return a text with a question mark for each character that is not printable, such as escape codes."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def redact_credentials(text: str) -> str:
-    """Return a text without the user names and passwords in its URLs.
-
-    A password extends to the last @ before a space: whatever may be part of a password is removed too.
-
-    >>> redact_credentials("https://me:secret@example.org/mnist, me:secret@example.org and /home/me@work/data")
-    'https://example.org/mnist, example.org and /home/me@work/data'
-    """
-    return CREDENTIALS.sub("", text)
 
 
 def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[str]) -> str:

@@ -1,18 +1,14 @@
-"""Progress of the training: one line per epoch, and a progress bar."""
+"""Progress of the training: one line per epoch."""
 
 from math import ceil
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 
 from mnist_lit.training.callbacks import TrainingTimer
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["EpochLines", "ProgressBar", "format_duration"]
+__all__ = ["EpochLines", "format_duration"]
 
 
 class EpochLines(Callback):
@@ -44,41 +40,6 @@ class EpochLines(Callback):
         if left := _format_time_left(trainer, self.timer):
             values.append(f"{left} left")
         pl_module.print(f"{_format_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar with the loss of the step, epochs counted from 1, and the time left.
-
-    Args:
-        timer: the Timer of the training; None if there is none.
-    """
-
-    def __init__(self, timer: TrainingTimer | None) -> None:
-        super().__init__(refresh_rate=5)  # batches
-        self.timer = timer
-        self.loss: Tensor | None = None
-
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Set the description to the epoch."""
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(_format_epoch(trainer))
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the loss for `get_metrics`, which reads it every few batches only."""
-        self.loss = outputs["loss"]
-        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the loss, the accuracies and the time left of the run, without the run's version number."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        if trainer.training and self.loss is not None:
-            metrics = {"loss": f"{float(self.loss):.3f}"} | metrics
-            if self.timer and (left := _format_time_left(trainer, self.timer)):
-                metrics["left"] = left
-        return dict(metrics)
 
 
 def _format_epoch(trainer: Trainer) -> str:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
+    TQDMProgressBar,
 )
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -31,7 +32,7 @@ from mnist_lit.training.callbacks import FiniteLoss, Monitors, SeedEpochs, Signa
 from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
 from mnist_lit.training.evaluation import Calibration, Outputs
 from mnist_lit.training.loggers import build_loggers
-from mnist_lit.training.progress import EpochLines, ProgressBar
+from mnist_lit.training.progress import EpochLines
 from mnist_lit.training.tensorboard import TensorBoardCallback
 
 __all__ = ["Training", "build_trainer", "build_training", "early_end", "fit_results"]
@@ -159,11 +160,9 @@ def build_trainer(settings: Any, callbacks: Sequence[Callback] = (), timer: Trai
         given["enable_progress_bar"] = has_bar or sys.stdout.isatty()
     if timer is None:
         given |= {"logger": False, "enable_checkpointing": False}
-    # Last: the lines have the metrics that other callbacks log.
-    progress: list[Callback] = [EpochLines(timer)] if timer else []
-    if given["enable_progress_bar"] and not has_bar:
-        progress.append(ProgressBar(timer))
-    given["callbacks"] = [*callbacks, *users, *progress]
+    bar = [TQDMProgressBar(refresh_rate=10)] if given["enable_progress_bar"] and not has_bar else []
+    lines = [EpochLines(timer)] if timer else []  # last: they have the metrics that other callbacks log
+    given["callbacks"] = [*callbacks, *users, *bar, *lines]
     try:
         # Every process evaluates all images, instead of a part that is padded with repeated ones.
         trainer = Trainer(**given, use_distributed_sampler=False)

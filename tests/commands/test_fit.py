@@ -120,13 +120,12 @@ def test_the_saved_config_has_the_settings_of_the_run() -> None:
 
 def test_without_data_there_is_no_run_and_one_line_explains_what_to_do(command: Command) -> None:
     shutil.rmtree("data")
-    mirrors = "--data.mirrors=[file:///nowhere,http://me:secret@127.0.0.1:9/mnist]"
+    mirrors = "--data.mirrors=[file:///nowhere,http://127.0.0.1:9/mnist]"
     code, _, err = command("fit", *SHORT, mirrors)
     assert code == 1
     *_, last = err.splitlines()
     assert last.startswith("error: no mirror serves train-images-idx3-ubyte.gz; tried file:///nowhere (")
     assert last.endswith(f"t10k-labels-idx1-ubyte.gz into {Path('data/MNIST/raw')}")
-    assert "secret" not in err
     assert not Path("runs").exists()
 
 
@@ -134,12 +133,6 @@ def test_without_data_there_is_no_run_and_one_line_explains_what_to_do(command: 
 def test_a_training_that_cannot_start_leaves_no_run_even_if_open_files_cannot_be_removed(command: Command) -> None:
     assert command("fit", "--trainer.accelerator=abacus")[0] == 2
     assert not Path("runs").exists()
-
-
-def test_no_password_is_saved_with_a_run(command: Command) -> None:
-    mirrors = "--data.mirrors=[http://me:secret@127.0.0.1:9/mnist]"
-    assert command("fit", *SHORT, "--trainer.max_steps=1", mirrors)[0] == 0
-    assert "- http://127.0.0.1:9/mnist" in RUN.config.read_text(encoding="utf-8")
 
 
 def test_without_validation_the_best_checkpoint_is_the_last(command: Command) -> None:

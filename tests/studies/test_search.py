@@ -203,19 +203,18 @@ def test_a_range_is_of_the_type_of_its_setting(command: Command, config: str) ->
     assert all(type(value["data.batch_size"]) is int for value in values)
 
 
-def test_what_was_tried_is_not_trained_again_and_all_choices_are_tried_first(command: Command, config: str) -> None:
-    space = {"model.learning_rate": [0.001, 1e15, 0.01], "model.padding": [None]}
+def test_what_was_tried_is_not_trained_again(command: Command, config: str) -> None:
+    space = {"model.learning_rate": [0.01, 1e15], "model.padding": [None]}
     code, out, _ = command("search", config, f"--space={json.dumps(space)}", "--trials=7", "--trainer.max_epochs=1")
     assert code == 0
     trials = open_study().trials
     assert len(trials) == 7
-    assert {trial.params["model.learning_rate"] for trial in trials[:3]} == {"0.001", "1000000000000000.0", "0.01"}
     assert "model.padding null" in out
-    assert len(list(FOLDER.glob("version_*"))) == 3
-    assert out.count("not trained again: it is that of version_") == 4
-    results = {trial.user_attrs["run"]: (trial.state.name, trial.value) for trial in trials[:3]}
+    results = {run: (trial.state.name, trial.value) for trial in trials if (run := trial.user_attrs["run"])}
+    assert sorted(state for state, _ in results.values()) == ["COMPLETE", "FAIL"]
     assert all(results[trial.user_attrs["run"]] == (trial.state.name, trial.value) for trial in trials)
-    assert sorted(state for state, _ in results.values()) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert len(list(FOLDER.glob("version_*"))) == 2
+    assert out.count("not trained again: it is that of version_") == 5
     assert out.count("  model.learning_rate 0.01, model.padding null\n") == 1, "each run once among the best"
 
 

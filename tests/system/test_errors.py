@@ -2,13 +2,12 @@
 
 import tomllib
 from importlib.metadata import version
-from random import Random
 
 import pytest
 from conftest import TRAIN
 
 from mnist_lit.commands.flags import build_parser
-from mnist_lit.system.errors import explain_parser_error, redact_credentials, suggest
+from mnist_lit.system.errors import explain_parser_error, suggest
 
 
 def test_suggest_returns_the_closest_match_if_any() -> None:
@@ -28,28 +27,6 @@ def test_jsonargparse_is_pinned_to_one_major_version() -> None:
     [requirement] = [line for line in project["dependencies"] if line.startswith("jsonargparse")]
     installed = version("jsonargparse").partition(".")[0]
     assert requirement.endswith(f",<{int(installed) + 1}")
-
-
-def test_redact_credentials_removes_any_password() -> None:
-    random = Random(777)
-    printable = [letter for letter in map(chr, range(33, 0x250)) if letter.isprintable()] + 40 * list("/:@?#\\'[],")
-    for _ in range(2_000):
-        user, password = ("".join(random.choices(printable, k=random.randint(1, 9))) for _ in range(2))
-        text = "got ['https://{0}host/x'], not http://{0}h:80/y: refused"
-        assert redact_credentials(text.format(f"{user}:{password}@")) == text.format("")
-    assert redact_credentials("me:se/c@ret@host/a: refused") == "host/a: refused"
-    assert redact_credentials("ftp://secret@host/a") == "ftp://host/a"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("/home/me@work: full", "file:///home/me@work/data", "C:\\Users\\me@work: full", "file:///C:/Users/me@work"),
-        *("https://cdn.example.org/mnist@1.0/raw", "http://127.0.0.1:9/mnist"),
-    ],
-)
-def test_redact_credentials_keeps_other_text(text: str) -> None:
-    assert redact_credentials(text) == text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The line that is printed per epoch, and the progress bar."""
+"""The line that is printed per epoch."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.datasets.sampling import Batch
 from mnist_lit.training.callbacks import TrainingTimer
-from mnist_lit.training.progress import EpochLines, ProgressBar
+from mnist_lit.training.progress import EpochLines
 
 METRICS = ["train/loss", "train/accuracy", "val/loss", "val/accuracy"]
 Fit = Callable[..., str]
@@ -58,13 +58,7 @@ def test_epoch_line_has_no_validation_metrics_without_a_validation(fit: Fit) -> 
     assert "epoch  4" not in output.replace("epoch  4:", ""), "a limit has cut it"
 
 
-def test_progress_bar_has_epoch_steps_speed_loss_and_validation_accuracy(fit: Fit) -> None:
-    output = fit(ProgressBar(None))
-    assert re.search(r"epoch  2/2: .*20/20 .*it/s, loss=\d\.\d+, val/accuracy=0\.\d+, .*\]", output)
-    assert "v_num" not in output
-
-
-def test_time_left_of_the_run_is_in_the_lines_and_the_bar(command: Command) -> None:
+def test_time_left_of_the_run_is_in_the_lines(command: Command) -> None:
     code, out, err = command("fit", *SHORT)
     assert (code, err) == (0, "")
     first, last = re.findall(r"^epoch .*", out, re.MULTILINE)
@@ -73,13 +67,4 @@ def test_time_left_of_the_run_is_in_the_lines_and_the_bar(command: Command) -> N
     )
     assert "left" not in last
     _, out, err = command("fit", *SHORT, "--trainer.enable_progress_bar=true")
-    assert re.search(r"epoch  1/2: .*10/20 .*, left=\d+ s\]", out + err)
-
-
-@pytest.mark.slow
-def test_progress_bar_of_a_run_that_is_resumed_at_the_end_of_an_epoch(command: Command) -> None:
-    """There is no loss yet."""
-    assert command("fit", *SHORT, "--trainer.enable_progress_bar=true", "--trainer.max_epochs=1")[0] == 0
-    code, out, err = command("fit", "--ckpt_path=best", "--trainer.max_epochs=2")
-    assert code == 0, err
-    assert "epoch  2/2" in out
+    assert re.search(r"Epoch 1: .*20/20 .*, val/accuracy=0\.\d+", out + err), "Lightning's own bar"

@@ -16,7 +16,6 @@ from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.libraries import set_up_libraries
-from mnist_lit.training.progress import ProgressBar
 from mnist_lit.training.trainer import Training, build_trainer, build_training, fit_results
 
 
@@ -94,11 +93,11 @@ def test_user_progress_bar_replaces_the_default_one(run: Run) -> None:
 
 
 def test_progress_bar_is_enabled_in_a_terminal_or_by_its_flag(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not find_callbacks(build(run), ProgressBar)
-    assert find_callbacks(build(run, "--trainer.enable_progress_bar=true"), ProgressBar)
+    assert not find_callbacks(build(run), TQDMProgressBar)
+    assert find_callbacks(build(run, "--trainer.enable_progress_bar=true"), TQDMProgressBar)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert find_callbacks(build(run), ProgressBar)
-    assert not find_callbacks(build(run, "--trainer.enable_progress_bar=false"), ProgressBar)
+    assert find_callbacks(build(run), TQDMProgressBar)
+    assert not find_callbacks(build(run, "--trainer.enable_progress_bar=false"), TQDMProgressBar)
 
 
 @pytest.mark.parametrize(
