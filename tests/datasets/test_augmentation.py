@@ -19,7 +19,7 @@ def augment_seeded(augment: Augmentation, images: Tensor) -> Tensor:
     return augment(images)
 
 
-def sampling_grid(**settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sampling_grid(inner: slice = INNER, **settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the coordinates x and y at which inner pixels are sampled, (N, 10, 10), and their own, (10, 10).
 
     They are in pixels from the centre, and computed by augmenting images whose values are coordinates: bilinear
@@ -29,7 +29,7 @@ def sampling_grid(**settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x0, y0 = coordinates.expand(SIDE, SIDE), coordinates.expand(SIDE, SIDE).T
     augment = Augmentation(SIDE, **settings)
     x, y = (augment_seeded(augment, v.expand(IMAGES, 1, SIDE, SIDE) + 100)[:, 0] - 100 for v in (x0, y0))
-    x, y, x0, y0 = (image[..., INNER, INNER] for image in (x, y, x0, y0))
+    x, y, x0, y0 = (image[..., inner, inner] for image in (x, y, x0, y0))
     return x, y, x0, y0
 
 
@@ -87,6 +87,12 @@ def test_elastic_deformation_is_smooth() -> None:
         assert shift.mean().abs() < 0.1
         assert shift.std() == pytest.approx(0.75, abs=0.15), "less than 1 by interpolation"
         assert shift.diff(dim=1).abs().max() < 1, "no folds: pixels stay in their order"
+
+
+def test_elastic_deformation_has_the_documented_size() -> None:
+    x, y, x0, y0 = sampling_grid(slice(1, -1), elastic=0.2)  # of all pixels but those whose neighbours are outside
+    displacements = torch.stack([x - x0, y - y0])
+    assert displacements.square().mean().sqrt() == pytest.approx(0.82 * 0.2, rel=0.05)
 
 
 def test_random_numbers_follow_the_seed_of_torch_and_pixels_stay_in_their_range() -> None:
