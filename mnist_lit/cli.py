@@ -105,6 +105,6 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", 1
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:  # not Lightning's own, which says what to install
         return f"{error}: install what this program needs with pip install {'-e .' if CHECKOUT else 'mnist-lit'}", 1
     return str(error) or type(error).__name__, 1
