@@ -129,7 +129,7 @@ PUBLISHED = (SHIPPED / LABELS.name).read_bytes()
 def test_only_the_published_data_file_is_accepted(content: bytes) -> None:
     with limits():
         found = LABELS.content(BytesIO(content))
-    assert found is None or bytes(found) == zlib.decompress(PUBLISHED, 31)
+    assert found in {None, PUBLISHED}
 
 
 def make(path: Path, kind: Any) -> None:
