@@ -104,6 +104,7 @@ FLAG_HELP = {
     "compare": f"""\
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
+  --relevant X             the difference to show, in percentage points (0.1)
   --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
 {DATA}""",
 }

@@ -22,6 +22,7 @@ from mnist_lit.datasets.catalog import DATASETS, kind_of
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
+from mnist_lit.runs.provenance import provenance
 from mnist_lit.runs.results import format_fit
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
@@ -228,7 +229,7 @@ def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summa
     """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
     write_summary(trainer, summary)
     if trainer.is_global_zero:
-        run.record(**results)
+        run.record(**results, made_by=provenance(trainer.accelerator.name()))
     if distributed.is_initialized():  # all processes end together: those that are left would report an error
         distributed.barrier()
         distributed.destroy_process_group()

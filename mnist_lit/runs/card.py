@@ -5,14 +5,14 @@ from pathlib import Path
 
 import yaml
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork, count_parameters
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
-from mnist_lit.runs.results import evaluation_results, format_confused, format_evaluation
+from mnist_lit.runs.results import calibration_error, evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
 from mnist_lit.system.yaml_loader import flatten, load
 
@@ -54,7 +54,7 @@ def describe_model(
     classes = checkpoint.classes
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
     results = evaluation_results(confusion, 0.0)
-    error = float(multiclass_calibration_error(probabilities, labels, len(classes), norm="l1"))
+    error, floor = calibration_error(probabilities, labels)
     calibration = model.uncalibrated or "the temperature was fitted on validation images"
     trained = checkpoint.settings["data"]["dataset"]
     parameters = count_parameters(model.network)
@@ -71,7 +71,7 @@ def describe_model(
         "## Results",
         f"On the test images of {_name(dataset.name)}: {format_evaluation('test', results)}.",
         *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
-        f"Expected calibration error on them: {error:.2%} ({calibration}).",
+        f"Expected calibration error on them: {error:.2%}, of which {floor:.2%} would be chance ({calibration}).",
         "## Limits",
         f"{DIGITS}\n{ANYTHING}" if dataset.kind == "digits" else ANYTHING,
         f"Exported by mnist-lit {__version__}.",

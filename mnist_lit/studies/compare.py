@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from string import ascii_uppercase
@@ -17,7 +17,16 @@ from mnist_lit.datasets.photographs import save_image
 from mnist_lit.studies.drawing import draw_accuracies, draw_disagreements
 from mnist_lit.studies.recipe import Recipe, read_recipe
 from mnist_lit.studies.seeds import STAGES, align, differing_settings
-from mnist_lit.studies.statistics import Difference, McNemar, difference, holm_levels, mean_interval
+from mnist_lit.studies.statistics import (
+    RELEVANT,
+    Difference,
+    Interval,
+    McNemar,
+    difference,
+    holm_levels,
+    images_sd,
+    mean_interval,
+)
 from mnist_lit.system.errors import UsageError, explain_parser_error
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
@@ -25,10 +34,10 @@ from mnist_lit.system.program import PROGRAM
 
 __all__ = ["FLAGS", "compare", "parse_recipes"]
 
-FLAGS = {"output": "", "data.data_dir": "data", "trainer.accelerator": "auto"}
+FLAGS = {"output": "", "relevant": f"{100 * RELEVANT:g}", "data.data_dir": "data", "trainer.accelerator": "auto"}
 """The flags, with their defaults."""
 ACCURACIES = "validation_accuracy", "validation_sd", "test_accuracy", "test_sd", "ensemble_validation_accuracy"
-PRINTED = {"name": "{}", "runs": "{}", "parameters": "{:,}", "epochs": "{:.3g}", "seconds": "{:.1f}"}
+PRINTED = {"name": "{}", "runs": "{}", "failed": "{}", "parameters": "{:,}", "epochs": "{:.3g}", "seconds": "{:.1f}"}
 PRINTED |= dict.fromkeys((*ACCURACIES, "calibration_error"), "{:.2%}")
 """The columns of the CSV file that are printed, with their formats."""
 
@@ -49,7 +58,7 @@ def compare(argv: Sequence[str]) -> None:
     table = [["", *recipes], *differing]
     for name, form in PRINTED.items():
         table.append([name.replace("_", " "), *("" if row[name] is None else form.format(row[name]) for row in rows)])
-    say(*align(table), "", *_verdicts(recipes))
+    say(*align(table), "", *_verdicts(recipes, float(config.relevant) / 100))
     if config.output:
         _write(Path(config.output), rows, recipes)
 
@@ -70,6 +79,8 @@ def parse_recipes(argv: Sequence[str]) -> Namespace:
         raise UsageError(explain_parser_error(str(error), [], known=parser.get_defaults().keys())) from error
     if not 2 <= len(config.recipes) <= len(ascii_uppercase):
         raise UsageError(f"compare: give from two to {len(ascii_uppercase)} folders of experiments or runs")
+    if not re.fullmatch(r"\d*\.?\d+", config.relevant) or not float(config.relevant):
+        raise UsageError(f"--relevant: expected a difference in percentage points, such as 0.1, got {config.relevant}")
     if config.output and Path(config.output).suffix != ".csv":
         raise UsageError(f"--output: {config.output} must end in .csv")
     return config
@@ -82,11 +93,12 @@ def _row(recipe: Recipe) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": recipe.name,
         "runs": len(results),
+        "failed": recipe.failed,
         "seeds": " ".join(map(str, recipe.results)),
         "parameters": recipe.parameters,
         "epochs": fmean(found["epochs"] for found in results),
         "images_per_epoch": recipe.images_per_epoch,
-        "selects": recipe.selects,
+        "candidates": recipe.candidates,
         "seconds": fmean(found["seconds"] for found in results),
         "least_seconds": min(found["seconds"] for found in results),
         "ensemble_validation_accuracy": ensemble,
@@ -94,14 +106,15 @@ def _row(recipe: Recipe) -> dict[str, Any]:
     }
     for stage in STAGES:
         values = [*recipe.accuracies(stage).values()]
-        low, high = mean_interval(values) or (None, None)
+        interval = mean_interval(values, recipe.images(stage))
+        low, high = interval.ends if interval else (None, None)
         row |= {f"{stage}_accuracy": fmean(values) if values else None, f"{stage}_low": low, f"{stage}_high": high}
         row |= {f"{stage}_sd": stdev(values) if len(values) > 1 else None}
     return row
 
 
-def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
-    """Return a sentence about each pair of recipes, from their validation images only."""
+def _verdicts(recipes: Mapping[str, Recipe], relevant: float) -> list[str]:
+    """Return a sentence about each pair of recipes, from their validation images only, and notes about all of them."""
     lines, tests = [], dict[tuple[str, str], Difference | McNemar]()
     answers = {letter: recipe.answers for letter, recipe in recipes.items() if recipe.answers}
     for pair in combinations(answers, 2):
@@ -115,19 +128,39 @@ def _verdicts(recipes: Mapping[str, Recipe]) -> list[str]:
             only_first, only_second = first.correct & ~second.correct, second.correct & ~first.correct
             tests[pair] = McNemar(int(only_first.sum()), int(only_second.sum()))
         else:
-            tests[pair] = difference(*(recipes[letter].accuracies("validation") for letter in pair))
+            tests[pair] = difference(*(recipes[letter].accuracies("validation").values() for letter in pair))
     levels = holm_levels([test.p for test in tests.values()])
     for (pair, test), level in zip(tests.items(), levels, strict=True):
-        lines.append(test.describe(*pair, level))
-        if isinstance(test, Difference):
-            by_image = answers[pair[1]].accuracies - answers[pair[0]].accuracies  # (N,)
-            error = 1.96 * float(by_image.std()) / sqrt(len(by_image))
-            lines[-1] += f"; on other images than these {len(by_image):,}, add ±{100 * error:.2f} (95 %)"
-    if len(tests) > 1:
-        lines.append("Holm's correction: the probability that any 'better' is false on these images is at most 5 %")
-    if len({recipes[letter].selects for pair in tests for letter in pair}) > 1:
-        lines.append("note: for some, the best of several epochs was selected on these images, which favours them")
-    return lines
+        if isinstance(test, McNemar):
+            lines.append(test.describe(*pair, level))
+            continue
+        lines.append(test.describe(*pair, level, relevant))
+        images = 1.96 * images_sd(*(answers[letter].right for letter in pair))
+        interval = Interval(test.mean, test.half_width(0.05), images)
+        lines[-1] += f"; for other images too, 95 %: ± {100 * interval.half:.2f} ({interval.parts})"
+    return lines + _notes(recipes, {letter for pair in tests for letter in pair}, len(tests))
+
+
+def _notes(recipes: Mapping[str, Recipe], compared: Collection[str], tests: int) -> list[str]:
+    """Return what one must know to read the verdicts about the compared ones of some recipes."""
+    lines = []
+    if tests > 1:
+        lines.append("Holm's correction: all these verdicts together are as rarely wrong as one")
+    for letter, recipe in recipes.items():
+        if recipe.failed:
+            runs = recipe.failed + len(recipe.results)
+            lines.append(f"note: {recipe.failed} of {runs} runs of {letter} failed, and are in none of these figures")
+    chosen = {letter: recipes[letter].candidates for letter in sorted(compared)}
+    if len({*chosen.values()}) > 1:
+        listed = ", ".join(f"{letter} {number}" for letter, number in chosen.items())
+        lines.append(
+            f"note: the best epoch on these images was selected, which favours who had more of them ({listed}): "
+            "--select last_epoch selects none"
+        )
+    made = [found["made_by"] for recipe in recipes.values() for found in recipe.results.values()]
+    names = dict.fromkeys(name for one in made for name in one)
+    found = {name: sorted({str(one.get(name)) for one in made}) for name in names}
+    return lines + [f"note: the runs differ in {name}: {', '.join(n)}" for name, n in found.items() if len(n) > 1]
 
 
 def _write(target: Path, rows: Sequence[dict[str, Any]], recipes: Mapping[str, Recipe]) -> None:
@@ -138,7 +171,11 @@ def _write(target: Path, rows: Sequence[dict[str, Any]], recipes: Mapping[str, R
     writer.writerows(rows)
     write_atomically(target, table.getvalue().encode())
     pairs = [(f"{letter}  {recipe.name}, ", recipe) for letter, recipe in recipes.items()]
-    accuracies = {name + stage: [*recipe.accuracies(stage).values()] for stage in STAGES for name, recipe in pairs}
+    accuracies = {
+        name + stage: ([*recipe.accuracies(stage).values()], recipe.images(stage))
+        for stage in STAGES
+        for name, recipe in pairs
+    }
     pictures = {target.with_suffix(".png"): draw_accuracies(accuracies)}
     if answers := {letter: recipe.answers for letter, recipe in recipes.items() if recipe.answers}:
         pictures[target.with_name(f"{target.stem}_images.png")] = draw_disagreements(answers)

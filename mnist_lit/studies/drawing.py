@@ -18,15 +18,16 @@ LIGHT_BLUE = (188, 206, 232)
 PLOT, ROW = 560, 30  # width of the plot and height of its rows, pixels
 
 
-def draw_accuracies(accuracies: Mapping[str, Sequence[float]]) -> Image.Image:
+def draw_accuracies(accuracies: Mapping[str, tuple[Sequence[float], int]]) -> Image.Image:
     """Draw accuracies: a dot for each run, and a bar for the 95 % interval of the mean of several runs.
 
     Args:
-        accuracies: the accuracies of the runs in each row, maybe none, by its name.
+        accuracies: the accuracies of the runs in each row, maybe none, and the number of images, by the row's name.
     """
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    intervals = {name: mean_interval(values) or () for name, values in accuracies.items()}
-    ends = [end for rows in (accuracies, intervals) for values in rows.values() for end in values]
+    found = {name: mean_interval(values, images) for name, (values, images) in accuracies.items()}
+    intervals = {name: interval.ends if interval else () for name, interval in found.items()}
+    ends = [end for values in [*intervals.values(), *(runs for runs, _ in accuracies.values())] for end in values]
     ticks = find_ticks(min(ends, default=0), max(ends, default=1))
     left, bottom = round(max(map(font.getlength, accuracies))) + 24, ROW * len(accuracies)
     image = Image.new("RGB", (left + PLOT + 40, bottom + 56), WHITE)
@@ -40,7 +41,7 @@ def draw_accuracies(accuracies: Mapping[str, Sequence[float]]) -> Image.Image:
     for tick in ticks:
         draw.line((place(tick), 0, place(tick), bottom), LIGHT_GREY, 2)
         draw.text((place(tick), bottom + 6), f"{100 * tick:.{decimals}f} %", GREY, small, anchor="ma")
-    for row, (name, values) in enumerate(accuracies.items()):
+    for row, (name, (values, _)) in enumerate(accuracies.items()):
         y = ROW * (row + 0.5)
         draw.text((left - 14, y), name, BLACK, font, anchor="rm")
         if interval := intervals[name]:

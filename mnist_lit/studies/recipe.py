@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mnist_lit.calibration import count_parameters
 from mnist_lit.commands.evaluate import Restored, restore_checkpoint
 from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
+from mnist_lit.runs.results import calibration_error
 from mnist_lit.studies.seeds import differing_settings, find_runs, read_results
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.output import say
@@ -48,15 +48,14 @@ class Answers:
         return self.joint.argmax(dim=1) == self.labels
 
     @property
-    def accuracies(self) -> Tensor:
-        """The fraction of the runs that classify each image correctly, (N,)."""
-        return (self.probabilities.argmax(dim=2) == self.labels).double().mean(dim=0)
+    def right(self) -> Tensor:
+        """Whether each run is right about each image, (R, N)."""
+        return self.probabilities.argmax(dim=2) == self.labels
 
     @property
     def calibration_error(self) -> float:
         """The mean of the runs' expected calibration errors, on the images to which their temperatures were fitted."""
-        labels, classes = self.labels, len(self.classes)
-        return fmean(float(multiclass_calibration_error(run, labels, classes, norm="l1")) for run in self.probabilities)
+        return fmean(calibration_error(run, self.labels)[0] for run in self.probabilities)
 
     def has_same_images(self, other: "Answers") -> bool:
         """Return whether `other` has answers to the same images, with the same labels."""
@@ -72,6 +71,8 @@ class Recipe:
     """The settings of its first run."""
     results: Mapping[int, dict[str, Any]]
     """The results of each run, by its seed."""
+    failed: int
+    """The number of runs that failed, which have no results."""
     parameters: int
     images_per_epoch: int | None
     """None if they are in a folder that is not there any more."""
@@ -82,11 +83,15 @@ class Recipe:
         """Return the accuracies of a stage by seed, as recorded; none if there was no such stage."""
         return {seed: found[stage] for seed, found in self.results.items() if found[stage] is not None}
 
+    def images(self, stage: str) -> int:
+        """Return the number of images of a stage."""
+        return min(int(found["images"][stage]) for found in self.results.values())
+
     @property
-    def selects(self) -> bool:
-        """Whether the best of several epochs was selected on the validation images, which raises its accuracy there."""
-        several = any(found["epochs"] > 1 for found in self.results.values())
-        return several and bool(self.accuracies("validation")) and self.config.select == "best_epoch"
+    def candidates(self) -> int:
+        """Of how many epochs the best one was selected on the validation images, which raises its accuracy there."""
+        selects = self.accuracies("validation") and self.config.select == "best_epoch"
+        return max(int(found["epochs"]) for found in self.results.values()) if selects else 1
 
 
 def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
@@ -99,7 +104,8 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     Raises:
         OSError, ValueError: if there is no finished run, its runs differ in more than their seeds, or one is damaged.
     """
-    found, parser = find_runs(folder), build_parser("fit")
+    found, failed = find_runs(folder)
+    parser = build_parser("fit")
     configs = [parse(parser, [f"--config={run.config}"]) for run in found]
     if names := differing_settings(configs):
         reason = f"{folder} has runs of several recipes, which differ in {', '.join(names)}"
@@ -122,7 +128,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     except (OSError, ValueError, UsageError) as error:  # images of a folder have been moved or changed
         say(f"no verdict about {folder}, whose validation images cannot be classified now: {error}")
     parameters = count_parameters(members[0].classifier.network)
-    return Recipe(folder.as_posix(), configs[0], results, parameters, images, answers)
+    return Recipe(folder.as_posix(), configs[0], results, len(failed), parameters, images, answers)
 
 
 def _images_per_epoch(data: MNISTDataModule, limit: float | None) -> int:

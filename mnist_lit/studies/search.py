@@ -17,6 +17,7 @@ from mnist_lit.commands.flags import build_data, build_parser, parse, replace_va
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.studies.seeds import align, require_complete_runs
+from mnist_lit.studies.statistics import selection_bonus
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
@@ -178,9 +179,15 @@ def _report(study: Study, folder: Path) -> None:
     say(*align([["val/accuracy", "run", ""], *rows]))
     parser = build_parser("fit")
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
-    config.experiment = f"{folder.name}_best"
+    config.experiment, config.seed = f"{folder.name}_best", config.seed + 1  # that of the trials was selected for
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
-    say("", f"settings of the best trial: {target}; to train it, {PROGRAM} fit --config {target}")
+    bonus = selection_bonus(len(complete), best[0].value or 0.0, config.data.val_size)
+    say(
+        "",
+        f"settings of the best trial, with another seed: {target}",
+        f"as the best of {len(complete)} trials, it may have up to {100 * bonus:.2f} points by chance: to confirm it,",
+        f"{PROGRAM} fit --config {target} --seeds 3",
+    )
 
 
 def _format_values(values: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import nan
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -19,6 +19,7 @@ from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM
+from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 
 __all__ = ["STAGES", "align", "differing_settings", "find_runs", "read_results", "require_complete_runs", "train_seeds"]
@@ -141,14 +142,15 @@ def _train_series(path: Path | None, series: Series, flags: Sequence[str]) -> No
             raise
         say("")
     runs = {seed: run for seed, run in series.items() if run}
-    if finished := {seed: run for seed, run in runs.items() if not run.failed}:
-        say(str(path), *format_seeds(finished).splitlines(), "", f"next:  {PROGRAM} compare {path} {ROOT / 'OTHER'}")
-    if failed := [run for run in runs.values() if run.failed]:
+    failed = [run for run in runs.values() if run.failed]
+    if len(failed) < len(runs):
+        say(str(path), *format_seeds(runs), "", f"next:  {PROGRAM} compare {path} {ROOT / 'OTHER'}")
+    if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first is {failed[0].folder}")
 
 
-def find_runs(path: Path) -> list[Run]:
-    """Return the finished runs of an experiment's folder or of a file `seeds_<n>.json`, or the run whose folder it is.
+def find_runs(path: Path) -> tuple[list[Run], list[Run]]:
+    """Return the finished and the failed runs of an experiment's folder or a file `seeds_<n>.json`, or a single run.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -160,11 +162,13 @@ def find_runs(path: Path) -> list[Run]:
         runs = [Run(path)] if Run(path).config.is_file() else [Run(version) for version in find_versions(path)]
     if not (finished := [run for run in runs if "fit" in run.results() and (run.checkpoints / "best.ckpt").is_file()]):
         raise FileNotFoundError(f"no finished run in {path}: give the folder of an experiment or of a run")
-    return finished
+    return finished, [run for run in runs if run.failed]
 
 
 def read_results(run: Run) -> dict[str, Any]:
-    """Return the accuracies of a finished run, None without validation or test, and its epochs and seconds.
+    """Return what a finished run has recorded: accuracies, None without validation or test, epochs, seconds, images.
+
+    `images` is the number of images of each stage, and `made_by` what the run was made by, see `runs.provenance`.
 
     Raises:
         ValueError: if the file is damaged.
@@ -174,32 +178,51 @@ def read_results(run: Run) -> dict[str, Any]:
         fit, test = results["fit"], results.get("test", {"accuracy": None})
         found = {"validation": fit["best_val_accuracy"], "test": test["accuracy"]}
         accuracies = {stage: None if accuracy is None else float(accuracy) for stage, accuracy in found.items()}
-        return accuracies | {name: float(fit[name]) for name in ("epochs", "seconds")}
+        images = {"validation": _validation_images(run), "test": int(test.get("total", 0))}
+        others = {"images": images, "made_by": dict(results.get("made_by", {}))}
+        return accuracies | others | {name: float(fit[name]) for name in ("epochs", "seconds")}
     except UNREADABLE as error:
         raise ValueError(f"{run.folder / RESULTS} does not have the results of a run: repair or remove it") from error
 
 
-def format_seeds(runs: Mapping[int, Run]) -> str:
+def _validation_images(run: Run) -> int:
+    """Return the number of images on which a run was validated."""
+    settings = flatten(load(run.config.read_text(encoding="utf-8")) or {})
+    size, limit = int(settings.get("data.val_size") or 0), settings.get("trainer.limit_val_batches")
+    if isinstance(limit, float):
+        return int(size * limit)
+    return size if limit is None else min(size, int(limit * settings["data.batch_size"]))
+
+
+def format_seeds(runs: Mapping[int, Run]) -> list[str]:
     """Return a table of runs that differ only in their seeds, and a line about the accuracies of each stage."""
-    results = {seed: read_results(run) for seed, run in runs.items()}
+    results = {seed: read_results(run) for seed, run in runs.items() if not run.failed}
     rows = [["seed", "run", *STAGES, "seconds"]]
-    for seed, found in results.items():
+    for seed, run in runs.items():
+        if run.failed:
+            rows.append([str(seed), run.folder.name, "failed"])
+            continue
+        found = results[seed]
         accuracies = ["" if found[stage] is None else f"{found[stage]:.2%}" for stage in STAGES]
-        rows.append([str(seed), runs[seed].folder.name, *accuracies, f"{found['seconds']:.1f}"])
+        rows.append([str(seed), run.folder.name, *accuracies, f"{found['seconds']:.1f}"])
     lines = align(rows)
     for stage in STAGES:
         by_seed = {seed: found[stage] for seed, found in results.items()}
         if len(by_seed) < 2 or None in by_seed.values():
             continue
-        values = [*by_seed.values()]
-        low, high = mean_interval(values) or (nan, nan)
+        values, images = [*by_seed.values()], min(found["images"][stage] for found in results.values())
         best, worst = (choose(by_seed, key=by_seed.__getitem__) for choose in (max, min))
-        spread = f"{fmean(values):.2%} ± {stdev(values):.2%} (95 % interval of the mean: {low:.2%} to {high:.2%})"
-        lines.append(f"{stage}: {spread}, best seed {best}, worst seed {worst}")
-    return "\n".join(lines)
+        line = f"{stage}: {fmean(values):.2%} ± {stdev(values):.2%}, best seed {best}, worst seed {worst}"
+        if interval := mean_interval(values, images):
+            low, high = interval.ends
+            line += f"; other seeds and images, 95 %: {low:.2%} to {high:.2%} ({interval.parts})"
+        lines.append(line)
+    if failed := len(runs) - len(results):
+        lines.append(f"{failed} of {len(runs)} runs failed, and are not in these figures")
+    return lines
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

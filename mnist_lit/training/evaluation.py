@@ -7,10 +7,17 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_lit.classifier import DigitClassifier
-from mnist_lit.runs.results import evaluation_results, format_calibration, format_confused, format_evaluation
+from mnist_lit.runs.results import (
+    calibration_error,
+    evaluation_results,
+    format_calibration,
+    format_confused,
+    format_evaluation,
+)
 
 __all__ = ["Calibration", "Outputs", "fit_temperature", "other_metrics", "report_test"]
 
@@ -64,12 +71,15 @@ class Outputs(Callback):
         order = probabilities[wrong, labels[wrong]].argsort(stable=True)[:number]
         return wrong[order].tolist(), probabilities[wrong[order]]
 
-    def calibration_errors(self, temperature: Tensor) -> tuple[float, float]:
-        """Return the expected calibration error without and with a temperature (Guo et al. 2017), in 15 bins."""
+    def calibration_errors(self, temperature: Tensor) -> tuple[float, float, float]:
+        """Return the calibration error without and with a temperature, and that of calibrated probabilities."""
         logits, labels = self.logits, self.labels
-        scaled = (logits.softmax(dim=1), (logits / temperature.cpu()).softmax(dim=1))
-        errors = [multiclass_calibration_error(found, labels, logits.shape[1], norm="l1") for found in scaled]
-        return float(errors[0]), float(errors[1])
+        before, _ = calibration_error(logits.softmax(dim=1), labels)
+        return before, *calibration_error((logits / temperature.cpu()).softmax(dim=1), labels)
+
+    def log_likelihood(self, temperature: Tensor) -> float:
+        """Return the mean negative log-likelihood of the labels, with a temperature: lower is better."""
+        return float(cross_entropy(self.logits / temperature.cpu(), self.labels))
 
 
 class Calibration(Callback):
@@ -132,6 +142,7 @@ def report_test(
     results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
     errors = outputs.calibration_errors(classifier.temperature)
     lines = [format_evaluation("test", results), format_calibration(float(classifier.temperature), *errors)]
+    lines.append(f"negative log-likelihood {outputs.log_likelihood(classifier.temperature):.4f}")
     others = other_metrics(trainer, "test")
     results = others | results | {"checkpoint": "checkpoints/best.ckpt"}
     return results, [*lines, *format_confused(confusion, classes), *(f"test/{n} {v:.4f}" for n, v in others.items())]

@@ -36,7 +36,7 @@ def read_experiment(description: str | None) -> tuple[list[DigitClassifier], Ten
     given = parser.parse_args()
     MNIST.fetch(given.data_dir)
     pixels, labels = MNIST.read(given.data_dir, train=False)
-    paths = [run.checkpoints / "best.ckpt" for run in find_runs(given.experiment)]
+    paths = [run.checkpoints / "best.ckpt" for run in find_runs(given.experiment)[0]]
     return [DigitClassifier.load_from_checkpoint(path, weights_only=True).eval() for path in paths], pixels, labels
 
 

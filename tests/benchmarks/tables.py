@@ -10,7 +10,8 @@ from functools import partial
 from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
-from scipy.stats import ttest_1samp
+
+from mnist_lit.studies.statistics import mean_interval
 
 __all__ = ["FILES", "filled"]
 
@@ -33,7 +34,7 @@ HEAD = (
     "result of",
     "training time (fastest run)",
     "test accuracy, mean ± sd",
-    "95 % interval",
+    "95 %, other seeds and images",
 )
 
 
@@ -42,7 +43,8 @@ def recipes() -> Rows:
     yield from compared("recipes")
     peer = load("seconds")
     accuracy, took = (peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    low, high = ttest_1samp(accuracy, 0).confidence_interval() if len(accuracy) > 1 else (accuracy[0], accuracy[0])
+    interval = mean_interval(accuracy, 10_000)
+    low, high = interval.ends if interval else (accuracy[0], accuracy[0])
     yield (
         "one-epoch recipe",
         f"{peer['peer']['parameters']:,}",
@@ -65,7 +67,7 @@ def compared(name: str) -> Rows:
                 f"`{row['name'].rpartition('/')[2]}`",
                 f"{int(row['parameters']):,}",
                 f"{epochs} × {int(row['images_per_epoch']):,}",
-                f"best of {epochs} epochs" if row["selects"] == "True" else "the last step",
+                f"best of {row['candidates']} epochs" if int(row["candidates"]) > 1 else "the last step",
                 _time(float(row["least_seconds"])),
                 f"{test:.2%} ± {sd:.2%} ({row['runs']} seeds)",
                 f"{low:.2%} to {high:.2%}",

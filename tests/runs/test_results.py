@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.runs.results import (
+    calibration_error,
     evaluation_results,
     format_calibration,
     format_confused,
@@ -44,12 +47,12 @@ def test_evaluation_results_of_a_confusion_matrix() -> None:
 @pytest.mark.parametrize(
     ("temperature", "line"),
     [
-        (1.25, "calibration error 0.20%, with temperature 1.25 from validation (0.50% without)"),
-        (1.0, "calibration error 0.20%: no temperature, which needs 100 validation images"),
+        (1.25, "calibration error 0.20% (0.10% is chance), with temperature 1.25 from validation (0.50% without)"),
+        (1.0, "calibration error 0.20% (0.10% is chance): no temperature, which needs 100 validation images"),
     ],
 )
 def test_format_calibration(temperature: float, line: str) -> None:
-    assert format_calibration(temperature, 0.005, 0.002) == line
+    assert format_calibration(temperature, 0.005, 0.002, 0.001) == line
 
 
 def test_the_most_confused_pairs_are_at_most_three_and_none_without_errors() -> None:
@@ -83,3 +86,37 @@ def test_the_most_confused_pairs_are_at_most_three_and_none_without_errors() -> 
 def test_format_fit(changed: dict[str, Any], lines: list[str]) -> None:
     fit = {"epochs": 3, "seconds": 10.0, "images_per_second": 16_500.0, "best_epoch": 2, "best_val_accuracy": 0.991}
     assert format_fit(fit | changed) == lines
+
+
+def reference_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the expected calibration error, written with NumPy (case by case: 15 bins, the last one closed)."""
+    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidences * 15).astype(int) - 1, 0, 14)
+    return float(sum(abs((right - confidences)[bins == number].sum()) for number in range(15)) / len(labels))
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 12.0, 60.0])
+def test_calibration_error_is_that_of_15_bins_of_which_the_last_has_1(scale: float) -> None:
+    """Of saturated probabilities too: torchmetrics 1.9 counts a confidence of 1 in a sixteenth bin (its issue 3510)."""
+    generator = torch.Generator().manual_seed(0)
+    logits = scale * torch.randn(5_000, 10, generator=generator)
+    labels = torch.where(
+        torch.rand(5_000, generator=generator) < 0.8,
+        logits.argmax(dim=1),
+        torch.randint(10, (5_000,), generator=generator),
+    )
+    probabilities = logits.softmax(dim=1)
+    error, _ = calibration_error(probabilities, labels)
+    assert error == pytest.approx(reference_error(probabilities.double().numpy(), labels.numpy()), abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_the_error_of_calibrated_probabilities_is_as_stated(scale: float) -> None:
+    generator, errors, floors = torch.Generator().manual_seed(1), [], []
+    for _ in range(50):
+        probabilities = (scale * torch.randn(10_000, 10, generator=generator)).softmax(dim=1)
+        labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        error, floor = calibration_error(probabilities, labels)
+        errors.append(error)
+        floors.append(floor)
+    assert np.mean(errors) == pytest.approx(np.mean(floors), rel=0.1)

@@ -1,8 +1,10 @@
 """`compare` shows settings, results and a verdict from the validation images, of real runs."""
 
 import csv
+import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,10 @@ from mnist_lit.commands import describe_flags
 from mnist_lit.runs.folders import Run
 from mnist_lit.studies.compare import FLAGS
 from mnist_lit.studies.recipe import Answers
-from mnist_lit.studies.statistics import difference
+from mnist_lit.studies.statistics import LEVEL, difference
 
 A, B = Path("runs/a"), Path("runs/b")
-NOTE = "note: for some, the best of several epochs was selected on these images"
+NOTE = "note: the best epoch on these images was selected"
 NO_VERDICT = "A and B: no verdict, since"
 
 
@@ -55,9 +57,10 @@ def test_settings_table_and_verdict(compared: Command) -> None:
     printed = {line[:28].strip(): line[28:].split() for line in out.partition("\n\n")[0].splitlines()}
     assert printed[""] == ["A", "B"]
     assert printed["model.learning_rate"] == ["0.0001", "0.01"]
-    found = difference(accuracies(A), accuracies(B))
-    assert found.p < 0.05
-    assert f"\n{found.describe('A', 'B')}; on other images than these 500, add ±" in out
+    found = difference(accuracies(A).values(), accuracies(B).values())
+    assert found.p < LEVEL
+    assert f"\n{found.describe('A', 'B')}; for other images too, 95 %: ± " in out
+    assert f"(seeds ± {100 * found.half_width(0.05):.2f}, images ± " in out
 
     with Path("table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -67,7 +70,7 @@ def test_settings_table_and_verdict(compared: Command) -> None:
         assert float(row["validation_accuracy"]) == pytest.approx(sum(values) / 3)
         assert float(row["validation_low"]) < min(values) < max(values) < float(row["validation_high"])
         assert (row["runs"], row["seeds"], row["parameters"]) == ("3", "777 778 779", "4266")
-        assert (row["epochs"], row["images_per_epoch"], row["selects"]) == ("2.0", "2000", "True")
+        assert (row["epochs"], row["images_per_epoch"], row["candidates"]) == ("2.0", "2000", "2")
         for name in (
             "validation_accuracy",
             "validation_sd",
@@ -86,7 +89,7 @@ def test_several_runs_answer_together_by_their_mean_probability() -> None:
     probabilities = torch.tensor([[[0.9, 0.1], [0.4, 0.6]], [[0.3, 0.7], [0.8, 0.2]]])  # (runs, images, classes)
     answers = Answers(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), probabilities, ["no", "yes"])
     assert answers.correct.tolist() == [True, False]
-    assert answers.accuracies.tolist() == [0.5, 0.5]
+    assert answers.right.tolist() == [[True, True], [False, False]]
 
 
 def test_single_runs_are_compared_by_mcnemar_and_only_with_each_other(compared: Command) -> None:
@@ -101,9 +104,9 @@ def test_single_runs_are_compared_by_mcnemar_and_only_with_each_other(compared: 
 
 def test_three_recipes_are_corrected_for(compared: Command) -> None:
     out = compared("compare", A, B, A)[1]
-    assert "A and C cannot be told apart with 3 and 3 seeds: the difference is +0.00 points for each" in out
+    assert "A and C cannot be told apart with 3 and 3 seeds (C minus A: +0.00 points, 97.5 %: ± " in out
     assert "Holm's correction" in out
-    assert "98.3 %: " in out, "5 % divided by three"
+    assert "99.2 %: " in out, "2.5 % divided by three"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,26 @@ def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
         config = Run(B / f"version_{number}").config
         text = config.read_text(encoding="utf-8").replace("select: best_epoch", "select: last_epoch")
         config.write_text(text, encoding="utf-8")
-    assert NOTE in compared("compare", A, B)[1]
+    assert f"{NOTE}, which favours who had more of them (A 2, B 1): " in compared("compare", A, B)[1]
+
+
+def test_failed_runs_are_counted(compared: Command) -> None:
+    """A recipe that diverges now and then is not as good as its other runs."""
+    shutil.copytree(B / "version_0", B / "version_3")
+    (B / "version_3/results.json").unlink()
+    Run(B / "version_3").fail("the loss is nan")
+    out = compared("compare", A, B)[1]
+    assert re.search(r"^failed +0 +1$", out, re.MULTILINE)
+    assert "note: 1 of 4 runs of B failed, and are in none of these figures\n" in out
+
+
+def test_runs_that_were_made_by_something_else_are_told(compared: Command) -> None:
+    assert "the runs differ" not in compared("compare", A, B)[1]
+    path = B / "version_1/results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert results["made_by"]["threads"]
+    path.write_text(json.dumps(results | {"made_by": results["made_by"] | {"torch": "0.4.1"}}), encoding="utf-8")
+    assert f"note: the runs differ in torch: 0.4.1, {version('torch')}\n" in compared("compare", A, B)[1]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +184,8 @@ def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
     [
         (["runs/a"], "compare: give from two to 26 folders"),
         (["runs/a", "runs/b", "--output=table.txt"], "--output: table.txt must end in .csv"),
+        (["runs/a", "runs/b", "--relevant=0"], "--relevant: expected a difference in percentage points, such as 0.1"),
+        (["runs/a", "runs/b", "--relevant=nan"], "--relevant: expected a difference in percentage points, such as"),
         (["runs/a", "runs/b", "--outptu=x.csv"], "no flag --outptu: did you mean --output?"),
         (["runs/a", "runs/b", "--model.dropout=0.1"], "no flag --model.dropout"),
     ],
@@ -190,5 +214,5 @@ def test_a_damaged_file_is_named(compared: Command, name: str, content: str) -> 
 
 
 def test_help_has_the_defaults_of_all_flags() -> None:
-    found = dict(re.findall(r"^  --(\S+).*?(?:\((\w+)\))?$", describe_flags("compare"), re.MULTILINE))
+    found = dict(re.findall(r"^  --(\S+).*?(?:\(([\w.]+)\))?$", describe_flags("compare"), re.MULTILINE))
     assert found == FLAGS

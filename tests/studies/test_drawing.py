@@ -12,7 +12,9 @@ from mnist_lit.training.drawings import BLACK
 
 
 def test_accuracies_are_dots_and_intervals_bars_on_one_scale() -> None:
-    picture = np.asarray(draw_accuracies({"several": [0.980, 0.981], "one": [0.981], "none": []}))
+    picture = np.asarray(
+        draw_accuracies({"several": ([0.980, 0.981], 10_000), "one": ([0.981], 10_000), "none": ([], 0)})
+    )
     left = picture.shape[1] - 40 - 560  # where the names end
 
     def columns(row: int, colour: tuple[int, int, int]) -> list[int]:

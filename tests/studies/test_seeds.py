@@ -46,7 +46,7 @@ def test_each_seed_is_an_ordinary_run(command: Command) -> None:
     code, out, err = command("fit", "--seeds=3", "--seed=5", *FLAGS)
     assert (code, err) == (0, "")
     series = {5: run(0), 6: run(1), 7: run(2)}
-    assert format_seeds(series) in out
+    assert "\n".join(format_seeds(series)) in out
     assert f"{PROGRAM} compare {SERIES} {Path('runs/OTHER')}" in out
     assert out.count("next:") == 1
     assert read_series(SERIES) == series
@@ -108,7 +108,7 @@ def test_seeds_that_were_killed_between_two_runs_go_on(command: Command, monkeyp
     code, out, err = command("fit", "--ckpt_path=last", "--trainer.logger=false")
     assert (code, err) == (0, "")
     assert not list(run(1).folder.glob("events*")), "flags are those of the seeds that are left, too"
-    assert format_seeds({777: run(0), 778: run(1)}) in out
+    assert "\n".join(format_seeds({777: run(0), 778: run(1)})) in out
 
 
 def test_a_seed_that_diverges_is_reported_and_the_others_are_trained(
@@ -118,7 +118,9 @@ def test_a_seed_that_diverges_is_reported_and_the_others_are_trained(
     code, out, err = command("fit", "--seeds=2", *FLAGS)
     assert (code, err) == (1, f"error: 1 of 2 runs failed, the first is {run(0).folder}\n")
     assert "seed 777 failed: the loss is nan: " in out
-    assert format_seeds({778: run(1)}) in out
+    assert "\n".join(format_seeds({777: run(0), 778: run(1)})) in out
+    assert "\n777   version_0  failed\n" in out
+    assert "\n1 of 2 runs failed, and are not in these figures\n" in out
 
 
 def test_a_finished_series_is_not_resumed(command: Command) -> None:
@@ -152,7 +154,7 @@ def test_seeds_cannot_be_added_to_a_run(trained: Command) -> None:
     code, _, err = trained("fit", "--ckpt_path=last", "--seeds=3")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("error: --seeds cannot change when a run is resumed")
-    assert RUN.results().keys() == {"fit", "test"}
+    assert RUN.results().keys() == {"fit", "test", "made_by"}
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     monkeypatch.chdir(tmp_path)
     runs = [new_run("baseline") for _ in range(4)]
     for made in runs:
-        made.config.touch()
+        made.config.write_text("data: {val_size: 5000}\ntrainer: {limit_val_batches: null}\n", encoding="utf-8")
     series = {"seeds": [5, 6, 7, 8], "runs": {6: "version_1", 5: "version_0", 7: "version_2"}}
     SERIES.write_text(json.dumps(series), encoding="utf-8")
     return runs
@@ -175,19 +177,20 @@ def finish(made: Run, accuracy: float | None, **stages: Any) -> None:
 
 
 def test_table_of_seeds(begun: list[Run]) -> None:
-    for i, (validation, test) in enumerate([(0.990, 0.991), (0.992, 0.990), (0.988, 0.989)]):
-        finish(begun[i], validation, test={"accuracy": test})
+    for i, (validation, test) in enumerate([(0.990, 0.990), (0.992, 0.991), (0.988, 0.989)]):
+        finish(begun[i], validation, test={"accuracy": test, "total": 10_000})
     finish(begun[3], None)
+    extremes, others = "best seed 778, worst seed 779", "other seeds and images, 95 %"
     table = [
         "seed  run        validation  test    seconds",
-        "777   version_0  99.00%      99.10%  100.0",
-        "778   version_1  99.20%      99.00%  100.0",
+        "777   version_0  99.00%      99.00%  100.0",
+        "778   version_1  99.20%      99.10%  100.0",
         "779   version_2  98.80%      98.90%  100.0",
-        "validation: 99.00% ± 0.20% (95 % interval of the mean: 98.50% to 99.50%), best seed 778, worst seed 779",
-        "test: 99.00% ± 0.10% (95 % interval of the mean: 98.75% to 99.25%), best seed 777, worst seed 779",
+        f"validation: 99.00% ± 0.20%, {extremes}; {others}: 98.43% to 99.57% (seeds ± 0.50, images ± 0.28)",
+        f"test: 99.00% ± 0.10%, {extremes}; {others}: 98.68% to 99.32% (seeds ± 0.25, images ± 0.20)",
     ]
-    assert format_seeds(dict(enumerate(begun[:3], start=777))).splitlines() == table
-    lines = format_seeds(dict(enumerate(begun, start=777))).splitlines()
+    assert format_seeds(dict(enumerate(begun[:3], start=777))) == table
+    lines = format_seeds(dict(enumerate(begun, start=777)))
     assert lines[4:] == ["780   version_3                      100.0"], "a run without validation or test"
 
 
@@ -204,9 +207,9 @@ def test_a_damaged_file_is_named(begun: list[Run], text: str) -> None:
 def test_finished_runs_are_those_of_a_folder_a_run_or_a_series(begun: list[Run]) -> None:
     for made in begun[1:]:
         finish(made, 0.9)
-    assert find_runs(FOLDER) == begun[1:]
-    assert find_runs(begun[2].folder) == [begun[2]]
-    assert find_runs(SERIES) == begun[1:3]
+    assert find_runs(FOLDER) == (begun[1:], [])
+    assert find_runs(begun[2].folder) == ([begun[2]], [])
+    assert find_runs(SERIES) == (begun[1:3], [])
     for path in (Path("runs"), begun[0].folder, Path("nothing")):
         with pytest.raises(FileNotFoundError, match="no finished run in"):
             find_runs(path)

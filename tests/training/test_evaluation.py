@@ -83,7 +83,8 @@ def test_each_evaluation_replaces_the_outputs_of_the_one_before(data_dir: Path, 
     assert results["total"] == 10_000
     assert results["accuracy"] == pytest.approx(float(trainer.callback_metrics["test/accuracy"]))
     assert results["loss"] == pytest.approx(float(cross_entropy(outputs.logits, outputs.labels)), rel=1e-5)
-    assert [line.partition(" ")[0] for line in lines] == ["test", "calibration", "most"]
+    assert [line.partition(" ")[0] for line in lines] == ["test", "calibration", "negative", "most"]
+    assert lines[2] == f"negative log-likelihood {results['loss']:.4f}", "the temperature is 1"
 
 
 def test_confusion_has_a_row_for_each_true_class_and_a_column_for_each_prediction() -> None:
@@ -111,13 +112,14 @@ def test_mistakes_are_sorted_by_the_probability_of_the_label() -> None:
 def test_calibration_errors_are_mean_differences_of_confidence_and_accuracy_in_15_bins() -> None:
     logits, labels = sample(2.0, size=2_000)
     found = outputs_of(logits, labels).calibration_errors(torch.tensor(2.0))
-    for error, temperature in zip(found, (1.0, 2.0), strict=True):
+    for error, temperature in zip(found[:2], (1.0, 2.0), strict=True):
         probabilities = (logits / temperature).softmax(dim=1).numpy()
         difference = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels.numpy())
         bins = np.ceil(probabilities.max(axis=1) * 15)
         expected = sum(abs(difference[bins == number].sum()) for number in range(1, 16)) / len(labels)
         assert error == pytest.approx(expected, abs=1e-5)
     assert found[1] < found[0] / 3
+    assert found[1] == pytest.approx(found[2], rel=1), "what is left is chance"
 
 
 def test_each_validation_sets_the_temperature_unless_it_is_not_finite(data_dir: Path, tmp_path: Path) -> None:
