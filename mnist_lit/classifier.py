@@ -19,6 +19,9 @@ from mnist_lit.system.values import plain
 
 __all__ = ["DigitClassifier"]
 
+MAX_SCALED = 10
+"""Largest value of pixels that were scaled to 0-1, or normalised; a batch of pixels 0-255 has larger ones."""
+
 
 class DigitClassifier(LightningModule):
     """The network, trained with cross-entropy and Adam.
@@ -54,8 +57,6 @@ class DigitClassifier(LightningModule):
         classes: int = 10,
         **network: Any,
     ) -> None:
-        learning_rate, betas, label_smoothing, classes = plain([learning_rate, betas, label_smoothing, classes])
-        network = plain(network)
         if not 0 < learning_rate < inf:
             raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         if not 0 <= label_smoothing < 1:
@@ -64,6 +65,8 @@ class DigitClassifier(LightningModule):
             raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
         super().__init__()
         self.save_hyperparameters()
+        self.hparams.update(plain(self.hparams))  # NumPy's numbers and the like: any program can read a checkpoint
+        network = plain(network)
         self.network = CNN(classes=classes, **network)
         self.pixels_checked = False
         # Fitted on the validation images by the callback `Calibration`; it divides the logits of predictions.
@@ -76,8 +79,8 @@ class DigitClassifier(LightningModule):
         """Map pixels 0-255, (N, C, H, W), to logits (N, K)."""
         if pixels.is_floating_point() and not self.pixels_checked:
             self.pixels_checked = True  # once, since a GPU waits for it
-            if 0 < pixels.amax() <= 1:
-                rank_zero_warn("the pixels are 0-1, and DigitClassifier expects 0-255: do not scale them")
+            if pixels.amin() < 0 or 0 < pixels.amax() <= MAX_SCALED:
+                rank_zero_warn("DigitClassifier expects pixels 0-255, these were scaled: leave out ToTensor, Normalize")
         logits: Tensor = self.network(pixels)
         return logits
 
@@ -106,9 +109,9 @@ class DigitClassifier(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss, logits
 
-    def predict_step(self, batch: Batch) -> Tensor:
+    def predict_step(self, batch: Batch | Tensor) -> Tensor:
         """Return probabilities (B, K): the softmax of the logits divided by the temperature, 1 without a validation."""
-        pixels, _ = batch
+        pixels = batch[0] if isinstance(batch, list | tuple) else batch  # with labels or without
         logits: Tensor = self(pixels).float()
         return (logits / self.temperature).softmax(dim=1)
 

@@ -155,11 +155,21 @@ def test_one_cycle_needs_a_number_of_steps(data_dir: Path, tmp_path: Path) -> No
         trainer.fit(DigitClassifier(channels=[1], schedule="one_cycle"), MNISTDataModule(data_dir=str(data_dir)))
 
 
-def test_pixels_from_0_to_1_are_warned_of(tmp_path: Path) -> None:
-    labels = torch.arange(10)
-    for scale, warned in ((1.0, True), (255.0, False)):
-        loader = DataLoader(TensorDataset(scale * torch.rand(10, 1, 28, 28), labels), batch_size=5)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("default")
-            stock_trainer(tmp_path).test(DigitClassifier(channels=[4]), loader, verbose=False)
-        assert any("the pixels are 0-1" in str(warning.message) for warning in caught) == warned
+@pytest.mark.parametrize(
+    ("scale", "shift", "warned"), [(1, 0, True), (1 / 0.3081, -0.1307 / 0.3081, True), (2, -1, True), (255, 0, False)]
+)
+def test_pixels_that_were_scaled_are_warned_of(scale: float, shift: float, warned: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    loader = DataLoader(TensorDataset(scale * torch.rand(10, 1, 28, 28) + shift, torch.arange(10)), batch_size=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        stock_trainer(tmp_path).test(DigitClassifier(channels=[4]), loader, verbose=False)
+    assert any("expects pixels 0-255" in str(warning.message) for warning in caught) == warned
+
+
+def test_pictures_without_labels_are_predicted(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (10, 1, 28, 28), dtype=torch.uint8)
+    classifier, trainer = DigitClassifier(channels=[4]), stock_trainer(tmp_path)
+    expected = trainer.predict(classifier, DataLoader(TensorDataset(pixels, torch.zeros(10)), batch_size=5))
+    for images in (TensorDataset(pixels), pixels):
+        found = trainer.predict(classifier, DataLoader(images, batch_size=5))  # type: ignore[arg-type]
+        assert all(torch.equal(one, other) for one, other in zip(expected or [], found or [], strict=True))

@@ -93,7 +93,7 @@ def test_weights_of_one_data_set_start_a_training_on_another(bars: Command) -> N
     assert bars("fit", *SHORT, "--trainer.max_epochs=1")[0] == 0
     code, out, err = bars("fit", *FLAGS, "--init_from", RUN.checkpoints / "best.ckpt", "--trainer.max_epochs=1")
     assert (code, err) == (0, "")
-    assert "reinitialised, since it has none of this shape, or none of these classes: fc.weight, fc.bias\n" in out
+    assert "reinitialised, since their shapes or classes differ: fc.weight, fc.bias\n" in out
     code, _, err = bars("test", *BARS, "--ckpt_path", RUN.checkpoints / "best.ckpt")
     trained = f"{RUN.checkpoints / 'best.ckpt'} was trained on 10 classes of images (1, 28, 28)"
     assert (code, err) == (2, f"error: Bars has 3 classes of images (1, 20, 12), {trained}\n")

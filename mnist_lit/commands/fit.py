@@ -36,9 +36,11 @@ from mnist_lit.training.tensorboard import write_summary
 from mnist_lit.training.trainer import build_trainer, build_training, early_end, fit_results
 
 __all__ = [
+    "LIMITS",
     "NOT_OF_THE_EXPERIMENT",
     "Start",
     "fit",
+    "is_changeable",
     "layer_shapes",
     "new_start",
     "resume_run",
@@ -170,9 +172,9 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     kept, new = initial.initialize(classifier, data.dataset.classes)
     line = f"weights from {initial.path}"
     if kept:
-        line += f"; reinitialised, since it has none of this shape, or none of these classes: {', '.join(kept)}"
+        line += f"; reinitialised, since their shapes or classes differ: {', '.join(kept)}"
     if new:
-        line += f"; reinitialised in the last layer, since it has no such class: {list_names(new)}"
+        line += f"; reinitialised in the last layer, since these classes are new: {list_names(new)}"
     say(line)
     if not initial.was_trained_on(data.dataset):
         return
@@ -180,7 +182,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     if data.val_size and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         say(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
-    if initial.digests != data.dataset.digests:
+    if initial.digests != data.dataset.digests and trained.get("image_size") == data.hparams["image_size"]:
         say(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
 
 
@@ -312,39 +314,47 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     parser = build_parser("fit")
     config = parse(parser, [f"--config={run.config}", *argv])
     changed = changed_settings(run, parser, config)
-    if changed & {*LENGTH} and config.model.schedule != "constant":
-        raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
-    if "fit" in run.results() and not changed & {*LIMITS}:
-        say(f"{run.folder} is finished: give more --trainer.max_epochs to train it longer")
-        return None
     resumed = Checkpoint.read_newest(path) if path else None
     if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
         resumed = Checkpoint.read_newest(run.last) if run.last else None
+    if resumed:
+        changed |= edited_limits(run, resumed, flatten(load(parser.dump(config, skip_unset=False))))
+    if changed & {*LENGTH} and config.model.schedule != "constant":
+        raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
+    if "fit" in run.results() and not changed & {*LIMITS}:
+        stopped = resumed and resumed.content.get("should_stop")
+        how = "a callback has ended it" if stopped else "give more --trainer.max_epochs to train it longer"
+        say(f"{run.folder} is finished: {how}")
+        return None
     if resumed is None:
         say(f"{run.folder} has no complete epoch: it starts again")
         initial = Checkpoint.read(Path(config.init_from)) if config.init_from else None
         return Start(parser, config, run, initial=initial)
-    refuse_edited(run, resumed, flatten(load(parser.dump(config, skip_unset=False))))
     if changed & {*LIMITS}:
         _check_limits(config, resumed)
     say(f"resuming {resumed.path}")
     return Start(parser, config, run, resumed)
 
 
-def refuse_edited(run: Run, resumed: Checkpoint, settings: Mapping[str, Any]) -> None:
-    """Raise UsageError if `config.yaml` was edited since the checkpoint, and would change the experiment."""
+def edited_limits(run: Run, resumed: Checkpoint, settings: Mapping[str, Any]) -> set[str]:
+    """Return the limits that `config.yaml` has otherwise than the run that saved a checkpoint: the file holds.
+
+    Raises:
+        UsageError: if another setting was edited, which would change the experiment.
+    """
     trained = resumed.content.get("config")
     trained = trained if isinstance(trained, dict) else {}
     others = {"experiment", *NOT_OF_THE_EXPERIMENT}
-    for name, value in settings.items():
-        if trained.get(name, value) == value or is_changeable(name) or name in others:
-            continue
-        if name == "data.dataset" and not DATASETS.keys() & {value, trained[name]}:  # a folder that was moved
-            continue
-        raise UsageError(
-            f"{run.config} was edited: {name} is {value}, {resumed.path} was trained with {trained[name]}: undo the "
-            "change, or start a new run with it"
-        )
+    edited = {name for name, value in settings.items() if trained.get(name, value) != value}
+    if not DATASETS.keys() & {settings["data.dataset"], trained.get("data.dataset")}:
+        edited.discard("data.dataset")  # a folder that was moved
+    for name in sorted(edited):
+        if not is_changeable(name) and name not in others:
+            raise UsageError(
+                f"{run.config} was edited: {name} is {settings[name]}, and was {trained[name]} in the training: "
+                "undo the change, or start a new run with it"
+            )
+    return edited & {*LIMITS}
 
 
 def is_changeable(name: str) -> bool:

@@ -55,6 +55,8 @@ def list_images(path: Path) -> Listing:
             raise ValueError(f"{path} has {' and '.join(given[VAL])}: keep one folder of validation images")
         roots = {part: path / names[0] for part, names in given.items() if names}
         for name in folders:
+            if path / name not in roots.values() and PART_WORD.search(name) and _folders(path / name):
+                raise ValueError(f"{path / name}: if this is a part of the data, name it val or test, else move it")
             if path / name not in roots.values():
                 log.warning("%s is not read: only train, val and test are", path / name)
     else:

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from mnist_lit.commands.fit import Start, train
+from mnist_lit.commands.fit import LIMITS, Start, is_changeable, train
 from mnist_lit.commands.flags import build_data, build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
@@ -23,6 +23,7 @@ from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, install_hint
 from mnist_lit.system.signals import Stopped
+from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.checkpointing import EpochCheckpoint
 
 try:
@@ -99,7 +100,16 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
                 build_data(changed.data)
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-    return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
+    settings = flatten(load(build_parser("fit").dump(config, skip_unset=False)))
+    settings = {name: value for name, value in settings.items() if name in LIMITS or not is_changeable(name)}
+    settings |= {f"space {name}": domain for name, domain in space.items() if isinstance(domain, list)}
+    settings |= dict.fromkeys(("config", "ckpt_path"))
+    earlier = study.user_attrs.get("settings", settings)
+    if others := sorted(name for name in {*settings, *earlier} if settings.get(name) != earlier.get(name)):
+        raise UsageError(f"{folder}: this study has other {', '.join(others)}: give another --experiment")
+    study.set_user_attr("settings", settings)
+    return study
 
 
 def _key(values: Mapping[str, Any]) -> str:
@@ -126,7 +136,8 @@ def _suggest(trial: Trial, name: str, domain: Any, default: Any) -> Any:
             return _sample(trial, name, domain, default)
     except (ValueError, TypeError, KeyError, UserWarning) as error:
         form = "a list of choices, or low and high (and log or step)"
-        raise UsageError(f"--space: {name} requires {form}: {error}") from error
+        reason = "" if isinstance(error, KeyError) else f": {error}"
+        raise UsageError(f"--space: {name} requires {form}{reason}") from error
 
 
 def _sample(trial: Trial, name: str, domain: Any, default: Any) -> Any:

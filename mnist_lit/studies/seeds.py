@@ -212,7 +212,9 @@ def format_seeds(runs: Mapping[int, Run]) -> list[str]:
             continue
         values, images = [*by_seed.values()], min(found["images"][stage] for found in results.values())
         best, worst = (choose(by_seed, key=by_seed.__getitem__) for choose in (max, min))
-        line = f"{stage}: {fmean(values):.2%} ± {stdev(values):.2%}, best seed {best}, worst seed {worst}"
+        line = f"{stage}: {fmean(values):.2%} ± {stdev(values):.2%}"
+        if by_seed[best] > by_seed[worst]:
+            line += f", best seed {best}, worst seed {worst}"
         if interval := mean_interval(values, images):
             low, high = interval.ends
             line += f"; other seeds and images, 95 %: {low:.2%} to {high:.2%} ({interval.parts})"

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
@@ -28,7 +29,12 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def set_up_logs() -> None:
-    """Let warnings of the package be lines as those of `say`."""
+    """Let warnings of the package be lines as those of `say`, and errors of writing in threads be silent.
+
+    TensorBoard's writer raises these again in the main thread, which reports them.
+    """
+    hook = threading.__excepthook__
+    threading.excepthook = lambda error: None if isinstance(error.exc_value, OSError) else hook(error)
     if logging.lastResort:
         logging.lastResort.setFormatter(_PrintableFormatter())
 

@@ -39,6 +39,8 @@ def load(text: str) -> Any:
         if node and _expanded_size(node, {}) > MAX_VALUES:
             raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, aliases expanded")
         return expand_home(_load(text))
+    except yaml.MarkedYAMLError as error:
+        raise yaml.YAMLError(str(error).replace(' in "<unicode string>",', "")) from error
     except (ValueError, TypeError, AttributeError) as error:  # PyYAML's, about `!!int x` and the like
         raise yaml.YAMLError(f"a value does not match its tag: {error}") from error
     except RecursionError as error:

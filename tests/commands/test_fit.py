@@ -42,7 +42,8 @@ def test_fit_writes_the_documented_files_and_no_others(command: Command) -> None
         "results",
     ]
     results = RUN.results()
-    assert results.keys() == {"fit", "test"}
+    assert results.keys() == {"fit", "test", "made_by"}
+    assert results["made_by"].keys() >= {"mnist_lit", "commit", "device", "processor", "threads", "torch", "lightning"}
     assert results["fit"].keys() == {"epochs", "seconds", "images_per_second", "best_epoch", "best_val_accuracy"}
     assert results["fit"]["epochs"] == 2
     assert results["fit"]["best_epoch"] in {1, 2}
@@ -108,7 +109,8 @@ def test_a_config_that_was_edited_since_is_not_resumed(trained: Command, old: st
         rf"error: {RUN.config} was edited: \S*{new.replace(': ', ' is ')}, .* undo the change, or .*\n", err
     )
     RUN.config.write_text(text.replace("max_epochs: 2", "max_epochs: 3"), encoding="utf-8")
-    assert trained("fit", "--ckpt_path=last")[0] == 0, "finished, and no experiment of another kind"
+    assert trained("fit", "--ckpt_path=last")[0] == 0
+    assert RUN.results()["fit"]["epochs"] == 3, "a limit is the file's"
 
 
 @pytest.mark.usefixtures("trained")
@@ -236,7 +238,7 @@ def test_a_limit_of_0_test_batches_skips_the_test(command: Command) -> None:
     code, out, _ = command("fit", *SHORT, "--trainer.limit_test_batches=0")
     assert code == 0
     assert "test accuracy" not in out
-    assert RUN.results().keys() == {"fit"}
+    assert RUN.results().keys() == {"fit", "made_by"}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_init_from_takes_the_settings_of_the_network_but_not_of_the_training(com
 def test_layers_of_other_shapes_are_initialised_and_named(trained: Command) -> None:
     code, out, err = trained("fit", *QUICK, "--init_from", BEST, "--model.channels=[4,6]")
     assert (code, err) == (0, "")
-    reason = "reinitialised, since it has none of this shape, or none of these classes"
+    reason = "reinitialised, since their shapes or classes differ"
     assert f"{reason}: layer2.0.weight, layer2.0.bias, fc.weight\n" in out
     other = ["--model.channels=[5]", "--model.kernel_sizes=[7]"]
     assert trained("fit", *QUICK, "--init_from", BEST, *other)[::2] == (0, ""), "the ten biases still fit"

@@ -198,9 +198,9 @@ def test_links_to_nowhere_are_named_and_left_out(photos: Path, caplog: pytest.Lo
             ["{0}/train: 1 images are not read: they are in no folder of a class"],
         ),
         (
-            ["dev/ant/0.png", "extra/ant/0.png"],
+            ["extra/ant/0.png", "notes/0.png"],
             "hello",
-            [f"{{0}}/{name} is not read: only train, val and test are" for name in ("dev", "extra")],
+            [f"{{0}}/{name} is not read: only train, val and test are" for name in ("extra", "notes")],
         ),
     ],
     ids=[
@@ -316,6 +316,14 @@ def test_parts_by_another_name_are_no_classes(photos: Path, train: str, test: st
     assert "\n" not in str(caught.value)
     shutil.rmtree(photos / test / "bee")  # whose images would be those of another class
     with pytest.raises(ValueError, match=r"not classes, name them train and test$"):
+        read(photos)
+
+
+@pytest.mark.parametrize("name", ["Testing", "validate", "holdout", "test2"])
+def test_a_part_by_another_name_beside_train_is_not_ignored(photos: Path, name: str) -> None:
+    """A tenth of the training images would be tested instead."""
+    (photos / "test").rename(photos / name)
+    with pytest.raises(ValueError, match=rf"{name}: if this is a part of the data, name it val or test"):
         read(photos)
 
 

@@ -264,7 +264,17 @@ def test_changed_choices_are_a_usage_error(command: Command, config: str) -> Non
     assert command("search", config, "--trials=1", '--space={"data.shift": [1, 2]}')[0] == 0
     code, _, err = command("search", config, "--trials=2", '--space={"data.shift": [1, 3]}')
     assert (code, err.count("\n")) == (2, 1)
-    assert states() == ["COMPLETE", "FAIL"]
+    assert "this study has other space data.shift: give another --experiment" in err
+    assert states() == ["COMPLETE"], "no trial was used up"
+
+
+def test_other_settings_are_another_study(command: Command, config: str) -> None:
+    """Its best trial would be the one that was trained for more epochs."""
+    assert command("search", config, "--trials=1")[0] == 0
+    code, _, err = command("search", config, "--trials=2", "--trainer.max_epochs=3", "--seed=1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this study has other seed, trainer.max_epochs: give another --experiment" in err
+    assert command("search", config, "--trials=2", "--trainer.logger=true")[0] == 0, "which changes no result"
 
 
 def test_error_without_optuna_says_what_to_install(

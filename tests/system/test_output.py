@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ def test_lines_have_no_control_characters(capsys: pytest.CaptureFixture[str], mo
     set_up_logs()
     handler.emit(logging.makeLogRecord({"msg": "%s: left out", "args": ("a\x07\nb",)}))
     assert capsys.readouterr().out == "a??b: left out\n"
+
+
+def test_an_error_of_writing_in_a_thread_is_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's writer raises it again in the main thread; its traceback would hide the one line."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    set_up_logs()
+    for error in (OSError(28, "No space left on device"), ValueError("another")):
+
+        def fail(error: Exception = error) -> None:
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        assert ("another" in capsys.readouterr().err) == isinstance(error, ValueError)
 
 
 @posix
