@@ -50,12 +50,14 @@ class MNISTDataModule(LightningDataModule):
         **augmentation: Any,
     ) -> None:
         super().__init__()
-        batch_size, val_size, split_seed, dataset = plain([batch_size, val_size, split_seed, dataset])
+        given = plain([batch_size, val_size, split_seed, dataset, image_size])  # maybe NumPy's numbers, or a Path
+        batch_size, val_size, split_seed, dataset, image_size = given
         augmentation = plain(augmentation)
         self.dataset = find_dataset(dataset, image_size, data_dir, mirrors)
         train_size, own_val_size = self.dataset.train_size, self.dataset.own_val_size
         if own_val_size and (val_size not in {None, own_val_size} or split_seed):
-            raise ValueError(f"val_size and split_seed: {dataset} has a folder of validation images: leave them out")
+            images = f"{dataset} has {own_val_size:,} validation images of its own"
+            raise ValueError(f"val_size {val_size} and split_seed {split_seed}: {images}: leave these settings out")
         val_size = own_val_size or (min(5_000, train_size // 10) if val_size is None else val_size)
         if not 0 <= val_size < train_size:
             raise ValueError(f"val_size must be at least 0 and less than {train_size:,}, got {val_size}")

@@ -131,7 +131,7 @@ def test_a_folder_of_validation_images_is_the_validation_set(tmp_path: Path) -> 
     assert sorted(pixels.amax((1, 2, 3)).tolist()) == [*range(120, 124), *range(150, 154)]
     assert MNISTDataModule(val_size=8, **settings).val_size == 8, "as a resumed run has it"
     for refused in ({"val_size": 0}, {"val_size": 5}, {"split_seed": 1}):
-        with pytest.raises(ValueError, match=r"^val_size and split_seed: .* has a folder of validation images: "):
+        with pytest.raises(ValueError, match=r"^val_size .* and split_seed .* has 8 validation images of its own: "):
             MNISTDataModule(**settings | refused)
 
 

@@ -42,7 +42,7 @@ def test_callbacks_that_would_make_a_run_wrong_are_refused_with_the_reason(
     [
         ("val/accuracy", [], "watches val/accuracy with mode min: give mode max"),
         ("val/loss", ["--data.val_size=0"], "watches val/loss, and there is no validation"),
-        ("val_loss", [], "watches val_loss, it is not among train/accuracy, train/loss, val/accuracy, "),
+        ("val_loss", [], "watches val_loss, which is not logged; choose one of train/accuracy, train/loss, "),
     ],
 )
 @pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint"])
@@ -54,6 +54,13 @@ def test_a_callback_that_watches_nothing_or_the_wrong_way_is_refused_before_the_
     assert err.startswith(f"error: --trainer.callbacks: {name} {problem}")
     assert "epoch" not in out
     assert not Path("runs").exists(), "which a later fit --ckpt_path last would take up, only to fail again"
+
+
+def test_a_checkpoint_of_the_last_steps_is_lightnings_own(command: Command) -> None:
+    """Lightning itself supplies `step` and `epoch` to it."""
+    last = callback("ModelCheckpoint", monitor="step", mode="max", filename="{step}", every_n_train_steps=10)
+    assert command("fit", *SHORT, last)[0] == 0
+    assert (RUN.checkpoints / "step=40.ckpt").is_file()
 
 
 @pytest.mark.parametrize("name", [pytest.param("WeightAveraging", marks=pytest.mark.slow), "EMAWeightAveraging"])

@@ -141,7 +141,11 @@ def restore_checkpoint(command: str, argv: Sequence[str], checkpoint: Checkpoint
     parser, given = build_parser(command), find_flags(argv, "data.dataset").get("data.dataset")
     defaults: dict[str, dict[str, Any]] = checkpoint.settings | {"trainer": {"precision": checkpoint.precision}}
     if given and not is_same(given, defaults["data"]["dataset"]):
-        defaults["data"] |= {"val_size": None, "image_size": None if given in DATASETS else checkpoint.shape[1]}
+        defaults["data"] |= {
+            "val_size": None,
+            "split_seed": 0,
+            "image_size": None if given in DATASETS else checkpoint.shape[1],
+        }
     set_checkpoint_defaults(parser, defaults, checkpoint.path)
     images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}
     settings = instantiate(parser, parse(parser, argv), images)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, distributed, nn
@@ -22,7 +23,6 @@ from mnist_lit.datasets.catalog import DATASETS, kind_of
 from mnist_lit.datasets.sampling import changed_split
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
-from mnist_lit.runs.provenance import provenance
 from mnist_lit.runs.results import format_fit
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
@@ -33,7 +33,7 @@ from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
 from mnist_lit.training.tensorboard import write_summary
-from mnist_lit.training.trainer import build_trainer, build_training, early_end, fit_results
+from mnist_lit.training.trainer import Training, build_trainer, build_training, early_end, fit_results
 
 __all__ = [
     "LIMITS",
@@ -151,7 +151,7 @@ def train(
             summary += lines
             say(*lines)
 
-        record(run, trainer, results, summary)
+        record(run, training, results, summary)
     return run
 
 
@@ -220,18 +220,24 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
     config.ckpt_path, config.seeds, config.data.val_size = None, None, data.val_size  # it may depend on the data
     text = start.parser.dump(config, skip_unset=False)
     if NOT_WRITTEN in text:
-        raise UsageError(f"{run.config} could not be read again: a setting is a function, give its name as a string")
+        raise UsageError("config.yaml could not be read again: a setting is a function, give its import path")
+    try:
+        saved = load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"config.yaml could not be read again: {error}") from error
+    if saved["experiment"] != config.experiment:
+        raise UsageError(f"--experiment: {config.experiment} is a number in YAML: give another name")
     write_atomically(run.config, text.encode())
     run.clear()
     if start.resumed and start.resumed.path.resolve() != (run.checkpoints / "last.ckpt").resolve():
         write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
 
 
-def record(run: Run, trainer: Trainer, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
+def record(run: Run, training: Training, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
     """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
-    write_summary(trainer, summary)
-    if trainer.is_global_zero:
-        run.record(**results, made_by=provenance(trainer.accelerator.name()))
+    write_summary(training.trainer, summary)
+    if training.trainer.is_global_zero:
+        run.record(**results, made_by=training.made_by)
     if distributed.is_initialized():  # all processes end together: those that are left would report an error
         distributed.barrier()
         distributed.destroy_process_group()
@@ -337,7 +343,7 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
 
 
 def edited_limits(run: Run, resumed: Checkpoint, settings: Mapping[str, Any]) -> set[str]:
-    """Return the limits that `config.yaml` has otherwise than the run that saved a checkpoint: the file holds.
+    """Return the limits in which `config.yaml` differs from the settings of a checkpoint; the file wins.
 
     Raises:
         UsageError: if another setting was edited, which would change the experiment.

@@ -47,7 +47,7 @@ set_loader("yaml", load, (yaml.YAMLError,))
 # Some defaults of Lightning are enums, such as Timer's interval: a saved config contains their values.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, enum: dumper.represent_data(enum.value))
 
-FolderName = restricted_string_type("FolderName", r"^\w[\w.-]*\Z")
+FolderName = restricted_string_type("FolderName", r"^(?!None\Z)\w[\w.-]*\Z")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # NumPy's range
 Seeds = restricted_number_type("Seeds", int, [(">=", 1), ("<=", 1_000)])
 GROUPS = ("model", "data", "trainer")

@@ -94,7 +94,7 @@ def find_dataset(
     if name in DATASETS:
         if image_size is not None:
             raise ValueError(f"image_size is for folders of images: those of {name} have their size")
-        if os.path.isdir(name):  # noqa: PTH112  # as below
+        if os.path.isdir(name) and Path(name).resolve() != Path(cache, name).resolve():  # noqa: PTH112  # as below
             log.warning("%s is the data set of this name; for the folder of images, give .%s%s", name, os.sep, name)
         return DATASETS[name]
     if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names

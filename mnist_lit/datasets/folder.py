@@ -102,9 +102,9 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
         log.warning("%s more images that cannot be read are left out", f"{more:,}")
     readable = np.setdiff1d(np.arange(len(listing.files)), list(unreadable))
     labels = torch.from_numpy(listing.labels[readable])
-    if not len(labels):
-        raise ValueError(f"{path}: none of its images can be read")
     sizes: list[int] = np.bincount(listing.parts[readable], minlength=len(PARTS)).tolist()
+    if not sizes[0]:
+        raise ValueError(f"{path}: none of its images to train on can be read")
     trained = sizes[0] + sizes[1]
     chosen: Sequence[slice | list[int]] = (slice(trained), slice(trained, None))  # without a copy
     if listing.parts[-1] < PARTS.index("test"):

@@ -235,7 +235,8 @@ def _decode(image: Image.Image, side_of: Callable[[Sequence[int]], int], reduced
     if image.mode == "F":
         pixels = np.nan_to_num(pixels, posinf=0, neginf=0).clip(0)
         # Not by its own maximum, which would make a dark picture equal to a bright one.
-        brightest = 65_535 if deep else next((most for most in RANGES if pixels.max() <= most), pixels.max())
+        # A computed picture may be a little beyond 1.
+        brightest = 65_535 if deep else next((most for most in RANGES if pixels.max() <= 1.1 * most), pixels.max())
         pixels = pixels * (255 / brightest)
     if image.mode == "RGBA":
         pixels = _composite(pixels)

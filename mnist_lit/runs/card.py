@@ -71,7 +71,7 @@ def describe_model(
         "## Results",
         f"On the test images of {_name(dataset.name)}: {format_evaluation('test', results)}.",
         *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
-        f"Expected calibration error on them: {error:.2%}, of which {floor:.2%} would be chance ({calibration}).",
+        f"Expected calibration error on them: {error:.2%} ({calibration}); chance alone would give {floor:.2%}.",
         "## Limits",
         f"{DIGITS}\n{ANYTHING}" if dataset.kind == "digits" else ANYTHING,
         f"Exported by mnist-lit {__version__}.",

@@ -67,7 +67,7 @@ class Checkpoint:
             raise ValueError(f"{path} was not written by this program's fit: give another with --ckpt_path")
         if not _builds_bounded_network(content["hyper_parameters"], size):
             raise ValueError(f"{path} describes a network that is larger than the file: give another with --ckpt_path")
-        if not all(value.isfinite().all() for value in content["state_dict"].values()):
+        if not all(value.isfinite().all() for value in {id(v): v for v in content["state_dict"].values()}.values()):
             raise ValueError(f"{path} has weights that are not finite numbers: give another with --ckpt_path")
         return checkpoint
 
@@ -196,7 +196,7 @@ class Checkpoint:
             classes: the names of its classes.
 
         Returns:
-            The names of the weights that keep their values, and the classes whose rows of the last layer do.
+            The names of the weights that were not loaded, and the classes whose rows of the last layer were not.
 
         Raises:
             ValueError: if no parameter fits.
@@ -214,7 +214,8 @@ class Checkpoint:
                 n for n, value in own.items() if n.rpartition(".")[0] == last and value.shape[:1] == (len(classes),)
             ]
         for name in mixed:
-            if (value := given.pop(name, None)) is not None and value.shape[1:] == own[name].shape[1:] and same:
+            shape = (len(self.classes), *own[name].shape[1:])
+            if (value := given.pop(name, None)) is not None and value.shape == shape and same:
                 given[name] = own[name].clone()
                 given[name][[[*classes].index(found) for found in same]] = value[[numbers[found] for found in same]]
         fitting = {
@@ -252,35 +253,41 @@ def _renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 def _load(file: BinaryIO) -> Any:
     size = file.seek(0, SEEK_END)
+    file.seek(0)
+    starts_as_zip = file.read(4) == b"PK\3\4"  # otherwise, torch would take the file for one of an old format
     with ZipFile(file) as archive:
         members = archive.infolist()
+        names = {member.filename.lower() for member in members}  # torch ignores the case
+        first = min(member.header_offset for member in members)
+        if not starts_as_zip or first or len(names) < len(members):
+            raise BadZipFile("torch could find other members in it than Python does")
         packed = any(member.compress_type != ZIP_STORED for member in members)  # which torch would unpack
         if packed or sum(member.file_size for member in members) > size:
             raise BadZipFile("more in it than its size")
         if damaged := archive.testzip():  # torch does not verify the checksums
             raise BadZipFile(damaged)
         for member in members:
-            if member.filename.endswith(".pkl"):
+            if member.filename.lower().endswith(".pkl"):
                 check_pickle(archive.read(member))
     file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
-    """Return whether the number of values is that of a training, and no tensor is larger than the file.
+    """Return whether the number of values is that of a training, and the tensors are about as large as the file.
 
     Few bytes may stand for more: a list that contains another one many times, or itself; one number, expanded.
     """
-    values, waiting = 0, [content]
+    values, waiting, tensors = 0, [content], dict[int, int]()
     while waiting and values <= MAX_VALUES:
         value = waiting.pop()
-        if isinstance(value, Tensor) and value.nbytes > size:
-            return False
+        if isinstance(value, Tensor):
+            tensors[id(value)] = value.nbytes
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         if isinstance(parts, list | tuple | set):
             values += len(parts)
             waiting.extend(parts)
-    return not waiting
+    return not waiting and sum(tensors.values()) <= 2 * size  # some may share their memory
 
 
 def _builds_bounded_network(settings: Mapping[str, Any], size: int) -> bool:

@@ -145,7 +145,7 @@ def _notes(recipes: Mapping[str, Recipe], compared: Collection[str], tests: int)
     """Return what one must know to read the verdicts about the compared ones of some recipes."""
     lines = []
     if tests > 1:
-        lines.append("Holm's correction: all these verdicts together are as rarely wrong as one")
+        lines.append("Holm's correction: the chance that any of these verdicts is wrong is at most 2.5 %")
     for letter, recipe in recipes.items():
         if recipe.failed:
             runs = recipe.failed + len(recipe.results)
@@ -154,10 +154,11 @@ def _notes(recipes: Mapping[str, Recipe], compared: Collection[str], tests: int)
     if len({*chosen.values()}) > 1:
         listed = ", ".join(f"{letter} {number}" for letter, number in chosen.items())
         lines.append(
-            f"note: the best epoch on these images was selected, which favours who had more of them ({listed}): "
+            f"note: the best epoch on these images was selected, which favours the recipe with more epochs ({listed}): "
             "--select last_epoch selects none"
         )
-    made = [found["made_by"] for recipe in recipes.values() for found in recipe.results.values()]
+    every = [found["made_by"] for recipe in recipes.values() for found in recipe.results.values()]
+    made = [found for found in every if found]  # an earlier version does not say
     names = dict.fromkeys(name for one in made for name in one)
     found = {name: sorted({str(one.get(name)) for one in made}) for name in names}
     return lines + [f"note: the runs differ in {name}: {', '.join(n)}" for name, n in found.items() if len(n) > 1]

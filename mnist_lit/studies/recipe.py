@@ -85,7 +85,7 @@ class Recipe:
 
     def images(self, stage: str) -> int:
         """Return the number of images of a stage."""
-        return min(int(found["images"][stage]) for found in self.results.values())
+        return min((int(run["images"][stage]) for run in self.results.values() if run[stage] is not None), default=0)
 
     @property
     def candidates(self) -> int:
@@ -110,6 +110,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
     if names := differing_settings(configs):
         reason = f"{folder} has runs of several recipes, which differ in {', '.join(names)}"
         raise ValueError(f"{reason}: give single runs, or the seeds_<n>.json of fit --seeds")
+    failed = [run for run in failed if not differing_settings([configs[0], parse(parser, [f"--config={run.config}"])])]
     seeds = [config.seed for config in configs]
     runs = {seed: found[seeds.index(seed)] for seed in seeds}
     if len(runs) < len(found):

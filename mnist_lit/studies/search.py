@@ -16,7 +16,7 @@ from mnist_lit.commands.fit import LIMITS, Start, is_changeable, train
 from mnist_lit.commands.flags import build_data, build_parser, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
-from mnist_lit.studies.seeds import align, require_complete_runs
+from mnist_lit.studies.seeds import align, require_complete_runs, validation_images
 from mnist_lit.studies.statistics import selection_bonus
 from mnist_lit.system.errors import UsageError, suggest
 from mnist_lit.system.files import write_atomically
@@ -24,6 +24,7 @@ from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, install_hint
 from mnist_lit.system.signals import Stopped
 from mnist_lit.system.yaml_loader import flatten, load
+from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.checkpointing import EpochCheckpoint
 
 try:
@@ -57,7 +58,7 @@ def search(argv: Sequence[str]) -> None:
         if "run" in running.user_attrs and not run.is_locked() and "fit" not in run.results():
             study.tell(running.number, state=TrialState.FAIL)  # its process was killed
     while (begun := len(study.trials)) < trials:
-        tried = {_key(trial.params): trial for trial in study.trials if _is_tried(trial, folder)}
+        tried = {_key(trial.params): trial for trial in study.trials if _is_tried(trial)}
         trial = study.ask()
         # So the same search samples the same values, and processes that share a study sample different ones.
         study.sampler = TPESampler(seed=derive_seed(config.seed, trial.number))
@@ -66,7 +67,7 @@ def search(argv: Sequence[str]) -> None:
             say(f"trial {begun + 1} of {trials}: {_format_values(trial.params)}")
             if same := tried.get(_key(trial.params)):  # which would give the same weights
                 run = same.user_attrs["run"]
-                say(f"not trained again: it is that of {run}", "")
+                say(f"not trained again: these are the values of {run}", "")
                 trial.set_user_attr("run", run)
                 study.tell(trial, same.value if same.state == TrialState.COMPLETE else None, state=same.state)
                 continue
@@ -93,7 +94,8 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
     for name, domain in space.items():
         if name not in config or isinstance(config[name], Namespace):
             raise UsageError(f"--space: no setting {name}{suggest(name, config.keys())}")
-        sampled = _suggest(example, name, domain, config[name])
+        with catch_warnings(action="error", category=UserWarning):  # of a step that does not divide the range
+            sampled = _suggest(example, name, domain, config[name])
         for value in domain if isinstance(domain, list) else (domain["low"], domain["high"], sampled):
             changed = replace_values(parser, config, {name: value})
             if name == "data.dataset":
@@ -116,10 +118,10 @@ def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _is_tried(trial: FrozenTrial, folder: Path) -> bool:
-    """Return whether a trial was trained, to its end or until it failed; not if its process was killed."""
+def _is_tried(trial: FrozenTrial) -> bool:
+    """Return whether a trial would end in the same way again; not if it was killed, or the disk was full."""
     if trial.state == TrialState.FAIL:
-        return "run" in trial.user_attrs and Run(folder / trial.user_attrs["run"]).failed
+        return "diverged" in trial.user_attrs
     return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
 
 
@@ -132,8 +134,7 @@ def _suggest(trial: Trial, name: str, domain: Any, default: Any) -> Any:
         UsageError: if Optuna refuses the list or range, or if the study has other choices.
     """
     try:
-        with catch_warnings(action="error"):  # of a step that does not divide the range
-            return _sample(trial, name, domain, default)
+        return _sample(trial, name, domain, default)
     except (ValueError, TypeError, KeyError, UserWarning) as error:
         form = "a list of choices, or low and high (and log or step)"
         reason = "" if isinstance(error, KeyError) else f": {error}"
@@ -168,6 +169,8 @@ def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
     except Stopped as stopped:
         raise Stopped(stopped.number, ": to resume, the same command") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
+        if isinstance(error, DivergedError):
+            trial.set_user_attr("diverged", True)  # Optuna's own
         say(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}", "")
         return
     if pruned:
@@ -192,11 +195,12 @@ def _report(study: Study, folder: Path) -> None:
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
     config.experiment, config.seed = f"{folder.name}_best", config.seed + 1  # that of the trials was selected for
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
-    bonus = selection_bonus(len(complete), best[0].value or 0.0, config.data.val_size)
+    images = validation_images(Run(folder / best[0].user_attrs["run"]))
+    bonus = selection_bonus(len(best), best[0].value or 0.0, images)
     say(
         "",
         f"settings of the best trial, with another seed: {target}",
-        f"as the best of {len(complete)} trials, it may have up to {100 * bonus:.2f} points by chance: to confirm it,",
+        f"as the best of {len(best)} trials, it may owe {100 * bonus:.2f} points to chance: to confirm it,",
         f"{PROGRAM} fit --config {target} --seeds 3",
     )
 

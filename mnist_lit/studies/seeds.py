@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
+from math import ceil
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,7 +23,16 @@ from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 
-__all__ = ["STAGES", "align", "differing_settings", "find_runs", "read_results", "require_complete_runs", "train_seeds"]
+__all__ = [
+    "STAGES",
+    "align",
+    "differing_settings",
+    "find_runs",
+    "read_results",
+    "require_complete_runs",
+    "train_seeds",
+    "validation_images",
+]
 
 NOT_OF_A_RECIPE = tuple(f"{name}." for name in {"experiment", "seed", "seeds", *NOT_OF_THE_EXPERIMENT})
 STAGES = ("validation", "test")
@@ -178,20 +188,20 @@ def read_results(run: Run) -> dict[str, Any]:
         fit, test = results["fit"], results.get("test", {"accuracy": None})
         found = {"validation": fit["best_val_accuracy"], "test": test["accuracy"]}
         accuracies = {stage: None if accuracy is None else float(accuracy) for stage, accuracy in found.items()}
-        images = {"validation": _validation_images(run), "test": int(test.get("total", 0))}
+        images = {"validation": validation_images(run), "test": int(test.get("total", 0))}
         others = {"images": images, "made_by": dict(results.get("made_by", {}))}
         return accuracies | others | {name: float(fit[name]) for name in ("epochs", "seconds")}
     except UNREADABLE as error:
         raise ValueError(f"{run.folder / RESULTS} does not have the results of a run: repair or remove it") from error
 
 
-def _validation_images(run: Run) -> int:
+def validation_images(run: Run) -> int:
     """Return the number of images on which a run was validated."""
     settings = flatten(load(run.config.read_text(encoding="utf-8")) or {})
     size, limit = int(settings.get("data.val_size") or 0), settings.get("trainer.limit_val_batches")
-    if isinstance(limit, float):
-        return int(size * limit)
-    return size if limit is None else min(size, int(limit * settings["data.batch_size"]))
+    batch = int(settings.get("data.batch_size") or 1)
+    batches = int(ceil(size / batch) * limit) if isinstance(limit, float) else limit
+    return size if batches is None else min(size, batches * batch)
 
 
 def format_seeds(runs: Mapping[int, Run]) -> list[str]:

@@ -4,12 +4,17 @@ import logging
 import os
 import sys
 import threading
+from errno import EBADF, EDQUOT, EFBIG, EINVAL, EIO, ENOSPC, EPIPE
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 from mnist_lit.system.errors import printable
 
 __all__ = ["outlive_readers", "say", "set_up_logs"]
+
+FULL = {ENOSPC, EDQUOT, EFBIG}
+GONE = {EPIPE, EBADF, EIO, *([EINVAL] if sys.platform == "win32" else [])}
+"""Errors of a full disk, and of a reader that has ended (on Windows, EINVAL)."""
 
 
 def say(*lines: str) -> None:
@@ -29,12 +34,12 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def set_up_logs() -> None:
-    """Let warnings of the package be lines as those of `say`, and errors of writing in threads be silent.
+    """Let warnings of the package be lines as those of `say`, and a full disk no traceback of a thread.
 
-    TensorBoard's writer raises these again in the main thread, which reports them.
+    TensorBoard's writer raises that error again in the main thread, which reports it.
     """
     hook = threading.__excepthook__
-    threading.excepthook = lambda error: None if isinstance(error.exc_value, OSError) else hook(error)
+    threading.excepthook = lambda error: None if getattr(error.exc_value, "errno", 0) in FULL else hook(error)
     if logging.lastResort:
         logging.lastResort.setFormatter(_PrintableFormatter())
 
@@ -44,13 +49,15 @@ class _Output(FileIO):
 
     def write(self, content: Any) -> int:
         try:
-            return super().write(content) or 0
-        except OSError:
+            return super().write(content)  # None if it would block, which BufferedWriter reports
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
             return len(content)
 
 
 def outlive_readers() -> None:
-    """Let no training end since nobody reads its output any more, as in `fit | head`; terminals stay as they are."""
+    """Keep working when nobody reads the output any more, as in `fit | head`; terminals stay as they are."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed from the start

@@ -17,7 +17,7 @@ MAX_CHARACTERS, MAX_VALUES = 100_000, 1_000
 
 VARIABLE = re.compile(r"\$\{|(^|/)\$\w")
 MISREAD = {
-    r"^[-+]?0[\d_]+$": "is octal in YAML: write a number without leading zeros",
+    r"^[-+]?0[0-7_]+$": "is octal in YAML: write a number without leading zeros",
     r"^[-+]?[1-9]\d*(:[0-5]?\d)+$": "is a number of seconds in YAML: write a time in quotes, 'DD:HH:MM:SS'",
     r"^None$": "is a text in YAML: write null",
     VARIABLE.pattern: "is a variable, which a config does not have: write the value",

@@ -89,11 +89,10 @@ class Monitors(Callback):
         """Raise UsageError; the metrics of the training, `train/…`, are not known yet."""
         for callback in cast("list[Any]", trainer.callbacks):  # type: ignore[attr-defined]
             name = getattr(callback, "monitor", None)
-            if name and not name.startswith("train") and name not in trainer.callback_metrics:
+            if name and not name.startswith("train") and name not in {"epoch", "step", *trainer.callback_metrics}:
                 known = ", ".join(sorted([*trainer.callback_metrics, "train/loss", "train/accuracy"]))
-                raise UsageError(
-                    f"--trainer.callbacks: {type(callback).__name__} watches {name}, it is not among {known}"
-                )
+                watching = f"--trainer.callbacks: {type(callback).__name__} watches {name}"
+                raise UsageError(f"{watching}, which is not logged; choose one of {known}")
 
 
 class SignalHandlers(Callback):

@@ -77,7 +77,7 @@ class Outputs(Callback):
         before, _ = calibration_error(logits.softmax(dim=1), labels)
         return before, *calibration_error((logits / temperature.cpu()).softmax(dim=1), labels)
 
-    def log_likelihood(self, temperature: Tensor) -> float:
+    def negative_log_likelihood(self, temperature: Tensor) -> float:
         """Return the mean negative log-likelihood of the labels, with a temperature: lower is better."""
         return float(cross_entropy(self.logits / temperature.cpu(), self.labels))
 
@@ -142,7 +142,7 @@ def report_test(
     results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
     errors = outputs.calibration_errors(classifier.temperature)
     lines = [format_evaluation("test", results), format_calibration(float(classifier.temperature), *errors)]
-    lines.append(f"negative log-likelihood {outputs.log_likelihood(classifier.temperature):.4f}")
+    lines.append(f"negative log-likelihood {outputs.negative_log_likelihood(classifier.temperature):.4f}")
     others = other_metrics(trainer, "test")
     results = others | results | {"checkpoint": "checkpoints/best.ckpt"}
     return results, [*lines, *format_confused(confusion, classes), *(f"test/{n} {v:.4f}" for n, v in others.items())]

@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run
+from mnist_lit.runs.provenance import provenance
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import block_signals
 from mnist_lit.training.callbacks import FiniteLoss, Monitors, SeedEpochs, SignalHandlers, StepLimit, TrainingTimer
@@ -58,6 +59,7 @@ class Training:
     timer: TrainingTimer
     checkpoint: EpochCheckpoint
     outputs: Outputs
+    made_by: dict[str, str | int | None]
 
 
 def build_training(
@@ -116,7 +118,7 @@ def build_training(
     if trainer.world_size > 1:
         data.prepare_data()  # now, since a download takes time
         block_signals()  # until all processes have started, see `SignalHandlers`
-    return Training(trainer, timer, checkpoint, outputs)
+    return Training(trainer, timer, checkpoint, outputs, provenance(trainer.accelerator.name()))
 
 
 def fit_results(training: Training, data: MNISTDataModule) -> dict[str, Any]:
@@ -138,7 +140,8 @@ def early_end(trainer: Trainer) -> list[str]:
     for callback in trainer.early_stopping_callbacks:
         if trainer.should_stop and callback.stopping_reason_message:
             reason, epochs = callback.stopping_reason_message.split(" Signaling")[0], trainer.current_epoch
-            lines.append(f"EarlyStopping ended it after {epochs} of {trainer.max_epochs} epochs: {reason}")
+            planned = f" of {trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+            lines.append(f"EarlyStopping ended it after {epochs}{planned} epochs: {reason}")
     return lines
 
 

@@ -86,6 +86,20 @@ def test_a_saved_config_repeats_the_run_bit_for_bit(command: Command) -> None:
     assert not torch.equal(first["network.fc.weight"], other["network.fc.weight"])
 
 
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--experiment=1e3", "--experiment: 1e3 is a number in YAML: give another name"),
+        ("--experiment=None", "--experiment: None does not match"),
+    ],
+)
+def test_what_a_saved_config_could_not_say_is_refused(command: Command, flag: str, reason: str) -> None:
+    code, _, err = command("fit", *SHORT, flag)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {reason}")
+    assert not Path("runs").exists()
+
+
 def test_a_checkpoint_of_weights_alone_is_not_resumed_and_the_run_is_unchanged(command: Command) -> None:
     weights = callback("ModelCheckpoint", save_weights_only=True, filename="weights")
     assert command("fit", *SHORT, weights)[0] == 0

@@ -30,6 +30,14 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["010", "0809", "1_0", "no", "12"])
+def test_a_saved_config_can_be_read_whatever_the_name_of_the_experiment(name: str, tmp_path: Path) -> None:
+    parser = build_parser("fit")
+    text = parser.dump(parse(parser, [f"--experiment={name}"]), skip_unset=False)
+    (path := tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert parse(parser, [f"--config={path}"]).experiment == name
+
+
 def test_defaults_are_the_recipe_of_the_blog() -> None:
     settings = parse(build_parser("fit"), [])
     assert (settings.seed, settings.trainer.max_epochs, settings.data.batch_size) == (777, 15, 100)

@@ -275,7 +275,7 @@ TRAIN, TEST = ([f"{part}/{name}" for name in CLASSES] for part in ("train", "tes
         ("empty", ["test/bee"], "{0}/test/bee: no image in this folder: their names end in .apng, "),
         ("damage", ["train/bee"], "{0}: class bee has no image to train on"),
         ("damage", TEST, "{0}: no image to test\n"),
-        ("damage", [*TRAIN, *TEST], "{0}: none of its images can be read\n"),
+        ("damage", [*TRAIN, *TEST], "{0}: none of its images to train on can be read\n"),
         ("remove", ["test/ant"], "{0}: there is a class ant in train, and none in test"),
         ("remove", ["train/cat"], "{0}: there is a class cat in test, and none in train"),
         ("flatten", ["test"], "{0}/test: its images are in no folder of a class: expected {0}/test/CLASS/*.jpg"),
@@ -499,7 +499,7 @@ def test_a_file_that_can_be_read_again_is_not_left_out_for_good(photos: Path, mo
 
     with monkeypatch.context() as context:
         context.setattr(Image, "open", fail)
-        with pytest.raises(ValueError, match="none of its images can be read"):
+        with pytest.raises(ValueError, match="none of its images to train on can be read"):
             read(photos)
     assert read(photos).train_size == 30
 

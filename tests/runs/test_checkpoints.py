@@ -5,11 +5,12 @@ import os
 import pickle
 import shutil
 import tracemalloc
+import warnings
 from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from zipfile import ZIP_DEFLATED
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -130,6 +131,23 @@ def test_decompression_and_allocation_bombs_are_refused_unread(checkpoint: Path,
     assert peak < 10_000_000
 
 
+@pytest.mark.parametrize("kind", ["prefix", "another case", "twice"])
+def test_an_archive_in_which_torch_could_find_other_members_is_refused(
+    checkpoint: Path, kind: str, tmp_path: Path
+) -> None:
+    """Torch takes what does not begin as a zip file for its old format, and ignores the case of names."""
+    content, path = checkpoint.read_bytes(), tmp_path / "other.ckpt"
+    if kind == "prefix":
+        path.write_bytes(pickle.dumps(Malicious()) + content)
+    else:
+        path.write_bytes(content)
+        with ZipFile(path, "a") as archive, warnings.catch_warnings(action="ignore"):
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            archive.writestr(name.upper() if kind == "another case" else name, pickle.dumps(Malicious()))
+    with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
+        Checkpoint.read(path)
+
+
 def nested(depth: int) -> list[Any]:
     """Return a list of 10**depth numbers, in the memory of 10 * depth."""
     values: list[Any] = [1]
@@ -138,7 +156,10 @@ def nested(depth: int) -> list[Any]:
     return values
 
 
+WEIGHTS = torch.zeros(3_000)
+"""Views of it are tensors of their own: together, many are larger than any file."""
 FOREIGN = [
+    {"state_dict": {f"network.{number}": WEIGHTS[:] for number in range(300)}},
     *({key: "other"} for key in ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "epoch")),
     {"state_dict": {"network.fc.bias": torch.zeros(1).expand(10**13)}},
     {"state_dict": {1: torch.zeros(1)}},
@@ -250,7 +271,7 @@ def test_weights_of_a_compiled_network_are_those_of_the_network(checkpoint: Path
         ({"channels": np.array([4, 8])}, {"val_size": np.int32(100)}),
         ({"channels": range(4, 12, 4), "padding": (np.int64(1), 1)}, {}),
         ({"channels": torch.tensor([4]), "dropout": np.float32(0.5)}, {"batch_size": np.int64(50)}),
-        ({"channels": [4]}, {"dataset": Path("photos"), "crop": np.uint8(1)}),
+        ({"channels": [4]}, {"dataset": Path("photos"), "image_size": np.int64(8), "crop": np.uint8(1)}),
     ],
 )
 def test_settings_of_numpy_ranges_and_paths_are_saved_as_plain_values(

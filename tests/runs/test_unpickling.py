@@ -29,6 +29,9 @@ BOMBS = {
     "copied list": b"\x80\x02cbuiltins\nset\nq\x000](%beq\x010](%be." % (b"K\x01" * 10_000, b"h\x00h\x01\x85R" * 5_000),
     "list that grows": b"\x80\x02cbuiltins\nset\nq\x000]q\x010](h\x01(%be%be."
     % (b"K\x01" * 10_000, b"h\x00h\x01\x85R" * 5_000),
+    "copied state": b"\x80\x02ccollections\nOrderedDict\nq\x000}q\x01(%bu0](%be."
+    % (b"".join(b"M%bN" % number.to_bytes(2, "little") for number in range(9_000)), b"h\x00)Rh\x01b" * 3_000),
+    "key that is set again": b"\x80\x02%bq\xff0}q\xfe0(%b." % (doubled(19), b"h\xfeh\xffNs0" * 5_000),
     "key": b"\x80\x02}%bK\x01s." % doubled(60),
     "key of several": b"\x80\x02}(%bK\x01K\x02K\x03u." % doubled(60),
     "value": b"\x80\x02%b." % doubled(60),
@@ -42,6 +45,16 @@ def test_few_bytes_that_stand_for_many_values_are_refused(bomb: bytes) -> None:
     with pytest.raises(UnpicklingError, match="unfold to more than its size"):
         check_pickle(bomb)
     assert monotonic() - start < 5
+
+
+def test_an_object_that_grows_within_another_one_is_refused() -> None:
+    """The tuple would be counted as it was before."""
+    bomb = b"\x80\x02cbuiltins\nset\nq\x000]q\x01\x85q\x020h\x01(%be0](%be." % (
+        b"K\x01" * 10_000,
+        b"h\x00h\x02R" * 5_000,
+    )
+    with pytest.raises(UnpicklingError, match="an object grows that is part of another one"):
+        check_pickle(bomb)
 
 
 @pytest.mark.parametrize("name", [b"os\nsystem", b"builtins\neval", b"builtins\nbytearray", b"numpy\nndarray"])

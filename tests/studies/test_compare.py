@@ -145,6 +145,16 @@ def test_a_repeated_seed_counts_once(compared: Command) -> None:
     assert rest == expected
 
 
+def test_runs_that_were_not_tested_have_no_test_accuracy(compared: Command) -> None:
+    path = A / "version_1/results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    del results["test"]
+    path.write_text(json.dumps(results), encoding="utf-8")
+    code, out, err = compared("compare", A, B)
+    assert (code, err) == (0, "")
+    assert "test accuracy" in out
+
+
 def test_unfinished_runs_do_not_count(compared: Command) -> None:
     (A / "version_2" / "results.json").unlink()
     code, out, _ = compared("compare", A, B)
@@ -157,7 +167,7 @@ def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
         config = Run(B / f"version_{number}").config
         text = config.read_text(encoding="utf-8").replace("select: best_epoch", "select: last_epoch")
         config.write_text(text, encoding="utf-8")
-    assert f"{NOTE}, which favours who had more of them (A 2, B 1): " in compared("compare", A, B)[1]
+    assert f"{NOTE}, which favours the recipe with more epochs (A 2, B 1): " in compared("compare", A, B)[1]
 
 
 def test_failed_runs_are_counted(compared: Command) -> None:
@@ -168,6 +178,10 @@ def test_failed_runs_are_counted(compared: Command) -> None:
     out = compared("compare", A, B)[1]
     assert re.search(r"^failed +0 +1$", out, re.MULTILINE)
     assert "note: 1 of 4 runs of B failed, and are in none of these figures\n" in out
+    config = B / "version_3/config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("learning_rate: 0.01", "learning_rate: 10.0"), encoding="utf-8")
+    assert "failed, and are" not in compared("compare", A, B)[1], "it is of another recipe"
 
 
 def test_runs_that_were_made_by_something_else_are_told(compared: Command) -> None:
