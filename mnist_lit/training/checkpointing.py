@@ -88,12 +88,15 @@ class EpochCheckpoint(ModelCheckpoint):
         if trainer.testing and "current_model_state" in checkpoint:
             pl_module.load_state_dict(checkpoint["state_dict"])
 
+    def on_fit_start(self, *_: Any) -> None:
+        """Read the settings, also where nothing is left to train."""
+        if self.run.config.is_file():  # not in other processes than the first one
+            self.config = flatten(load(self.run.config.read_text(encoding="utf-8")) or {})
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not train if a callback had ended the training."""
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = trainer.should_stop or self.stopped
-        if self.run.config.is_file():  # not in other processes than the first one
-            self.config = flatten(load(self.run.config.read_text(encoding="utf-8")) or {})
 
     def on_fit_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Save the final weights as `best.ckpt` if no epoch was saved as the best.
