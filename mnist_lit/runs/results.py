@@ -5,6 +5,7 @@ from math import pi, sqrt
 from statistics import NormalDist
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -89,10 +90,12 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> tuple[float, flo
     >>> round(error, 3)
     0.475
     """
-    confidences, predictions = probabilities.double().max(dim=1)
+    # MPS has no float64. Moved first, then converted: one call of `to` would convert on the device.
+    probabilities, labels = probabilities.cpu().double(), labels.cpu()
+    confidences, predictions = probabilities.max(dim=1)
     bins = (confidences * BINS).ceil().long().clamp(1, BINS) - 1  # (N,)
     gaps, variances = confidences.new_zeros(2, BINS)
-    gaps = gaps.index_add(0, bins, (predictions == labels).double() - confidences)
+    gaps = gaps.index_add(0, bins, torch.where(predictions == labels, 1 - confidences, -confidences))
     variances = variances.index_add(0, bins, confidences * (1 - confidences))
     return float(gaps.abs().sum() / len(labels)), float((2 / pi * variances).sqrt().sum() / len(labels))
 
