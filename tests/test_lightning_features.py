@@ -81,6 +81,14 @@ def test_a_timer_ends_the_run(command: Command) -> None:
     assert RUN.results()["fit"]["epochs"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events at the end of each cycle")  # torch's, of a user's choice
+@pytest.mark.parametrize("profiler", ["pytorch", "advanced", "simple"])
+def test_a_profiled_run_is_recorded(command: Command, profiler: str) -> None:
+    assert command("fit", *SHORT, f"--trainer.profiler={profiler}")[0] == 0
+    assert RUN.results().keys() == {"fit", "test", "made_by"}
+
+
 def test_the_debug_config_overfits_one_batch_and_profiles(
     command: Command, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,16 @@ def test_config_summary_and_accuracy_by_class_are_logged(events: EventAccumulato
     assert sum(int(row.split("|")[3].replace(",", "")) for row in rows) == 10_000
 
 
+def test_a_class_without_images_has_no_accuracy(command: Command) -> None:
+    """It was not tested, and is not always misread."""
+    one_batch = ["--data.batch_size=5", "--trainer.max_epochs=1", "--trainer.limit_test_batches=1"]
+    assert command("fit", *SHORT, *one_batch)[0] == 0
+    rows = read_text(EventAccumulator(str(RUN.folder)).Reload(), "test/accuracy by class").splitlines()[2:]
+    tested = {row.split("|")[1].strip(): row.split("|")[2:4] for row in rows}
+    assert {label for label, (_, images) in tested.items() if int(images)} == {"7", "2", "1", "0", "4"}
+    assert all((accuracy.strip() == "–") == (int(images) == 0) for accuracy, images in tested.values())
+
+
 def test_training_images_are_drawn_with_augmentation(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Tensor, list[str]]] = []
 
