@@ -7,11 +7,11 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import hypot, sqrt
 from statistics import mean, median, stdev
 
 from measure import HERE, TRAIN, load
-
-from mnist_lit.studies.statistics import mean_interval
+from scipy.stats import ttest_1samp
 
 __all__ = ["FILES", "filled"]
 
@@ -43,8 +43,8 @@ def recipes() -> Rows:
     yield from compared("recipes")
     peer = load("seconds")
     accuracy, took = (peer[key]["one-epoch recipe"] for key in ("test_accuracy", "seconds"))
-    interval = mean_interval(accuracy, 10_000)
-    low, high = interval.ends if interval else (accuracy[0], accuracy[0])
+    low, high = ttest_1samp(accuracy, 0).confidence_interval() if len(accuracy) > 1 else (accuracy[0], accuracy[0])
+    half = hypot((high - low) / 2, 1.96 * sqrt(mean(accuracy) * (1 - mean(accuracy)) / 10_000))  # seeds and images
     yield (
         "one-epoch recipe",
         f"{peer['peer']['parameters']:,}",
@@ -52,7 +52,7 @@ def recipes() -> Rows:
         "the last step",
         _time(min(took)),
         f"{mean(accuracy):.2%} ± {stdev(accuracy):.2%} ({len(accuracy)} seeds)",
-        f"{low:.2%} to {high:.2%}",
+        f"{mean(accuracy) - half:.2%} to {mean(accuracy) + half:.2%}",
     )
 
 
