@@ -16,6 +16,7 @@ from typing import Any
 from mnist_lit.system.program import is_child_process
 
 __all__ = [
+    "PARENT",
     "Stopped",
     "block_signals",
     "exit_at_once",
@@ -26,8 +27,8 @@ __all__ = [
 ]
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
-PARENT = os.getppid()
-"""The parent process at the start of this one, which may have exited by the time that `follow_parent` is called."""
+PARENT = "MNIST_LIT_PARENT"
+"""The environment variable with the process that launches others, which may have exited when these start."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -57,8 +58,9 @@ def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
 def block_signals() -> None:
     """Hold both signals back until the next `set_handler`, in processes that are launched meanwhile too.
 
-    A process that a signal ends while it starts would leave the other processes waiting.
+    A process that a signal ends while it starts would leave the other processes waiting. These learn whom to follow.
     """
+    os.environ[PARENT] = str(os.getpid())
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -95,10 +97,12 @@ def follow_parent() -> None:
 
     On Windows, a child process detects that only when a collective operation fails.
     """
+    launched = "TORCHELASTIC_RUN_ID" not in os.environ  # by Lightning, not by torchrun
+    parent = int((launched and os.environ.get(PARENT)) or os.getppid())
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides warnings about the lost connection
 
     def watch() -> None:
-        while os.getppid() == PARENT:
+        while os.getppid() == parent:
             sleep(0.5)
         os._exit(1)
 

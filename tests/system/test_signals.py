@@ -1,12 +1,14 @@
 """The first signal raises an exception, a second one ends the program at once."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from conftest import posix
 
-from mnist_lit.system.signals import Stopped, handle_signals, raise_stopped
+from mnist_lit.system.signals import PARENT, Stopped, handle_signals, raise_stopped
 
 PROGRAM = """
 import signal
@@ -44,3 +46,12 @@ def test_only_the_first_process_of_a_launcher_handles_signals(rank: str, monkeyp
     monkeypatch.setenv("MASTER_PORT", "12345")
     with handle_signals(raise_stopped):
         assert signal.getsignal(signal.SIGINT) == (raise_stopped if rank == "0" else signal.SIG_IGN)
+
+
+@posix
+def test_a_process_ends_whose_parent_was_killed_before_it_could_look() -> None:
+    """It would otherwise follow whoever has adopted it, and wait for the first process of the training for ever."""
+    code = "import time; from mnist_lit.system.signals import follow_parent; follow_parent(); time.sleep(60)"
+    environment = os.environ | {PARENT: "1"}  # not the parent
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=False)
+    assert ended.returncode == 1
