@@ -319,12 +319,13 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     """
     parser = build_parser("fit")
     config = parse(parser, [f"--config={run.config}", *argv])
-    changed = changed_settings(run, parser, config)
+    settings = flatten(load(parser.dump(config, skip_unset=False)))
+    changed = changed_settings(run, settings)
     resumed = Checkpoint.read_newest(path) if path else None
     if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
         resumed = Checkpoint.read_newest(run.last) if run.last else None
     if resumed:
-        changed |= edited_limits(run, resumed, flatten(load(parser.dump(config, skip_unset=False))))
+        changed |= edited_limits(run, resumed, settings)
     if changed & {*LENGTH} and config.model.schedule != "constant":
         raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
     if "fit" in run.results() and not changed & {*LIMITS}:
@@ -368,16 +369,15 @@ def is_changeable(name: str) -> bool:
     return f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE))
 
 
-def changed_settings(run: Run, parser: Parser, config: Namespace) -> set[str]:
+def changed_settings(run: Run, given: Mapping[str, Any]) -> set[str]:
     """Return the names of the settings that are not the run's.
 
     Raises:
         UsageError: if one of them would change the experiment.
     """
     saved = flatten(load(run.config.read_text(encoding="utf-8")))
-    given = flatten(load(parser.dump(config, skip_unset=False)))
     changed = {name for name in {*saved, *given} if saved.get(name) != given.get(name)} - {"ckpt_path", "config"}
-    if not DATASETS.keys() & {saved.get("data.dataset"), config.data.dataset}:
+    if not DATASETS.keys() & {saved.get("data.dataset"), given["data.dataset"]}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
     for name in sorted(changed):
         if not is_changeable(name):

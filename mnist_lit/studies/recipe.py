@@ -89,7 +89,7 @@ class Recipe:
 
     @property
     def candidates(self) -> int:
-        """Of how many epochs the best one was selected on the validation images, which raises its accuracy there."""
+        """The number of epochs of which the best on the validation images was selected, which raises its accuracy."""
         selects = self.accuracies("validation") and self.config.select == "best_epoch"
         return max(int(found["epochs"]) for found in self.results.values()) if selects else 1
 

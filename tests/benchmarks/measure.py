@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any
 
+from mnist_lit.runs.provenance import processor
+
 __all__ = ["HERE", "TRAIN", "Measured", "benchmark", "fit", "load", "run", "save"]
 
 HERE = Path(__file__).parent
@@ -77,13 +79,5 @@ def load(name: str) -> dict[str, Any]:
 def save(name: str, content: dict[str, Any]) -> None:
     """Write a benchmark's result beside it, with what it was measured on."""
     versions = {package: version(package) for package in ("torch", "lightning", "torchvision")}
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+    machine = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
     (HERE / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -97,7 +97,7 @@ def reference_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 12.0, 60.0])
 def test_calibration_error_is_that_of_15_bins_of_which_the_last_has_1(scale: float) -> None:
-    """Of saturated probabilities too: torchmetrics 1.9 counts a confidence of 1 in a sixteenth bin (its issue 3510)."""
+    """Saturated probabilities are among them: torchmetrics 1.9 has a sixteenth bin for 1 (its issue 3510)."""
     generator = torch.Generator().manual_seed(0)
     logits = scale * torch.randn(5_000, 10, generator=generator)
     labels = torch.where(

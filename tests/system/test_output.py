@@ -13,7 +13,7 @@ from mnist_lit.system.output import say, set_up_logs
 
 
 def test_lines_have_no_control_characters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which the name of a file or a class may have: a terminal would obey them."""
+    """The name of a file or a class may have some, which a terminal would obey."""
     say("\x1b[2Jphoto\nof.png: \x9b7, über", "next")
     assert capsys.readouterr().out == "?[2Jphoto?of.png: ?7, über\nnext\n"
     handler = logging.StreamHandler(sys.stdout)
