@@ -117,7 +117,7 @@ class MNISTDataModule(LightningDataModule):
         if not (self.augment and self.trainer and self.trainer.training):
             return batch
         pixels, labels = batch
-        return self.augment(pixels), labels
+        return self.augment(pixels, self.trainer.current_epoch), labels
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names of the classes, and checksums of a folder's images: checkpoints contain them."""

@@ -1,7 +1,9 @@
 """The LightningModule: training with Lightning's Trainer, exact metrics, the learning rate's schedule, and settings."""
 
+import copy
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_lit import CNN, DigitClassifier, MNISTDataModule
 from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import Batch
+from mnist_lit.muon import Muon
 
 UNVALIDATED: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": False}
 
@@ -109,6 +113,9 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
     [
         *(({"learning_rate": rate}, "learning_rate must be positive") for rate in (0.0, -1.0, math.inf, math.nan)),
         *(({"betas": betas}, "betas must be two") for betas in ([0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9])),
+        *(({"optimizer": "sgd", "betas": betas}, "betas must be one") for betas in ([], [1.0], [0.9, 0.999])),
+        *(({"weight_decay": value}, "weight_decay must be at least 0") for value in (-0.1, math.inf, math.nan)),
+        ({"optimizer": "lamb"}, "optimizer must be one of adam, sgd, muon, got lamb"),
         *(({"label_smoothing": value}, "label_smoothing must be at least 0") for value in (-0.1, 1.0, math.nan)),
         ({"channels": [0]}, "channels must be"),
     ],
@@ -117,6 +124,44 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DigitClassifier(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reference"),
+    [
+        ({}, lambda weights: torch.optim.Adam(weights, lr=0.01)),
+        ({"weight_decay": 0.1}, lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.1)),
+        ({"betas": [0.8, 0.9]}, lambda weights: torch.optim.Adam(weights, lr=0.01, betas=(0.8, 0.9))),
+        ({"optimizer": "sgd"}, lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9, nesterov=True)),
+        ({"optimizer": "sgd", "betas": [0.0]}, lambda weights: torch.optim.SGD(weights, lr=0.01)),
+        (
+            {"optimizer": "muon", "weight_decay": 0.1},
+            lambda weights: Muon(weights, lr=0.01, betas=(0.9, 0.999), weight_decay=0.1),
+        ),
+    ],
+    ids=["Adam", "AdamW", "betas", "SGD", "SGD without momentum", "Muon"],
+)
+def test_optimizer_is_that_of_its_name(
+    data_dir: Path, tmp_path: Path, settings: dict[str, Any], reference: Callable[[Any], Optimizer]
+) -> None:
+    batches: list[Batch] = []
+
+    class Record(DigitClassifier):
+        def training_step(self, batch: Batch) -> Tensor:
+            batches.append(batch)
+            return super().training_step(batch)
+
+    classifier = Record(channels=[4], learning_rate=0.01, **settings)
+    expected = copy.deepcopy(classifier.network)
+    trainer = stock_trainer(tmp_path, max_epochs=1, limit_train_batches=3, **UNVALIDATED)
+    trainer.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
+    optimizer = reference(expected.parameters())
+    for pixels, labels in batches:
+        optimizer.zero_grad()
+        cross_entropy(expected(pixels), labels).backward()
+        optimizer.step()
+    for name, weight in classifier.network.state_dict().items():
+        assert_close(weight, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

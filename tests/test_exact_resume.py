@@ -106,6 +106,8 @@ VARIANTS = {
         callback("EMAWeightAveraging", decay=0.9, update_starting_at_step=8),
         "--trainer.val_check_interval=10",
     ],
+    "SGD": ["--model.optimizer=sgd", "--model.learning_rate=0.05"],
+    "Muon": [*RANDOM, "--model.optimizer=muon", "--model.batch_norm=true", "--model.schedule=one_cycle"],
     "several loggers": ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5"],
     "fast": [f"--config={CONFIGS}/fast.yaml", "--experiment=baseline", THREE_BLOCKS, "--trainer.max_epochs=2"],
     "best": [f"--config={CONFIGS}/best.yaml", "--experiment=baseline", THREE_BLOCKS, "--trainer.max_epochs=2"],

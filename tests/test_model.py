@@ -86,6 +86,24 @@ def test_batch_normalisation_follows_each_convolution_without_bias() -> None:
     assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
 
 
+def test_gelu_takes_the_places_of_relu() -> None:
+    network = CNN([4, 6], convolutions=[1, 2], activation="gelu")
+    kinds = [type(layer).__name__ for layer in network.modules()]
+    assert (kinds.count("GELU"), kinds.count("ReLU")) == (3, 0)
+    assert shapes(network) == shapes(CNN([4, 6], convolutions=[1, 2]))
+
+
+def test_mirror_averages_the_logits_of_an_image_and_its_mirror_image_in_evaluation_mode() -> None:
+    pixels = torch.randint(256, (5, 1, 28, 28), dtype=torch.uint8)
+    network, plain = CNN([4], mirror=True), CNN([4])
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(network(pixels), plain(pixels)), "in training, the image alone"
+    network.eval()
+    assert_close(network(pixels), (plain(pixels) + plain(pixels.flip(3))) / 2)
+    assert_close(network(pixels.flip(3)), network(pixels))
+    assert shapes(network) == shapes(plain)
+
+
 def test_dropout_is_active_in_training_only() -> None:
     pixels = torch.full((2, 1, 28, 28), 255)
     network = CNN([4], dropout=0.5)
@@ -106,6 +124,7 @@ def test_dropout_is_active_in_training_only() -> None:
         ({"padding": [-1, 0]}, "padding must be 2 numbers, one for each block, of at least 0"),
         ({"pooling": [2, 2, 2]}, "pooling must be 2 numbers, one for each block"),
         ({"kernel_sizes": [3, 15], "padding": [1, 0]}, "block 2 leaves no pixel of 28×28"),
+        ({"activation": "tanh"}, "activation must be one of relu, gelu, got tanh"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
     ],
 )

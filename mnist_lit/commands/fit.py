@@ -274,12 +274,12 @@ def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ..
     copy = deepcopy(network).eval()
 
     def record(layer: nn.Module, _inputs: Any, output: Any) -> None:
+        hooks[layer].remove()  # a network may compute the layers twice, for an image and its mirror image
         is_part = layer is not copy and any(layer.children())
         if not is_part and isinstance(output, Tensor) and (changed := tuple(output.shape[1:])) != shapes[-1]:
             shapes.append(changed)
 
-    for layer in copy.modules():
-        layer.register_forward_hook(record)
+    hooks = {layer: layer.register_forward_hook(record) for layer in copy.modules()}
     device = next((parameter.device for parameter in copy.parameters()), None)
     with torch.no_grad():
         copy(torch.zeros(1, *shape, device=device))

@@ -30,7 +30,8 @@ class Augmentation:
             2003, doi:10.1109/ICDAR.2003.1227801, with interpolated noise instead of filtered).
         crop: maximum translation of the training images in whole pixels, with reflections at the border instead of 0
             (a crop of the padded image, as is usual for CIFAR-10).
-        flip: whether to mirror the training images, each with a probability of one half.
+        flip: whether to mirror the training images, each in every other epoch: it is seen both ways as often, not by
+            chance (Jordan 2024, arXiv:2404.00498).
 
     Raises:
         ValueError: if a setting is out of range.
@@ -58,17 +59,22 @@ class Augmentation:
         """Return whether any setting changes an image."""
         return any(vars(self).values())
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, epoch: int = 0) -> Tensor:
         """Return transformed images, float32 (B, C, H, W), in the range of `pixels`.
 
         Args:
             pixels: images of any dtype, (B, C, H, W); outside of an image there is 0.
+            epoch: number of the epoch.
         """
         images = pixels.float()
+        if self.flip:
+            # The parity of the sum of its pixels says in which epochs an image is mirrored: one half in each of them.
+            mirrored = (pixels.sum(dim=(1, 2, 3), dtype=torch.int64) + epoch) % 2 == 1
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if any((self.rotation, self.shift, self.scaling, self.shear, self.elastic)):
             images = self._transform(images)
-        if self.crop or self.flip:
-            images = self._crop_and_flip(images)
+        if self.crop:
+            images = self._crop(images)
         return images
 
     def _transform(self, images: Tensor) -> Tensor:
@@ -91,7 +97,7 @@ class Augmentation:
             grid = grid + bend.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], device=device) * self.elastic
         return grid_sample(images, grid, align_corners=False)
 
-    def _crop_and_flip(self, images: Tensor) -> Tensor:
+    def _crop(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         device = images.device
         padded = pad(images, [self.crop] * 4, mode="reflect").permute(0, 2, 3, 1)  # (B, H + 2 crop, W + 2 crop, C)
@@ -99,8 +105,5 @@ class Augmentation:
         rows, columns = (
             corner + torch.arange(n, device=device) for corner, n in zip(corners, (height, width), strict=True)
         )
-        if self.flip:
-            mirrored = torch.rand(batch, 1, device=device) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)  # (B, W)
         image = torch.arange(batch, device=device)[:, None, None]
         return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

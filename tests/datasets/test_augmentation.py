@@ -110,12 +110,18 @@ def numbered(side: int) -> Tensor:
     return torch.arange(3 * side**2, dtype=torch.float32).view(1, 3, side, side).expand(IMAGES, -1, -1, -1)
 
 
-def test_flip_mirrors_half_of_the_images() -> None:
-    images = numbered(5)
-    augmented = augment_seeded(Augmentation(5, flip=True), images)
-    same, mirrored = ((augmented == expected).flatten(1).all(dim=1) for expected in (images, images.flip(3)))
-    assert (same ^ mirrored).all()
-    assert 0.4 < mirrored.float().mean() < 0.6
+def test_flip_mirrors_each_image_in_every_other_epoch_and_half_of_them_in_each() -> None:
+    images = torch.randint(256, (IMAGES, 3, 5, 5), dtype=torch.uint8)
+    augment = Augmentation(5, flip=True)
+    mirrored = []
+    for epoch in range(3):
+        augmented = augment(images, epoch)
+        same, other = ((augmented == expected).flatten(1).all(dim=1) for expected in (images, images.flip(3)))
+        assert (same ^ other).all()
+        assert 0.4 < other.float().mean() < 0.6
+        mirrored.append(other)
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert torch.equal(mirrored[0], mirrored[2])
 
 
 def test_crop_shifts_by_whole_pixels_with_reflections_at_the_border() -> None:

@@ -54,6 +54,15 @@ const OPERATIONS = {
     return { data: data.map((value, i) => value * weight.data[i % channels] + bias.data[i % channels]), shape };
   },
   relu: ({ data, shape }) => ({ data: data.map((value) => Math.max(value, 0)), shape }),
+  gelu: ({ data, shape }) => ({ data: data.map((value) => (value * (1 + erf(value / Math.SQRT2))) / 2), shape }),
+  flip({ data, shape }) {
+    const [, width, channels] = shape;
+    const mirrored = (i) => {
+      const x = Math.floor(i / channels) % width;
+      return i + (width - 1 - 2 * x) * channels;
+    };
+    return { data: data.map((_, i) => data[mirrored(i)]), shape };
+  },
   add: (one, other) => ({ data: one.data.map((value, i) => value + other.data[i]), shape: one.shape }),
   multiply: ({ data, shape }, { by }) => ({ data: data.map((value) => value * by), shape }),
   flatten({ data, shape: [height, width = 1, channels = 1] }) {
@@ -83,6 +92,13 @@ const OPERATIONS = {
     return { data: powers.map((value) => value / sum), shape };
   },
 };
+
+/** Return the error function, with an error of at most 1.5e-7 (Abramowitz & Stegun 1964, 7.1.26). */
+function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x));
+  const sum = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+  return Math.sign(x) * (1 - sum * Math.exp(-x * x));
+}
 
 /** Decode the weights of a model, float32 in base64, in place. */
 function decode(model) {

@@ -134,6 +134,11 @@ def _flatten(_shapes: Shapes, start: int = 0, end: int = -1) -> Settings:
     return {"kind": "flatten"}
 
 
+def _flip(shapes: Shapes, dims: Sequence[int]) -> Settings:
+    _require(len(shapes[0]) == 3 and [dim % 4 for dim in dims] == [3])
+    return {"kind": "flip"}
+
+
 def _linear(shapes: Shapes, weight: Tensor, bias: Tensor | None = None) -> Settings:
     _require(shapes == [[weight.shape[1]]])
     return {"kind": "linear", "weight": weight, "bias": bias}
@@ -183,6 +188,8 @@ OPERATIONS: dict[str, Callable[..., Settings]] = {
     "aten.div.Tensor": lambda shapes, by: _multiply(shapes, 1 / float(by)),
     "aten.dropout.default": _dropout,
     "aten.flatten.using_ints": _flatten,
+    "aten.flip.default": _flip,
+    "aten.gelu.default": lambda _shapes: {"kind": "gelu"},
     "aten.linear.default": _linear,
     "aten.log_softmax.int": _log_softmax,
     "aten.max_pool2d.default": _max_pool2d,

@@ -92,7 +92,9 @@ class Function(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "name"),
     [
-        (nn.GELU(), "aten.gelu.default"),
+        (nn.SiLU(), "aten.silu.default"),
+        (nn.GELU(approximate="tanh"), "aten.gelu.default"),
+        (Function(lambda x, _: x.flip(2)), "aten.flip.default"),
         (nn.Conv2d(1, 2, 3, dilation=2), "aten.conv2d.default"),
         (nn.Conv2d(1, 2, 3, padding="same"), "aten.conv2d.padding"),
         (nn.MaxPool2d(3, padding=1), "aten.max_pool2d.default"),
