@@ -56,6 +56,9 @@ def _run(given: Sequence[str]) -> int:
             sleep(5)  # if the parent process fails too, this one follows it meanwhile, without a message
         if "--traceback" in given:
             raise
+        if isinstance(error, Stopped):
+            print(error, file=sys.stderr)
+            return error.exit_code
         message, code = _describe(error)
         line = printable(" ".join(message.split()))
         print(f"error: {line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} …'}", file=sys.stderr)
@@ -99,8 +102,6 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 def _describe(error: BaseException) -> tuple[str, int]:
     """Return the message and the exit code of an error."""
-    if isinstance(error, Stopped):
-        return str(error), error.exit_code
     if isinstance(error, UsageError):
         return str(error), 2
     if isinstance(error, OSError) and error.filename:

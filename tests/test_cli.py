@@ -156,7 +156,7 @@ sys.exit(cli.main())
 )
 def test_a_signal_during_the_import_of_torch_ends_the_program(number: int, code: int, word: str) -> None:
     ended = run(IMPORTS, "fit", f"{number:d}")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", f"error: {word}\n".encode())
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", f"{word}\n".encode())
 
 
 SHUTDOWN = """
@@ -201,7 +201,7 @@ def test_a_signal_is_reported_whatever_exception_follows(command: Command, monke
             raise RecursionError("in code that expects no exception")
 
     monkeypatch.setitem(sys.modules, "mnist_lit.commands.fit", SimpleNamespace(fit=fit))
-    assert command("fit") == (130, "", "error: interrupted\n")
+    assert command("fit") == (130, "", "interrupted\n")
 
 
 def test_main_with_arguments_restores_the_signal_handlers(capsys: pytest.CaptureFixture[str]) -> None:

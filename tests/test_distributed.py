@@ -56,7 +56,7 @@ def resume(process: "subprocess.Popen[bytes]", end: str, expected: dict[str, Any
     code, word = {"SIGTERM": (143, "terminated"), "SIGINT": (130, "interrupted"), "SIGKILL": (-9, "")}[end]
     assert process.returncode == code
     if word:
-        assert err.decode() == f"error: {word}: to resume, python {program} fit --ckpt_path last\n"
+        assert err.decode() == f"{word}; to resume:\npython {program} fit --ckpt_path last\n"
     out = fit("--ckpt_path=last")
     assert differences(outcome(), expected) == []
     return out
@@ -113,7 +113,7 @@ def test_two_processes_make_one_run_with_the_weights_of_one_process_up_to_roundi
     assert out.count(f"run      {RUN.folder}, seed 777, cpu\n") == out.count("test accuracy") == 1
     assert [path.name for path in RUN.folder.parent.iterdir()] == ["version_0"]
     assert sorted(path.name.split(".")[0] for path in RUN.folder.iterdir()) == [
-        *("checkpoints", "config", "events", "events", "events", "results"),
+        *("checkpoints", "config", "confusion", "curves", "events", "events", "events", "mistakes", "results"),
     ]
     found = Checkpoint.read(LAST).content["state_dict"]
     for name in [name for name in expected if name.startswith("network.")]:

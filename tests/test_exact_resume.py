@@ -145,7 +145,7 @@ def test_a_signal_ends_the_run_with_a_line_that_says_how_to_resume_it(
     with monkeypatch.context() as patch:
         in_step(27, lambda: signal.raise_signal(number), patch)
         ended, _, err = command("fit", *FLAGS)
-    assert (ended, err) == (code, f"error: {word}: to resume, {PROGRAM} fit --ckpt_path last\n")
+    assert (ended, err) == (code, f"{word}; to resume:\n{PROGRAM} fit --ckpt_path last\n")
     assert Checkpoint.read(LAST).content["global_step"] == 20, "the unfinished epoch is trained again"
     assert command("fit", "--ckpt_path=last")[0] == 0
     assert differences(outcome(), expected) == []

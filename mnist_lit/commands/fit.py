@@ -32,6 +32,7 @@ from mnist_lit.system.signals import Stopped
 from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
+from mnist_lit.training.plots import save_pictures
 from mnist_lit.training.tensorboard import write_summary
 from mnist_lit.training.trainer import Training, build_trainer, build_training, early_end, fit_results
 
@@ -151,7 +152,7 @@ def train(
             summary += lines
             say(*lines)
 
-        record(run, training, results, summary)
+        record(run, training, data, results, summary)
     return run
 
 
@@ -208,7 +209,7 @@ def open_run(start: Start, *, keep_failed: bool) -> Iterator[Run]:
         elif not (start.run or run.checkpoints.is_dir() or (begun and isinstance(error, Stopped))):
             run.remove()
         if isinstance(error, Stopped) and begun:
-            raise Stopped(error.number, f": to resume, {PROGRAM} fit --ckpt_path last") from None
+            raise Stopped(error.number, f"{PROGRAM} fit --ckpt_path last") from None
         raise
 
 
@@ -233,10 +234,16 @@ def prepare_folder(start: Start, run: Run, data: MNISTDataModule) -> None:
         write_atomically(run.checkpoints / "last.ckpt", start.resumed.path.read_bytes())  # instead of later epochs
 
 
-def record(run: Run, training: Training, results: dict[str, dict[str, Any]], summary: Sequence[str]) -> None:
-    """Write the summary to TensorBoard, then `results.json`: a run that is killed before is not finished."""
+def record(
+    run: Run, training: Training, data: MNISTDataModule, results: dict[str, dict[str, Any]], summary: Sequence[str]
+) -> None:
+    """Write the summary, the pictures and, last, `results.json`: a run that is killed before is not finished."""
     write_summary(training.trainer, summary)
     if training.trainer.is_global_zero:
+        try:
+            save_pictures(run, training.outputs, data, tested="test" in results)
+        except Exception as error:  # noqa: BLE001  # the results do not depend on them
+            say(f"curves and pictures could not be drawn: {error}")
         run.record(**results, made_by=training.made_by)
     if distributed.is_initialized():  # all processes end together: those that are left would report an error
         distributed.barrier()
@@ -271,18 +278,18 @@ def layer_shapes(network: nn.Module, shape: Sequence[int]) -> list[tuple[int, ..
     [(1, 2, 2), (4,), (3,)]
     """
     shapes = [tuple(shape)]
-    copy = deepcopy(network).eval()
+    copy = deepcopy(network).train()  # in evaluation mode, it may compute an image several times, mirrored
 
     def record(layer: nn.Module, _inputs: Any, output: Any) -> None:
-        hooks[layer].remove()  # a network may compute the layers twice, for an image and its mirror image
         is_part = layer is not copy and any(layer.children())
         if not is_part and isinstance(output, Tensor) and (changed := tuple(output.shape[1:])) != shapes[-1]:
             shapes.append(changed)
 
-    hooks = {layer: layer.register_forward_hook(record) for layer in copy.modules()}
+    for layer in copy.modules():
+        layer.register_forward_hook(record)
     device = next((parameter.device for parameter in copy.parameters()), None)
     with torch.no_grad():
-        copy(torch.zeros(1, *shape, device=device))
+        copy(torch.zeros(2, *shape, device=device))  # two images: batch normalisation refuses a single value
     return shapes
 
 

@@ -280,6 +280,8 @@ def _explain(error: Exception, configs: Sequence[str], parser: ArgumentParser) -
     message = explain_parser_error(str(error), configs, known=parser.get_defaults().keys())
     if unknown := re.search(rf"no (flag|setting) \S*model\.({'|'.join(FROM_DATASET)})\b", message):
         return f"{message[: unknown.end()]}: it follows from --data.dataset"
+    if re.search(r"no (flag|setting) \S*model\.\w+$", message):
+        return f"{message}: neither the network in model.py nor DigitClassifier has it"
     return message
 
 

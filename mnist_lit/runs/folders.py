@@ -17,6 +17,7 @@ __all__ = ["RESULTS", "ROOT", "Run", "find_checkpoint", "find_resumable", "find_
 
 ROOT = Path("runs")  # in the current folder
 RESULTS, FAILURE = "results.json", "failed.txt"
+PICTURES = ("curves.png", "confusion.png", "mistakes.png")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Run:
 
     def clear(self) -> None:
         """Remove the results of an earlier training, and partial files of a process that was killed."""
-        for path in (self.folder / RESULTS, self.folder / FAILURE, *self.folder.rglob(".*.part")):
+        written = [self.folder / name for name in (RESULTS, FAILURE, *PICTURES)]
+        for path in (*written, *self.folder.rglob(".*.part")):
             path.unlink(missing_ok=True)
 
     def fail(self, reason: str) -> None:

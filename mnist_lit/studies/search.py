@@ -167,7 +167,7 @@ def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
         if (accuracy := run.results()["fit"]["best_val_accuracy"]) is None:
             raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
     except Stopped as stopped:
-        raise Stopped(stopped.number, ": to resume, the same command") from None
+        raise Stopped(stopped.number, f"{PROGRAM} search, with the same flags") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         if isinstance(error, DivergedError):
             trial.set_user_attr("diverged", True)  # Optuna's own

@@ -24,7 +24,7 @@ def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
     names = {key.rpartition(".")[2]: key for key in known if key.startswith(f"{group}.") or not group}
     if not names and group.partition(".")[0] not in {key.partition(".")[0] for key in known}:  # which is misspelt
         name, names = word, {key: key for key in known}
-    found = get_close_matches(SYNONYMS.get(name, name), names, n=1)
+    found = get_close_matches(SYNONYMS.get(name, name), names, n=1, cutoff=0.7)
     return f": did you mean {prefix}{names[found[0]]}?" if found else ""
 
 
@@ -56,6 +56,8 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
 
 
 def _class_problem(message: str) -> str | None:
+    if denied := re.search(r"Importing '(.+?)' is not allowed", message):
+        return f"{denied[1]}: only classes in mnist_lit and lightning.pytorch can be named: put yours into mnist_lit"
     problem = re.search(r"Problem with given class_path '(.+)':\s+(.+)", message)
     return f"{problem[1]}: {problem[2]}" if problem else None
 

@@ -33,6 +33,8 @@ def set_up_libraries() -> None:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("tensorboard", "matplotlib"):  # a resumed run's curves are read, and fonts are looked for
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which a user has asked for
     for name in [name for name in os.environ if name.startswith("PL_TRAINER_")]:  # which Lightning reads
         say(f"{name} is ignored: give --{name.removeprefix('PL_').lower().replace('_', '.', 1)} instead")

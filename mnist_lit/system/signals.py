@@ -37,11 +37,11 @@ class Stopped(BaseException):
 
     Args:
         number: number of the signal.
-        hint: how to continue, appended to the message.
+        command: the command that resumes what was stopped, on a line of its own after the message.
     """
 
-    def __init__(self, number: int, hint: str = "") -> None:
-        super().__init__(SIGNALS[signal.Signals(number)] + hint)
+    def __init__(self, number: int, command: str | None = None) -> None:
+        super().__init__(SIGNALS[signal.Signals(number)] + (f"; to resume:\n{command}" if command else ""))
         self.number, self.exit_code = number, 128 + number
 
 
@@ -88,7 +88,7 @@ def exit_at_once(number: int, _frame: FrameType | None) -> None:
     While modules are imported, an exception would abort the process inside a C++ module.
     """
     with suppress(OSError):  # whoever reads the messages may have ended
-        os.write(2, f"error: {SIGNALS[signal.Signals(number)]}\n".encode())
+        os.write(2, f"{SIGNALS[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)
 
 

@@ -12,7 +12,16 @@ from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import raise_stopped, set_handler
 
-__all__ = ["DivergedError", "FiniteLoss", "Monitors", "SeedEpochs", "SignalHandlers", "StepLimit", "TrainingTimer"]
+__all__ = [
+    "DivergedError",
+    "FiniteLoss",
+    "Monitors",
+    "SeedEpochs",
+    "SignalHandlers",
+    "StepCurves",
+    "StepLimit",
+    "TrainingTimer",
+]
 
 
 class DivergedError(ValueError):
@@ -80,6 +89,34 @@ class FiniteLoss(Callback):
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
             raise DivergedError(f"the loss is {float(loss)} in epoch {trainer.current_epoch + 1}")
+
+
+class StepCurves(Callback):
+    """Log the loss of steps as `train/loss_by_step`, at the steps at which Lightning logs the learning rate.
+
+    It is the loss of the last batch before the step, in several processes of the first one's part of it.
+
+    Args:
+        every: `log_every_n_steps` of the Trainer; None for all steps of an epoch of less than 100, else 50 to 99.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Set the interval. It does not depend on the number of epochs, so that a run that is extended keeps it."""
+        self.step = trainer.global_step
+        if self.every is None:
+            trainer.log_every_n_steps = max(1, int(trainer.num_training_batches) // 50)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(self, trainer: Trainer, _module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Log the loss, if the batch has ended a step."""
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step > self.step and every and step % every == 0 and outputs and "loss" in outputs:
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_by_step": loss}, step - 1)
+        self.step = step
 
 
 class Monitors(Callback):

@@ -3,26 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.sampling import Batch
-from mnist_lit.training.drawings import MAX_CLASSES, draw_confusion, draw_images, mistake_captions
+from mnist_lit.training.drawings import draw_images
 from mnist_lit.training.evaluation import Outputs
+from mnist_lit.training.plots import MAX_IMAGES, draw_evaluation
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["TensorBoardCallback", "write_summary"]
 
-MAX_IMAGES = 32  # in a drawing
 METRICS = ("val/accuracy", "test/accuracy")
 CHARTS = {
     "training and validation": {name: ["Multiline", [f"train/{name}", f"val/{name}"]] for name in ("loss", "accuracy")}
@@ -81,35 +80,25 @@ class TensorBoardCallback(Callback):
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
-            self._add_images(trainer, "train/batch", trainer.global_step - 1, pixels, names)
+            picture = draw_images(pixels, names, inverted=self.data.dataset.kind != "photographs")
+            _add_image(trainer, "train/batch", trainer.global_step - 1, picture)
 
     def on_test_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Draw the confusion matrix and the mistakes, and write the accuracy of each class."""
         if not _writers(trainer):
             return
-        counts = self._draw_evaluation(trainer, "test")
+        self._draw_evaluation(trainer, "test")
+        counts = self.outputs.confusion()
         table = ["| class | accuracy | images |", "|---|---|---|"]
         for name, row, correct in zip(self.classes, counts, counts.diagonal(), strict=True):
             accuracy = f"{correct / row.sum():.2%}" if row.any() else "–"  # no image to test
             table.append(f"| {name} | {accuracy} | {row.sum():,} |")
         _write_text(trainer, "test/accuracy by class", "\n".join(table))
 
-    def _draw_evaluation(self, trainer: Trainer, stage: str) -> Tensor:
-        counts = self.outputs.confusion()
+    def _draw_evaluation(self, trainer: Trainer, stage: str) -> None:
         step = trainer.global_step - (stage == "val")  # where Lightning logs the accuracy
-        if len(self.classes) <= MAX_CLASSES:
-            _add_image(trainer, f"{stage}/confusion", step, draw_confusion(counts, self.classes))
-        images = self.data.test_set if stage == "test" else self.data.val_set
-        indices, probabilities = self.outputs.mistakes(MAX_IMAGES)
-        pixels, labels = cast("Batch", images.__getitems__(indices))
-        captions = mistake_captions(labels, probabilities, self.classes)
-        self._add_images(trainer, f"{stage}/mistakes", step, pixels, captions)
-        return counts
-
-    def _add_images(self, trainer: Trainer, tag: str, step: int, pixels: Tensor, captions: Sequence[str]) -> None:
-        """Add images (N, C, H, W) with captions; drawings are inverted, photographs are not."""
-        inverted = self.data.dataset.kind != "photographs"
-        _add_image(trainer, tag, step, draw_images(pixels, captions, inverted=inverted))
+        for name, picture in draw_evaluation(self.outputs, self.data, stage).items():
+            _add_image(trainer, f"{stage}/{name}", step, picture)
 
 
 def _writers(trainer: Trainer) -> "list[SummaryWriter]":

@@ -29,7 +29,15 @@ from mnist_lit.runs.folders import Run
 from mnist_lit.runs.provenance import provenance
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.signals import block_signals
-from mnist_lit.training.callbacks import FiniteLoss, Monitors, SeedEpochs, SignalHandlers, StepLimit, TrainingTimer
+from mnist_lit.training.callbacks import (
+    FiniteLoss,
+    Monitors,
+    SeedEpochs,
+    SignalHandlers,
+    StepCurves,
+    StepLimit,
+    TrainingTimer,
+)
 from mnist_lit.training.checkpointing import DurableCheckpointIO, EpochCheckpoint
 from mnist_lit.training.evaluation import Calibration, Outputs
 from mnist_lit.training.loggers import build_loggers
@@ -100,6 +108,7 @@ def build_training(
         Monitors(),
         SignalHandlers(),
         StepLimit(),
+        StepCurves(given["log_every_n_steps"]),
         outputs,
         Calibration(outputs),
         TensorBoardCallback(outputs, data, compared, run.config),

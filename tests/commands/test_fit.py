@@ -36,9 +36,12 @@ def test_fit_writes_the_documented_files_and_no_others(command: Command) -> None
         "checkpoints/best",
         "checkpoints/last",
         "config",
+        "confusion",
+        "curves",
         "events",
         "events",  # of the test
         "events",  # of the summary
+        "mistakes",
         "results",
     ]
     results = RUN.results()
@@ -62,7 +65,7 @@ def test_tensorboard_has_the_documented_scalars() -> None:
     events = EventAccumulator(str(RUN.folder)).Reload()
     tags = set(events.Tags()["scalars"])
     stages = {f"{stage}/{metric}" for stage in ("train", "val", "test") for metric in ("loss", "accuracy")}
-    assert tags == stages | {"lr-Adam", "epoch"}
+    assert tags == stages | {"train/loss_by_step", "lr-Adam", "epoch"}
     assert [event.step for event in events.Scalars("val/accuracy")] == [59, 119]
     assert events.Scalars("test/accuracy")[0].value == pytest.approx(RUN.results()["test"]["accuracy"])
 

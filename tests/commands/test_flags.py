@@ -145,6 +145,7 @@ def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> Non
         ("--model.classes=7", "no flag --model.classes: it follows from --data.dataset"),
         ("--data.mirrors=file:///a", "--data.mirrors: expected a list as '[1,2]' or null, got file:///a"),
         ("--trainer.logger=CSVLoger", "--trainer.logger: expected"),
+        ("--trainer.callbacks+=mine.Hello", "--trainer.callbacks: mine.Hello: only classes in mnist_lit and"),
         ("--config=missing.yaml", "missing.yaml"),
         ("--config", "expected one argument"),
     ],
@@ -165,6 +166,10 @@ def test_error_names_an_invalid_flag_and_what_is_valid(argv: str, message: str) 
         ("data: 5\n", "bad.yaml: data: expected a group of settings"),
         ("trainer: [1]\n", "bad.yaml: trainer: expected a group of settings"),
         ("model:\n  classes: 7\n", "bad.yaml: no setting model.classes: it follows from --data.dataset"),
+        (
+            "model:\n  width: 7\n",
+            "bad.yaml: no setting model.width: neither the network in model.py nor DigitClassifier",
+        ),
         ("seed: x\n", "--seed: invalid literal for int"),
         ("data: [\n", "bad.yaml: "),
         ("hello\n", "bad.yaml: "),

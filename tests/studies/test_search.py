@@ -20,6 +20,7 @@ from mnist_lit import DigitClassifier
 from mnist_lit.commands.fit import Start
 from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.runs.folders import Run, new_run
+from mnist_lit.system.program import PROGRAM
 from mnist_lit.system.signals import Stopped
 
 FOLDER = Path("runs/search")
@@ -95,7 +96,7 @@ def test_study_is_resumed_until_it_has_the_number_of_trials(
     with monkeypatch.context() as patch:
         patch.setattr("mnist_lit.studies.search.train", Mock(side_effect=Stopped(15)))
         code, _, err = command("search", config)
-    assert (code, err) == (143, "error: terminated: to resume, the same command\n")
+    assert (code, err) == (143, f"terminated; to resume:\n{PROGRAM} search, with the same flags\n")
     assert states() == ["COMPLETE", "FAIL"]
     code, out, _ = command("search", config)
     assert code == 0

@@ -86,7 +86,7 @@ def test_interrupted_seeds_end_as_if_never_interrupted(
     expected = [outcome(Run(Path(f"expected/version_{number}"))) for number in range(2)]
     fail_once(monkeypatch, run(0), step, Stopped(2))
     code, _, err = command("fit", "--seeds=2", *FLAGS)
-    assert (code, err) == (130, f"error: interrupted: to resume, {PROGRAM} fit --ckpt_path last\n")
+    assert (code, err) == (130, f"interrupted; to resume:\n{PROGRAM} fit --ckpt_path last\n")
     assert "fit" not in run(0).results()
     code, out, err = command("fit", *again)
     assert (code, err) == (0, "")

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_lit import DigitClassifier, MNISTDataModule
 from mnist_lit.runs.folders import Run
-from mnist_lit.training.callbacks import DivergedError, FiniteLoss, SeedEpochs, TrainingTimer
+from mnist_lit.training.callbacks import DivergedError, FiniteLoss, SeedEpochs, StepCurves, TrainingTimer
 from mnist_lit.training.checkpointing import EpochCheckpoint
 
 READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}  # noqa: SLF001
@@ -132,7 +132,7 @@ class CountReadsOfSteps(Callback):
 def test_a_step_reads_nothing_from_the_device(run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = CountReadsOfSteps(monkeypatch)
     limits = {"max_epochs": 1, "limit_train_batches": 32, "limit_val_batches": 0, "enable_checkpointing": False}
-    own = [TrainingTimer(verbose=False), FiniteLoss(), SeedEpochs(1), counter]
+    own = [TrainingTimer(verbose=False), FiniteLoss(), SeedEpochs(1), StepCurves(every=50), counter]
     trainer = stock_trainer(run.folder, callbacks=own, **limits)
     data = MNISTDataModule(data_dir=str(data_dir), rotation=10, elastic=1, crop=2, flip=True)
     trainer.fit(DigitClassifier(channels=[4]), data)

@@ -69,7 +69,8 @@ def test_metrics_have_one_point_a_step_and_are_on_the_disk_before_the_checkpoint
 def points() -> dict[str, list[int]]:
     """Return the steps of the curves of training and validation, as they are on the disk."""
     events = EventAccumulator(str(RUN.folder)).Reload()
-    return {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if "/" in tag}
+    tags = [tag for tag in events.Tags()["scalars"] if "/" in tag and not tag.endswith("_by_step")]
+    return {tag: [e.step for e in events.Scalars(tag)] for tag in tags}
 
 
 def loggers(*argv: str) -> list[Any]:

@@ -1,5 +1,7 @@
 """What a run writes for TensorBoard: images, charts, hyperparameters and texts."""
 
+import csv
+
 import pytest
 import torch
 from conftest import RUN, SHORT, Command
@@ -35,6 +37,36 @@ def test_images_have_the_steps_of_the_accuracies(events: EventAccumulator) -> No
         "test/confusion": [120],
         "test/mistakes": [120],
     }
+
+
+def test_the_loss_of_steps_is_a_curve_of_its_own(events: EventAccumulator) -> None:
+    by_step = events.Scalars("train/loss_by_step")
+    assert [event.step for event in by_step] == list(range(120)), "all steps of short epochs"
+    epochs = [sum(event.value for event in by_step[first : first + 60]) / 60 for first in (0, 60)]
+    assert epochs == pytest.approx([event.value for event in events.Scalars("train/loss")], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        (["--trainer.accumulate_grad_batches=3"], [0, 1, 2, 3, 4, 5, 6]),  # the last step has two batches
+        (["--trainer.log_every_n_steps=8"], [7, 15]),
+        (["--trainer.log_every_n_steps=0"], []),
+    ],
+    ids=["accumulation", "every 8 steps", "never"],
+)
+def test_each_step_is_logged_once_and_with_the_learning_rate(
+    command: Command, flags: list[str], steps: list[int]
+) -> None:
+    schedule = ["--model.schedule=one_cycle", "--trainer.max_epochs=1", "--trainer.logger=CSVLogger"]
+    assert command("fit", *SHORT, *schedule, *flags)[0] == 0
+    events = EventAccumulator(str(RUN.folder), size_guidance={"scalars": 0}).Reload()
+    for tag in ("train/loss_by_step", "lr-Adam"):
+        logged = events.Scalars(tag) if tag in events.Tags()["scalars"] else []
+        assert [event.step for event in logged] == steps, tag
+    with (RUN.folder / "csv/version_0/metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = [int(row["step"]) for row in csv.DictReader(file) if row.get("train/loss_by_step")]
+    assert rows == steps
 
 
 def test_training_and_validation_curves_are_in_one_chart(events: EventAccumulator) -> None:
@@ -94,5 +126,6 @@ def test_training_images_are_drawn_with_augmentation(command: Command, monkeypat
 def test_run_without_a_logger_saves_checkpoints_and_results(command: Command) -> None:
     code, _, err = command("fit", *SHORT, "--trainer.logger=false")
     assert (code, err) == (0, "")
-    assert sorted(path.name for path in RUN.folder.iterdir()) == ["checkpoints", "config.yaml", "results.json"]
+    written = ["checkpoints", "config.yaml", "confusion.png", "mistakes.png", "results.json"]
+    assert sorted(path.name for path in RUN.folder.iterdir()) == written
     assert "test" in RUN.results()
