@@ -21,9 +21,6 @@ from mnist_lit.system.values import plain
 
 __all__ = ["DigitClassifier"]
 
-OPTIMIZERS = {"adam": (0.9, 0.999), "sgd": (0.9,), "muon": (0.9, 0.999)}
-"""The optimizers, and their `betas` by default."""
-
 MAX_SCALED = 10
 """Largest value of pixels that were scaled to 0-1, or normalised; a batch of pixels 0-255 has larger ones."""
 
@@ -37,10 +34,11 @@ class DigitClassifier(LightningModule):
     Args:
         optimizer: `adam` (Kingma & Ba 2015, arXiv:1412.6980), `sgd` with Nesterov momentum, or `muon` (see `Muon`).
         learning_rate: learning rate of the optimizer; with a schedule, its peak.
-        betas: decay rates of the moment estimates, by default 0.9 and 0.999; for `sgd` one number, its momentum, 0.9.
+        betas: decay rates of the moment estimates of Adam and Muon; for `sgd`, the first one is the momentum.
         weight_decay: weight decay; for `sgd` it is multiplied by the weights in the gradient, otherwise decoupled.
-        schedule: how the learning rate changes: `constant`, or `one_cycle`, which rises from `learning_rate` / 25 to
-            `learning_rate` and falls to 0 (Smith & Topin 2018, arXiv:1708.07120), as a cosine; `triangular`, linearly.
+        schedule: how the learning rate changes: `constant`; `one_cycle`, which rises from `learning_rate` / 25 to
+            `learning_rate` and falls to 0 along a cosine (Smith & Topin 2018, arXiv:1708.07120); or `triangular`, which
+            does so linearly.
         label_smoothing: label smoothing factor of the training loss (Szegedy et al. 2016, arXiv:1512.00567).
         classes: number of classes, K.
         **network: keyword arguments passed to `CNN`.
@@ -57,11 +55,11 @@ class DigitClassifier(LightningModule):
     def __init__(
         self,
         *,
-        optimizer: Literal["adam", "sgd", "muon"] = "adam",
+        optimizer: Literal["adam", "sgd", "muon"] = "adam",  # noqa: ARG002  # read from `self.hparams`, as `schedule`
         learning_rate: float = 0.001,
-        betas: Sequence[float] | None = None,
+        betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.0,
-        schedule: Literal["constant", "one_cycle", "triangular"] = "constant",  # noqa: ARG002  # read from `self.hparams`
+        schedule: Literal["constant", "one_cycle", "triangular"] = "constant",  # noqa: ARG002
         label_smoothing: float = 0.0,
         classes: int = 10,
         **network: Any,
@@ -70,14 +68,10 @@ class DigitClassifier(LightningModule):
             raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers, at least 0 and less than 1, got {list(betas)}")
         if not 0 <= weight_decay < inf:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}")
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer}")
-        number = len(OPTIMIZERS[optimizer])
-        if betas is not None and not (len(betas) == number and all(0 <= beta < 1 for beta in betas)):
-            kind = "one number" if number == 1 else "two numbers"
-            raise ValueError(f"betas must be {kind} for {optimizer}, at least 0 and less than 1, got {list(betas)}")
         super().__init__()
         self.save_hyperparameters()
         self.hparams.update(plain(self.hparams))  # NumPy's numbers and the like: any program can read a checkpoint
@@ -132,24 +126,23 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of all parameters and, with a schedule, the learning rate's scheduler."""
-        name, learning_rate = self.hparams["optimizer"], self.hparams["learning_rate"]
-        betas = tuple(self.hparams["betas"] or OPTIMIZERS[name])
-        settings = {"lr": learning_rate, "weight_decay": self.hparams["weight_decay"]}
+        name, rate, betas = (self.hparams[key] for key in ("optimizer", "learning_rate", "betas"))
+        settings = {"lr": rate, "weight_decay": self.hparams["weight_decay"]}
         # A fused optimizer updates all parameters at once. In mixed precision, Lightning refuses to clip with it.
         fused = None if self.trainer.precision.endswith("-mixed") else True
         optimizer: Optimizer
-        if name == "sgd":
+        if name == "adam":
+            optimizer = Adam(self.parameters(), betas=betas, decoupled_weight_decay=True, fused=fused, **settings)
+        elif name == "sgd":
             optimizer = SGD(self.parameters(), momentum=betas[0], nesterov=betas[0] > 0, fused=fused, **settings)
         elif name == "muon":
             optimizer = Muon(self.parameters(), betas=betas, **settings)
         else:
-            optimizer = Adam(self.parameters(), betas=betas, decoupled_weight_decay=True, fused=fused, **settings)
+            raise ValueError(f"optimizer must be adam, sgd or muon, got {name}")
         if (schedule := self.hparams["schedule"]) == "constant":
             return optimizer
         if not isfinite(steps := self.trainer.estimated_stepping_batches):
             raise ValueError(f"schedule {schedule} needs an end: give the Trainer max_epochs or max_steps")
         shape: Literal["cos", "linear"] = "linear" if schedule == "triangular" else "cos"
-        scheduler = OneCycleLR(
-            optimizer, learning_rate, total_steps=int(steps), anneal_strategy=shape, cycle_momentum=False
-        )
+        scheduler = OneCycleLR(optimizer, rate, total_steps=int(steps), anneal_strategy=shape, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

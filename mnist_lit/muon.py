@@ -19,9 +19,9 @@ RMS = 0.2
 class Muon(AdamW):
     """Muon for weights of two or more dimensions, and AdamW for the others, with the same learning rate.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces the update of a weight matrix by the
-    nearest matrix with orthogonal rows or columns. Scaled as by Liu et al. 2025 (arXiv:2502.16982), it takes AdamW's
-    learning rates. A convolution's weights (O, C, h, w) are a matrix (O, C h w).
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) moves the singular values of a weight matrix's
+    update towards 1. Scaled as by Liu et al. 2025 (arXiv:2502.16982), the update fits AdamW's learning rates. A
+    convolution's weights (O, C, h, w) are a matrix (O, C h w). After a step, matrices have no gradient.
 
     `torch.optim.Muon` takes matrices only, and Lightning takes one optimizer for all parameters.
 
@@ -67,7 +67,7 @@ class Muon(AdamW):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Return a matrix with the same singular vectors and singular values near 1, by a Newton–Schulz iteration.
+    """Return a matrix with the same singular vectors and singular values nearer to 1, by a Newton–Schulz iteration.
 
     Args:
         matrix: (M, N).

@@ -113,9 +113,7 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
     [
         *(({"learning_rate": rate}, "learning_rate must be positive") for rate in (0.0, -1.0, math.inf, math.nan)),
         *(({"betas": betas}, "betas must be two") for betas in ([0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9])),
-        *(({"optimizer": "sgd", "betas": betas}, "betas must be one") for betas in ([], [1.0], [0.9, 0.999])),
         *(({"weight_decay": value}, "weight_decay must be at least 0") for value in (-0.1, math.inf, math.nan)),
-        ({"optimizer": "lamb"}, "optimizer must be one of adam, sgd, muon, got lamb"),
         *(({"label_smoothing": value}, "label_smoothing must be at least 0") for value in (-0.1, 1.0, math.nan)),
         ({"channels": [0]}, "channels must be"),
     ],
@@ -133,7 +131,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         ({"weight_decay": 0.1}, lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.1)),
         ({"betas": [0.8, 0.9]}, lambda weights: torch.optim.Adam(weights, lr=0.01, betas=(0.8, 0.9))),
         ({"optimizer": "sgd"}, lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9, nesterov=True)),
-        ({"optimizer": "sgd", "betas": [0.0]}, lambda weights: torch.optim.SGD(weights, lr=0.01)),
+        ({"optimizer": "sgd", "betas": [0.0, 0.999]}, lambda weights: torch.optim.SGD(weights, lr=0.01)),
         (
             {"optimizer": "muon", "weight_decay": 0.1},
             lambda weights: Muon(weights, lr=0.01, betas=(0.9, 0.999), weight_decay=0.1),
@@ -158,7 +156,7 @@ def test_optimizer_is_that_of_its_name(
     optimizer = reference(expected.parameters())
     for pixels, labels in batches:
         optimizer.zero_grad()
-        cross_entropy(expected(pixels), labels).backward()
+        cross_entropy(expected(pixels), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for name, weight in classifier.network.state_dict().items():
         assert_close(weight, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
@@ -192,6 +190,25 @@ def test_one_cycle_rises_from_a_25th_and_decays_to_0_at_the_last_step(
     assert rates[-1] < 0.1 / 10_000
     warm_up = rates[: rates.index(max(rates))]
     assert warm_up == sorted(warm_up)
+
+
+def test_triangular_rises_and_falls_linearly(data_dir: Path, tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Record(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = stock_trainer(tmp_path, callbacks=[Record()], max_steps=20, **UNVALIDATED)
+    trainer.fit(
+        DigitClassifier(channels=[1], schedule="triangular", learning_rate=0.1),
+        MNISTDataModule(batch_size=100, val_size=0, data_dir=str(data_dir)),
+    )
+    peak = rates.index(max(rates))
+    assert (rates[0], max(rates), rates[-1]) == pytest.approx((0.1 / 25, 0.1, 0), abs=1e-5)
+    for part in (rates[: peak + 1], rates[peak:]):
+        changes = torch.tensor(part).diff()
+        assert_close(changes, changes.mean().expand_as(changes), rtol=0.01, atol=1e-5)
 
 
 def test_one_cycle_needs_a_number_of_steps(data_dir: Path, tmp_path: Path) -> None:

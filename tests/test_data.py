@@ -149,7 +149,7 @@ def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_batches_of_the_training_only_are_augmented(data_dir: Path, *, training: bool) -> None:
     data = MNISTDataModule(rotation=10, data_dir=str(data_dir))
-    data.trainer = cast("Any", SimpleNamespace(training=training))
+    data.trainer = cast("Any", SimpleNamespace(training=training, current_epoch=0))
     pixels, labels = (tensor[:100] for tensor in MNIST.read(data_dir, train=False))
     found, same = data.on_after_batch_transfer((pixels, labels), 0)
     assert ((found.float() - pixels.float()).abs().mean() > 1) == training

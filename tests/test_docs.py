@@ -64,7 +64,7 @@ def test_the_korean_readme_has_the_results_of_the_english_one() -> None:
     assert len(tables[0]) > 5
 
 
-LEFT_OUT = ("…", "COMMAND", "--model.momentum", "GradientNorm")
+LEFT_OUT = ("…", "COMMAND", "GradientNorm")
 """Parts of commands that are not complete, or are for code that a reader adds."""
 
 

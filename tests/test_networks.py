@@ -1,15 +1,9 @@
 """Any module that maps pixels to logits can replace `CNN`: every command works with it."""
 
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
-from conftest import RUN, SHORT, TRAIN, Command, link_data
-from PIL import Image
+from conftest import RUN, SHORT, Command
 from test_other_images import check_other_commands
 from torch import Tensor, nn
 
@@ -76,34 +70,3 @@ def test_every_command_works_with_another_network(command: Command, monkeypatch:
     assert command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[::2] == (0, "")
     assert Checkpoint.read(RUN.checkpoints / "last.ckpt").content["epoch"] == 1
     check_other_commands(command, 10_000, MNIST.shape, "digit", *(f"p{digit}" for digit in range(10)))
-
-
-@pytest.mark.slow
-def test_every_command_works_with_the_network_of_the_readme_in_a_copy_of_the_project(
-    tmp_path: Path, data_dir: Path
-) -> None:
-    project = TRAIN.parent
-    for name in ("mnist_lit", "configs"):
-        shutil.copytree(project / name, tmp_path / name)
-    shutil.copy(TRAIN, tmp_path)
-    readme, model = (project / "README.md").read_text(encoding="utf-8"), tmp_path / "mnist_lit" / "model.py"
-    (block,) = re.findall(r"```python\n(class CNN.*?)```", readme, re.DOTALL)
-    before, _, _ = model.read_text(encoding="utf-8").partition("class CNN(")
-    model.write_text(before + block, encoding="utf-8")
-    link_data(data_dir, tmp_path)
-    pixels, _ = MNIST.read(data_dir, train=False)
-    Image.fromarray(255 - pixels[0, 0].numpy()).resize((280, 280)).save(tmp_path / "seven.png")
-
-    def run(*argv: str) -> str:
-        command = [sys.executable, "train.py", *argv]
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
-
-    few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=300", "--trainer.accelerator=cpu"]
-    assert "test accuracy 9" in run("fit", *few, "--model.width=16")
-    assert "test accuracy 9" in run("test")
-    assert "validation accuracy 9" in run("validate")
-    assert "seven.png: 7" in run("predict", "--images", "seven.png")
-    assert "classified alike" in run("export", "--output=x.pt2")
-    assert "x.html" in run("export", "--output=x.html")

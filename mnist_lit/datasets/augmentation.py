@@ -12,10 +12,13 @@ __all__ = ["Augmentation"]
 ELASTIC_GRID = 5
 """Random displacements on each side of the grid that elastic deformation interpolates: for MNIST, one in 7 pixels."""
 
+HASH_FACTOR = 2_654_435_769
+"""2**32 divided by the golden ratio (Knuth, The Art of Computer Programming, section 6.4)."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random affine transform, elastic deformation, crop and flip of each image; amounts are uniform in ± a setting.
+    """A random affine transform, elastic deformation and crop of each image, uniform in ± a setting; and flips.
 
     `crop` and `flip` are for photographs: a mirrored 3 is not a 3.
 
@@ -30,8 +33,8 @@ class Augmentation:
             2003, doi:10.1109/ICDAR.2003.1227801, with interpolated noise instead of filtered).
         crop: maximum translation of the training images in whole pixels, with reflections at the border instead of 0
             (a crop of the padded image, as is usual for CIFAR-10).
-        flip: whether to mirror the training images, each in every other epoch: it is seen both ways as often, not by
-            chance (Jordan 2024, arXiv:2404.00498).
+        flip: whether to mirror each training image in every other epoch, so that it is seen equally often in both
+            orientations (Jordan 2024, arXiv:2404.00498).
 
     Raises:
         ValueError: if a setting is out of range.
@@ -63,13 +66,14 @@ class Augmentation:
         """Return transformed images, float32 (B, C, H, W), in the range of `pixels`.
 
         Args:
-            pixels: images of any dtype, (B, C, H, W); outside of an image there is 0.
+            pixels: images 0-255 of any dtype, (B, C, H, W); outside of an image there is 0.
             epoch: number of the epoch.
         """
         images = pixels.float()
         if self.flip:
-            # The parity of the sum of its pixels says in which epochs an image is mirrored: one half in each of them.
-            mirrored = (pixels.sum(dim=(1, 2, 3), dtype=torch.int64) + epoch) % 2 == 1
+            # A hash of the sum of its pixels says in which epochs an image is mirrored: about half of all in each.
+            hashed = pixels.sum(dim=(1, 2, 3), dtype=torch.int64) * HASH_FACTOR >> 16
+            mirrored = (hashed + epoch) % 2 == 1
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if any((self.rotation, self.shift, self.scaling, self.shear, self.elastic)):
             images = self._transform(images)

@@ -3,6 +3,7 @@
 Run `python tests/benchmarks/choices.py [SEEDS]`: about 8 minutes for 5 seeds on two cores. The test set is not used.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,9 @@ from measure import TRAIN, benchmark
 from mnist_lit import cli
 from mnist_lit.runs.folders import Run
 
-FAST = TRAIN.parent / "configs" / "fast.yaml"
+__all__ = ["measure"]
+
+COMMON = [f"--config={TRAIN.parent / 'configs' / 'fast.yaml'}"]
 TWO_BLOCKS = ["--model.kernel_sizes=[5,3]", "--model.padding=[0,0]", "--model.pooling=[3,2]"]
 CHOICES = {
     "fast.yaml": [],
@@ -32,14 +35,16 @@ CHOICES = {
 }
 
 
-def measure(folder: Path, seeds: int) -> dict[str, Any]:
-    """Train with each choice and each seed."""
-    accuracy: dict[str, list[float]] = {name: [] for name in CHOICES}
-    seconds: dict[str, list[float]] = {name: [] for name in CHOICES}
+def measure(
+    folder: Path, seeds: int, choices: Mapping[str, Sequence[str]] = CHOICES, common: Sequence[str] = COMMON
+) -> dict[str, Any]:
+    """Train with each choice and each seed. The flags `common` come before those of a choice."""
+    accuracy: dict[str, list[float]] = {name: [] for name in choices}
+    seconds: dict[str, list[float]] = {name: [] for name in choices}
     with chdir(folder):
         for seed in range(seeds):
-            for number, (name, flags) in enumerate(CHOICES.items()):
-                argv = ["fit", f"--config={FAST}", f"--seed={seed}", f"--experiment=choice{number}", *flags]
+            for number, (name, flags) in enumerate(choices.items()):
+                argv = ["fit", *common, f"--seed={seed}", f"--experiment=choice{number}", *flags]
                 with redirect_stdout(StringIO()):
                     if cli.main([*argv, "--trainer.limit_test_batches=0"]):
                         raise SystemExit(f"{argv} failed")

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import RUN, Command, uninstall
+from conftest import RUN, SHORT, Command, uninstall
 from safetensors import safe_open
 
 from mnist_lit import DigitClassifier, __version__
@@ -58,6 +58,14 @@ def test_onnx_has_the_same_output(trained: Command, expected: tuple[torch.Tensor
         assert abs(computed - probabilities[:size].numpy()).max() < 1e-4
         assert (computed.argmax(axis=1) == probabilities[:size].numpy().argmax(axis=1)).all()
         assert computed.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_a_network_with_gelu_that_averages_over_mirror_images_has_the_same_output(command: Command, name: str) -> None:
+    flags = ["--model.activation=gelu", "--model.mirror=true", "--trainer.max_epochs=1"]
+    assert command("fit", *SHORT, *flags)[0] == 0
+    code, out, _ = command("export", f"--output={name}")
+    assert (code, "10,000 test images classified alike" in out) == (0, True)
 
 
 def test_torch_program_has_the_same_output(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -31,7 +31,9 @@ def describe_network(program: ExportedProgram) -> Settings:
     """The name of the operation that computes the value of a node, by the name of the node."""
     operations: list[Settings] = []
     blocks: dict[str, Settings] = {}
-    weights: list[Tensor] = []
+    starts: dict[bytes, int] = {}
+    """Where the numbers of each tensor begin among all of them."""
+    seen_mirrored = False
     for node in program.graph.nodes:
         if node.op != "call_function" or str(node.target) == "aten._assert_tensor_metadata.default":
             continue
@@ -45,15 +47,19 @@ def describe_network(program: ExportedProgram) -> Settings:
             continue
         for name, value in operation.items():
             if isinstance(value, Tensor):
-                operation[name] = {"start": sum(tensor.numel() for tensor in weights), "shape": list(value.shape)}
-                weights.append(value)
+                numbers = value.numpy().astype("<f4").tobytes()
+                start = starts.setdefault(
+                    numbers, sum(map(len, starts)) // 4
+                )  # once, if an image is seen mirrored, too
+                operation[name] = {"start": start, "shape": list(value.shape)}
         names[node.name] = node.name
         operations.append(operation)
-        if (layer := _layer(node)) and len(shape := _shape(node)) > 1:
+        seen_mirrored |= operation["kind"] == "flip"  # from here on, the layers see the mirror image
+        if not seen_mirrored and (layer := _layer(node)) and len(shape := _shape(node)) > 1:
             blocks[layer] = {"name": node.name, "title": layer, "shape": [*shape[1:], shape[0]]}
     operations[-1]["name"] = "probabilities"
-    content = torch.cat([tensor.flatten() for tensor in weights]).numpy().astype("<f4").tobytes()
-    return {"operations": operations, "blocks": list(blocks.values()), "weights": b64encode(content).decode()}
+    weights = b64encode(b"".join(starts)).decode()
+    return {"operations": operations, "blocks": list(blocks.values()), "weights": weights}
 
 
 def _tensors(program: ExportedProgram) -> dict[str, Tensor]:

@@ -45,6 +45,18 @@ def test_default_network() -> None:
     json.dumps(described)
 
 
+def test_a_network_that_also_sees_mirror_images_has_each_weight_and_each_block_once() -> None:
+    torch.manual_seed(0)
+    plain = describe_network_of(CNN())
+    torch.manual_seed(0)
+    mirrored = describe_network_of(CNN(mirror=True))
+    assert mirrored["weights"] == plain["weights"]
+    assert mirrored["blocks"] == plain["blocks"]
+    names = [operation["name"] for operation in mirrored["operations"]]
+    flip = kinds(mirrored).index("flip")
+    assert max(names.index(block["name"]) for block in mirrored["blocks"]) < flip
+
+
 def test_batch_normalisation_becomes_a_factor_and_a_summand_of_each_channel() -> None:
     network = CNN([3], batch_norm=True, dropout=0.5)
     norm = network.get_submodule("layer1.2")
