@@ -55,7 +55,7 @@ def test_a_run_that_is_trained_longer_has_the_curves_of_all_epochs(trained: Comm
     assert (RUN.folder / "curves.png").read_bytes() != before
     figure = draw_curves(RUN.folder)
     assert figure
-    assert [len(line.get_xydata()) for line in figure.axes[1].lines] == [3, 3]
+    assert [len(np.asarray(line.get_xydata())) for line in figure.axes[1].lines] == [3, 3]
 
 
 def test_where_pictures_cannot_be_drawn_a_line_says_so_and_the_results_are_written(
