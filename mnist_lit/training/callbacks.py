@@ -97,7 +97,7 @@ class StepCurves(Callback):
     It is the loss of the last batch before the step, in several processes of the first one's part of it.
 
     Args:
-        every: `log_every_n_steps` of the Trainer; None for all steps of an epoch of less than 100, else 50 to 99.
+        every: `log_every_n_steps` of the Trainer; None for all steps of an epoch of less than 200, else 100 to 199.
     """
 
     def __init__(self, every: int | None) -> None:
@@ -107,7 +107,7 @@ class StepCurves(Callback):
         """Set the interval. It does not depend on the number of epochs, so that a run that is extended keeps it."""
         self.step = trainer.global_step
         if self.every is None:
-            trainer.log_every_n_steps = max(1, int(trainer.num_training_batches) // 50)  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = max(1, int(trainer.num_training_batches) // 100)  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: Trainer, _module: LightningModule, outputs: Any, *_: Any) -> None:
         """Log the loss, if the batch has ended a step."""
