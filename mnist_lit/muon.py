@@ -11,7 +11,7 @@ from torch.optim import AdamW
 __all__ = ["Muon", "orthogonalize"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial that moves singular values towards 1; those of the reference implementation."""
+"""Coefficients of the polynomial that moves singular values towards 1, as in the reference implementation."""
 RMS = 0.2
 """Root mean square of an update, as a fraction of the learning rate: about that of Adam's updates."""
 

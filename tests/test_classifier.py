@@ -23,6 +23,20 @@ from mnist_lit.datasets.catalog import MNIST
 from mnist_lit.datasets.sampling import Batch
 from mnist_lit.muon import Muon
 
+
+class Recorder(DigitClassifier):
+    """A classifier that keeps the batches of its training."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.batches: list[Batch] = []
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Keep the batch, and train on it."""
+        self.batches.append(batch)
+        return super().training_step(batch)
+
+
 UNVALIDATED: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": False}
 
 
@@ -59,19 +73,12 @@ def test_accuracy_and_loss_are_means_over_all_images(data_dir: Path, tmp_path: P
 def test_training_metrics_are_those_of_the_whole_epoch_even_if_it_is_validated_within(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    batches: list[Batch] = []
-
-    class Record(DigitClassifier):
-        def training_step(self, batch: Batch) -> Tensor:
-            batches.append(batch)
-            return super().training_step(batch)
-
     seed_everything(1, verbose=False)
-    classifier = Record(channels=[4], learning_rate=1e-12)  # the weights stay
+    classifier = Recorder(channels=[4], learning_rate=1e-12)  # the weights stay
     limits = {"limit_train_batches": 6, "limit_val_batches": 1, "val_check_interval": 2}
     trainer = stock_trainer(tmp_path, max_epochs=1, enable_checkpointing=False, **limits)
     trainer.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
-    pixels, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*classifier.batches, strict=True))
     with torch.no_grad():
         logits = classifier(pixels)
     assert len(labels) == 600
@@ -142,19 +149,12 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_optimizer_is_that_of_its_name(
     data_dir: Path, tmp_path: Path, settings: dict[str, Any], reference: Callable[[Any], Optimizer]
 ) -> None:
-    batches: list[Batch] = []
-
-    class Record(DigitClassifier):
-        def training_step(self, batch: Batch) -> Tensor:
-            batches.append(batch)
-            return super().training_step(batch)
-
-    classifier = Record(channels=[4], learning_rate=0.01, **settings)
+    classifier = Recorder(channels=[4], learning_rate=0.01, **settings)
     expected = copy.deepcopy(classifier.network)
     trainer = stock_trainer(tmp_path, max_epochs=1, limit_train_batches=3, **UNVALIDATED)
     trainer.fit(classifier, MNISTDataModule(data_dir=str(data_dir)))
     optimizer = reference(expected.parameters())
-    for pixels, labels in batches:
+    for pixels, labels in classifier.batches:
         optimizer.zero_grad()
         cross_entropy(expected(pixels), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -13,7 +13,17 @@ from filelock import FileLock, Timeout
 
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["RESULTS", "ROOT", "Run", "find_checkpoint", "find_resumable", "find_versions", "new_run", "run_of"]
+__all__ = [
+    "PICTURES",
+    "RESULTS",
+    "ROOT",
+    "Run",
+    "find_checkpoint",
+    "find_resumable",
+    "find_versions",
+    "new_run",
+    "run_of",
+]
 
 ROOT = Path("runs")  # in the current folder
 RESULTS, FAILURE = "results.json", "failed.txt"

@@ -1,10 +1,12 @@
 """Pictures of a run: the confusion matrix and the mistakes of an evaluation, and the curves of the training."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from PIL import Image
+from torch import Tensor
 
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from mnist_lit.datasets.sampling import Batch
 
-__all__ = ["MAX_IMAGES", "draw_curves", "draw_evaluation", "save_pictures"]
+__all__ = ["MAX_IMAGES", "draw_captioned", "draw_curves", "draw_evaluation", "save_pictures"]
 
 MAX_IMAGES = 32  # in a picture
 COLOURS = {"train": "tab:blue", "val": "tab:orange"}
@@ -38,13 +40,17 @@ def draw_evaluation(outputs: Outputs, data: MNISTDataModule, stage: str) -> dict
     indices, probabilities = outputs.mistakes(MAX_IMAGES)
     images = data.test_set if stage == "test" else data.val_set
     pixels, labels = cast("Batch", images.__getitems__(indices))
-    captions = mistake_captions(labels, probabilities, classes)
-    pictures["mistakes"] = draw_images(pixels, captions, inverted=data.dataset.kind != "photographs")
+    pictures["mistakes"] = draw_captioned(data, pixels, mistake_captions(labels, probabilities, classes))
     return pictures
 
 
+def draw_captioned(data: MNISTDataModule, pixels: Tensor, captions: Sequence[str]) -> Image.Image:
+    """Draw images of a data set, (N, C, H, W), with captions: drawings are inverted, photographs are not."""
+    return draw_images(pixels, captions, inverted=data.dataset.kind != "photographs")
+
+
 def save_pictures(run: Run, outputs: Outputs, data: MNISTDataModule, *, tested: bool) -> None:
-    """Save `curves.png` and, of the test, `confusion.png` and `mistakes.png` in the folder of a finished run."""
+    """Save `curves.png` and, of the test, `confusion.png` and `mistakes.png` in the folder of a run."""
     for name, picture in draw_evaluation(outputs, data, "test").items() if tested else ():
         picture.save(content := BytesIO(), "PNG")
         write_atomically(run.folder / f"{name}.png", content.getvalue())

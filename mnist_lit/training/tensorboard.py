@@ -13,9 +13,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.sampling import Batch
-from mnist_lit.training.drawings import draw_images
 from mnist_lit.training.evaluation import Outputs
-from mnist_lit.training.plots import MAX_IMAGES, draw_evaluation
+from mnist_lit.training.plots import MAX_IMAGES, draw_captioned, draw_evaluation
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -80,8 +79,7 @@ class TensorBoardCallback(Callback):
         if self.batch:
             pixels, labels = (tensor[:MAX_IMAGES].cpu() for tensor in self.batch)
             names = [self.classes[label] for label in labels]
-            picture = draw_images(pixels, names, inverted=self.data.dataset.kind != "photographs")
-            _add_image(trainer, "train/batch", trainer.global_step - 1, picture)
+            _add_image(trainer, "train/batch", trainer.global_step - 1, draw_captioned(self.data, pixels, names))
 
     def on_test_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Draw the confusion matrix and the mistakes, and write the accuracy of each class."""

@@ -11,7 +11,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 
-from mnist_lit.training import tensorboard
+from mnist_lit.training import plots
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_training_images_are_drawn_with_augmentation(command: Command, monkeypat
         calls.append((pixels, captions))
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr(tensorboard, "draw_images", draw_images)
+    monkeypatch.setattr(plots, "draw_images", draw_images)
     assert command("fit", *SHORT, "--data.rotation=30", "--trainer.max_epochs=1")[0] == 0
     [(pixels, captions)] = [call for call in calls if call[0].dtype == torch.float32 and len(call[1][0]) == 1]
     assert len(captions) == 32

@@ -48,9 +48,8 @@ def describe_network(program: ExportedProgram) -> Settings:
         for name, value in operation.items():
             if isinstance(value, Tensor):
                 numbers = value.numpy().astype("<f4").tobytes()
-                start = starts.setdefault(
-                    numbers, sum(map(len, starts)) // 4
-                )  # once, if an image is seen mirrored, too
+                # Once, even if the layer sees an image and its mirror image.
+                start = starts.setdefault(numbers, sum(map(len, starts)) // 4)
                 operation[name] = {"start": start, "shape": list(value.shape)}
         names[node.name] = node.name
         operations.append(operation)
