@@ -93,15 +93,19 @@ def test_gelu_takes_the_places_of_relu() -> None:
     assert shapes(network) == shapes(CNN([4, 6], convolutions=[1, 2]))
 
 
-def test_mirror_averages_the_logits_of_an_image_and_its_mirror_image_in_evaluation_mode() -> None:
+def test_logits_are_averaged_over_views_in_evaluation_mode() -> None:
     pixels = torch.randint(256, (5, 1, 28, 28), dtype=torch.uint8)
-    network, plain = CNN([4], mirror=True), CNN([4])
-    plain.load_state_dict(network.state_dict())
-    assert torch.equal(network(pixels), plain(pixels)), "in training, the image alone"
-    network.eval()
-    assert_close(network(pixels), (plain(pixels) + plain(pixels.flip(3))) / 2)
-    assert_close(network(pixels.flip(3)), network(pixels))
-    assert shapes(network) == shapes(plain)
+    up, down = torch.zeros_like(pixels), torch.zeros_like(pixels)
+    up[:, :, :-1, :-1], down[:, :, 1:, 1:] = pixels[:, :, 1:, 1:], pixels[:, :, :-1, :-1]
+    plain = CNN([4])
+    for images in ([pixels], [pixels, up, down]):
+        views = [view for image in images for view in (image, image.flip(3))]
+        network = CNN([4], views=len(views))  # type: ignore[arg-type]  # 2 or 6
+        plain.load_state_dict(network.state_dict())
+        assert torch.equal(network(pixels), plain(pixels)), "in training, the image alone"
+        network.eval()
+        assert_close(network(pixels), torch.stack([plain(view) for view in views]).mean(dim=0))
+        assert shapes(network) == shapes(plain)
 
 
 def test_dropout_is_active_in_training_only() -> None:
@@ -114,6 +118,7 @@ def test_dropout_is_active_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"views": 3}, "views must be 1, 2 or 6, got 3"),
         ({"channels": []}, r"channels must be one or more numbers, got \[\]"),
         ({"channels": [0]}, r"channels must be 1 numbers, one for each block, of at least 1, got \[0\]"),
         ({"channels": [8, -1]}, "channels must be 2 numbers, one for each block, of at least 1"),

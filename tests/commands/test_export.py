@@ -61,8 +61,8 @@ def test_onnx_has_the_same_output(trained: Command, expected: tuple[torch.Tensor
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
-def test_a_network_with_gelu_that_averages_over_mirror_images_has_the_same_output(command: Command, name: str) -> None:
-    flags = ["--model.activation=gelu", "--model.mirror=true", "--trainer.max_epochs=1"]
+def test_a_network_with_gelu_that_averages_over_views_has_the_same_output(command: Command, name: str) -> None:
+    flags = ["--model.activation=gelu", "--model.views=6", "--trainer.max_epochs=1"]
     assert command("fit", *SHORT, *flags)[0] == 0
     code, out, _ = command("export", f"--output={name}")
     assert (code, "10,000 test images classified alike" in out) == (0, True)

@@ -63,6 +63,17 @@ const OPERATIONS = {
     };
     return { data: data.map((_, i) => data[mirrored(i)]), shape };
   },
+  shift({ data, shape }, { left, top }) {
+    const [height, width, channels] = shape;
+    const result = new Float32Array(data.length); // 0 where nothing is shifted to
+    for (let y = Math.max(0, top); y < height + Math.min(0, top); y++) {
+      for (let x = Math.max(0, left); x < width + Math.min(0, left); x++) {
+        const start = ((y - top) * width + x - left) * channels;
+        result.set(data.subarray(start, start + channels), (y * width + x) * channels);
+      }
+    }
+    return { data: result, shape };
+  },
   add: (one, other) => ({ data: one.data.map((value, i) => value + other.data[i]), shape: one.shape }),
   multiply: ({ data, shape }, { by }) => ({ data: data.map((value) => value * by), shape }),
   flatten({ data, shape: [height, width = 1, channels = 1] }) {

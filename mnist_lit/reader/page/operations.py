@@ -33,7 +33,8 @@ def describe_network(program: ExportedProgram) -> Settings:
     blocks: dict[str, Settings] = {}
     starts: dict[bytes, int] = {}
     """Where the numbers of each tensor begin among all of them."""
-    seen_mirrored = False
+    current, first = "", True
+    """The layer of a node, and whether it is met for the first time: it may see several views of an image."""
     for node in program.graph.nodes:
         if node.op != "call_function" or str(node.target) == "aten._assert_tensor_metadata.default":
             continue
@@ -48,13 +49,15 @@ def describe_network(program: ExportedProgram) -> Settings:
         for name, value in operation.items():
             if isinstance(value, Tensor):
                 numbers = value.numpy().astype("<f4").tobytes()
-                # Once, even if the layer sees an image and its mirror image.
+                # Once, even if the layer sees several views of an image.
                 start = starts.setdefault(numbers, sum(map(len, starts)) // 4)
                 operation[name] = {"start": start, "shape": list(value.shape)}
         names[node.name] = node.name
         operations.append(operation)
-        seen_mirrored |= operation["kind"] == "flip"  # from here on, the layers see the mirror image
-        if not seen_mirrored and (layer := _layer(node)) and len(shape := _shape(node)) > 1:
+        layer, shape = _layer(node), _shape(node)
+        if layer != current:
+            current, first = layer, layer not in blocks
+        if layer and first and len(shape) > 1:
             blocks[layer] = {"name": node.name, "title": layer, "shape": [*shape[1:], shape[0]]}
     operations[-1]["name"] = "probabilities"
     weights = b64encode(b"".join(starts)).decode()
@@ -158,6 +161,12 @@ def _mean(shapes: Shapes, dims: Sequence[int]) -> Settings:
     return {"kind": "mean"}
 
 
+def _shift(shapes: Shapes, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Settings:
+    left, right, top, bottom = padding
+    _require(len(shapes[0]) == 3 and (mode, value or 0, left + right, top + bottom) == ("constant", 0, 0, 0))
+    return {"kind": "shift", "left": left, "top": top}
+
+
 def _multiply(_shapes: Shapes, by: float | Tensor) -> Settings:
     return {"kind": "multiply", "by": float(by)}
 
@@ -200,6 +209,7 @@ OPERATIONS: dict[str, Callable[..., Settings]] = {
     "aten.max_pool2d.default": _max_pool2d,
     "aten.mean.dim": _mean,
     "aten.mul.Tensor": _multiply,
+    "aten.pad.default": _shift,
     "aten.relu.default": lambda _shapes: {"kind": "relu"},
     "aten.softmax.int": _softmax,
     "aten.to.dtype": _to,

@@ -80,9 +80,9 @@ def node_probabilities(classifier: DigitClassifier, pixels: torch.Tensor) -> tor
         ({}, (1, 28, 28)),
         ({"channels": [3, 4], "convolutions": [2, 1], "kernel_sizes": [5, 2], "batch_norm": True}, (3, 32, 30)),
         ({"channels": [3], "padding": [2], "pooling": [3], "dropout": 0.5, "classes": 4}, (1, 9, 11)),
-        ({"channels": [3, 4], "activation": "gelu", "batch_norm": True, "mirror": True}, (3, 12, 11)),
+        ({"channels": [3, 4], "activation": "gelu", "batch_norm": True, "views": 6}, (3, 12, 11)),
     ],
-    ids=["default", "batch norm", "pooling by 3", "GELU and mirror images"],
+    ids=["default", "batch norm", "pooling by 3", "GELU and views"],
 )
 def test_network_in_node_has_the_same_probabilities(settings: dict[str, Any], shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -45,16 +46,14 @@ def test_default_network() -> None:
     json.dumps(described)
 
 
-def test_a_network_that_also_sees_mirror_images_has_each_weight_and_each_block_once() -> None:
+@pytest.mark.parametrize("views", [2, 6])
+def test_a_network_that_sees_several_views_has_each_weight_and_each_block_once(views: Literal[2, 6]) -> None:
     torch.manual_seed(0)
     plain = describe_network_of(CNN())
     torch.manual_seed(0)
-    mirrored = describe_network_of(CNN(mirror=True))
-    assert mirrored["weights"] == plain["weights"]
-    assert mirrored["blocks"] == plain["blocks"]
-    names = [operation["name"] for operation in mirrored["operations"]]
-    flip = kinds(mirrored).index("flip")
-    assert max(names.index(block["name"]) for block in mirrored["blocks"]) < flip
+    several = describe_network_of(CNN(views=views))
+    assert several["weights"] == plain["weights"]
+    assert several["blocks"] == plain["blocks"], "those of the image as it is"
 
 
 def test_batch_normalisation_becomes_a_factor_and_a_summand_of_each_channel() -> None:
