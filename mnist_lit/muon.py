@@ -29,7 +29,8 @@ class Muon(AdamW):
         params: the parameters.
         lr: learning rate.
         betas: decay rates of AdamW's moment estimates; the first is also Muon's momentum.
-        weight_decay: decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101), for all parameters.
+        weight_decay: decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101) of the weights of two or more
+            dimensions. Biases and the scales of normalisation do not decay: they set the size of what follows.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2, 3))
     >>> (weight @ torch.tensor([1.0, 0.0, 0.0])).sum().backward()
@@ -39,7 +40,8 @@ class Muon(AdamW):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
-        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=betas, weight_decay=0.0)  # AdamW's: of biases and scales
+        self.weight_decay = weight_decay
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -59,7 +61,7 @@ class Muon(AdamW):
                 state["step"] += 1
                 mean = state["exp_avg"].lerp_(weight.grad, 1 - momentum)
                 update = orthogonalize(weight.grad.lerp(mean, momentum).flatten(1))  # Nesterov's momentum
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.mul_(1 - group["lr"] * self.weight_decay)
                 weight.sub_(update.reshape(weight.shape), alpha=group["lr"] * RMS * sqrt(max(update.shape)))
                 weight.grad = None  # AdamW leaves it out then
         super().step()

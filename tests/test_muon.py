@@ -44,12 +44,16 @@ def test_update_of_a_matrix_is_that_of_torch() -> None:
     assert_close(ours, theirs, rtol=0, atol=1e-3)  # torch computes in bfloat16
 
 
-def test_kernels_are_matrices_and_vectors_are_updated_by_adamw() -> None:
+def test_kernels_are_matrices_and_vectors_are_updated_by_adamw_without_decay() -> None:
     torch.manual_seed(0)
     kernel, bias = torch.randn(4, 3, 2, 2), torch.randn(4)
     convolution = [nn.Parameter(kernel.clone().to(memory_format=torch.channels_last)), nn.Parameter(bias.clone())]
     matrix, vector = nn.Parameter(kernel.flatten(1)), nn.Parameter(bias.clone())
-    optimizers = [Muon(convolution, **SETTINGS), Muon([matrix], **SETTINGS), torch.optim.AdamW([vector], **SETTINGS)]
+    optimizers = [
+        Muon(convolution, **SETTINGS),
+        Muon([matrix], **SETTINGS),
+        torch.optim.AdamW([vector], **SETTINGS | {"weight_decay": 0.0}),
+    ]
     for _ in range(3):
         convolution[0].grad, convolution[1].grad = torch.randn_like(convolution[0]), torch.randn(4)
         matrix.grad, vector.grad = convolution[0].grad.flatten(1), convolution[1].grad.clone()
