@@ -53,11 +53,12 @@ class CNN(nn.Sequential):
         padding: padding of each block's convolutions, in pixels; by default half the kernel size, which keeps the size
             of the image.
         pooling: max-pooling window of each block, in pixels; 1 means no pooling; by default 2.
+        final_pooling: max-pooling window before the linear layer, in pixels; 1 means no pooling.
         batch_norm: whether to use batch normalisation after each convolution.
         activation: activation function, `relu` or `gelu` (Hendrycks & Gimpel 2016, arXiv:1606.08415).
         dropout: dropout probability before the linear layer (Srivastava et al. 2014).
         views: number of views of an image over which the logits are averaged in evaluation mode: 1, the image; 2, also
-            its mirror image; 6, also both of them shifted by a pixel, up and left, and down and right.
+            its mirror image; 6, also both of them shifted by a pixel, down and right, and up and left.
         shape: shape of an image, (C, H, W).
         classes: number of classes, K.
 
@@ -78,6 +79,7 @@ class CNN(nn.Sequential):
         kernel_sizes: Sequence[int] | None = None,
         padding: Sequence[int] | None = None,
         pooling: Sequence[int] | None = None,
+        final_pooling: int = 1,
         batch_norm: bool = False,
         activation: Literal["relu", "gelu"] = "relu",
         dropout: float = 0.0,
@@ -98,12 +100,14 @@ class CNN(nn.Sequential):
             if len(values) != max(len(channels), 1) or min(values) < least:
                 kind = f"{len(channels)} numbers, one for each block, of at least {least}"
                 raise ValueError(f"{name} must be {kind if channels else 'one or more numbers'}, got {list(values)}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
-        if views not in {1, 2, 6}:
-            raise ValueError(f"views must be 1, 2 or 6, got {views}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+        conditions = {
+            f"activation must be {' or '.join(ACTIVATIONS)}, got {activation}": activation in ACTIVATIONS,
+            f"views must be 1, 2 or 6, got {views}": views in {1, 2, 6},
+            f"dropout must be at least 0 and less than 1, got {dropout}": 0 <= dropout < 1,
+        }
+        for message, holds in conditions.items():
+            if not holds:
+                raise ValueError(message)
 
         inputs, height, width = shape
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -114,6 +118,11 @@ class CNN(nn.Sequential):
             block = {"convolutions": number, "kernel_size": size, "padding": zeros, "pooling": window}
             blocks[f"layer{i}"] = conv_block(inputs, outputs, **block, batch_norm=batch_norm, activation=activation)
             inputs = outputs
+        if not 1 <= final_pooling <= min(height, width):
+            raise ValueError(f"final_pooling must be 1 to {min(height, width)}, got {final_pooling}")
+        if final_pooling > 1:
+            blocks["pool"] = nn.MaxPool2d(final_pooling)
+            height, width = height // final_pooling, width // final_pooling
         blocks["flatten"] = nn.Flatten()
         if dropout:
             blocks["dropout"] = nn.Dropout(dropout)
@@ -135,7 +144,8 @@ class CNN(nn.Sequential):
         x = pixels.to(self.fc.weight.dtype) / 255  # (N, 1, 28, 28), 0-1
         if self.training or self.views == 1:
             return self._logits(x)
-        images = [x] if self.views == 2 else [x, pad(x, [-1, 1, -1, 1]), pad(x, [1, -1, 1, -1])]
+        wide = pad(x, [1, 1, 1, 1], mode="reflect")  # (N, 1, 30, 30)
+        images = [x, pad(wide, [0, -2, 0, -2]), pad(wide, [-2, 0, -2, 0])][: self.views // 2]
         logits = [self._logits(view) for image in images for view in (image, image.flip(3))]
         return sum(logits[1:], logits[0]) / self.views
 

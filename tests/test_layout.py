@@ -26,8 +26,12 @@ LAYERS = [
 ]
 """A module imports from layers below its own, and within a folder."""
 ROOMS = ("reader", "studies")
-FEATURES = {"commands.fit": "studies", "commands.predict": "reader", "commands.export": "reader"}
-"""The rooms that add a feature to a command: one import within a function."""
+FEATURES = {
+    "commands.fit": {"studies.seeds"},  # --seeds
+    "commands.predict": {"reader.pictures", "reader.trained"},  # pictures of digits, and --several; without a run
+    "commands.export": {"reader.page.html"},  # the page
+}
+"""The modules of rooms that add features to a command, one import within a function for each."""
 
 
 def name_of(path: Path) -> str:
@@ -60,7 +64,7 @@ def layer(module: str) -> int:
 def test_imports_point_from_the_command_line_down(path: Path) -> None:
     name = name_of(path)
     upward = {part(module) for module in imports(path) if layer(module) <= layer(name)}
-    assert upward <= {part(name), FEATURES.get(name)}
+    assert upward <= {part(name), *map(part, FEATURES.get(name, ()))}
 
 
 CORE = [path for path in FILES if part(name_of(path)) not in ROOMS]
@@ -70,8 +74,8 @@ CORE = [path for path in FILES if part(name_of(path)) not in ROOMS]
 def test_the_core_imports_a_room_only_within_a_function_for_a_feature(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not {part(module) for module in imported(ast.iter_child_nodes(tree))} & {*ROOMS}
-    found = [part(module) for module in imports(path) if part(module) in ROOMS]
-    assert found in ([], [FEATURES.get(name_of(path))])
+    found = {module for module in imports(path) if part(module) in ROOMS}
+    assert found <= FEATURES.get(name_of(path), set())
 
 
 @pytest.mark.parametrize("path", CORE, ids=name_of)
@@ -81,8 +85,8 @@ def test_the_core_does_without_scipy(path: Path) -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     below = {name_of(path): imports(path) for path in FILES}
-    for name, feature in FEATURES.items():
-        below[name] = {module for module in below[name] if not module.startswith(feature)}
+    for name, features in FEATURES.items():
+        below[name] -= features
     while leaves := [module for module, imported in below.items() if not imported & below.keys()]:
         for module in leaves:
             del below[module]
@@ -94,7 +98,7 @@ def test_the_three_files_of_the_experiment_are_short() -> None:
         len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines())
         for name in ("model", "classifier", "data")
     ]
-    assert sum(lengths) < 420
+    assert sum(lengths) < 430
 
 
 def test_no_private_name_of_a_library_is_used() -> None:
@@ -121,5 +125,5 @@ def test_each_module_opens_with_a_line_that_says_what_it_is_for() -> None:
         assert re.match(r'""".+[.:]', path.read_text(encoding="utf-8")), path
 
 
-def test_readme_has_at_most_200_lines() -> None:
-    assert len(README.splitlines()) <= 200
+def test_readme_has_at_most_150_lines() -> None:
+    assert len(README.splitlines()) <= 150

@@ -86,6 +86,12 @@ def test_batch_normalisation_follows_each_convolution_without_bias() -> None:
     assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
 
 
+def test_final_pooling_is_before_the_linear_layer() -> None:
+    network = CNN([4, 6], final_pooling=3)
+    assert [name for name, _ in network.named_children()] == ["layer1", "layer2", "pool", "flatten", "fc"]
+    assert shapes(network)[-4:] == [(6, 7, 7), (6, 2, 2), (24,), (10,)]
+
+
 def test_gelu_takes_the_places_of_relu() -> None:
     network = CNN([4, 6], convolutions=[1, 2], activation="gelu")
     kinds = [type(layer).__name__ for layer in network.modules()]
@@ -95,8 +101,9 @@ def test_gelu_takes_the_places_of_relu() -> None:
 
 def test_logits_are_averaged_over_views_in_evaluation_mode() -> None:
     pixels = torch.randint(256, (5, 1, 28, 28), dtype=torch.uint8)
-    up, down = torch.zeros_like(pixels), torch.zeros_like(pixels)
-    up[:, :, :-1, :-1], down[:, :, 1:, 1:] = pixels[:, :, 1:, 1:], pixels[:, :, :-1, :-1]
+    up, down = pixels.roll((-1, -1), (2, 3)), pixels.roll((1, 1), (2, 3))
+    up[:, :, -1], down[:, :, 0] = up[:, :, -3], down[:, :, 2]  # reflected at the border
+    up[:, :, :, -1], down[:, :, :, 0] = up[:, :, :, -3], down[:, :, :, 2]
     plain = CNN([4])
     for images in ([pixels], [pixels, up, down]):
         views = [view for image in images for view in (image, image.flip(3))]
@@ -118,6 +125,8 @@ def test_dropout_is_active_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"final_pooling": 0}, "final_pooling must be 1 to 7, got 0"),
+        ({"final_pooling": 15}, "final_pooling must be 1 to 7, got 15"),
         ({"views": 3}, "views must be 1, 2 or 6, got 3"),
         ({"channels": []}, r"channels must be one or more numbers, got \[\]"),
         ({"channels": [0]}, r"channels must be 1 numbers, one for each block, of at least 1, got \[0\]"),
@@ -129,7 +138,7 @@ def test_dropout_is_active_in_training_only() -> None:
         ({"padding": [-1, 0]}, "padding must be 2 numbers, one for each block, of at least 0"),
         ({"pooling": [2, 2, 2]}, "pooling must be 2 numbers, one for each block"),
         ({"kernel_sizes": [3, 15], "padding": [1, 0]}, "block 2 leaves no pixel of 28×28"),
-        ({"activation": "tanh"}, "activation must be one of relu, gelu, got tanh"),
+        ({"activation": "tanh"}, "activation must be relu or gelu, got tanh"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
     ],
 )

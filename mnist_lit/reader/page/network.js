@@ -63,16 +63,18 @@ const OPERATIONS = {
     };
     return { data: data.map((_, i) => data[mirrored(i)]), shape };
   },
-  shift({ data, shape }, { left, top }) {
-    const [height, width, channels] = shape;
-    const result = new Float32Array(data.length); // 0 where nothing is shifted to
-    for (let y = Math.max(0, top); y < height + Math.min(0, top); y++) {
-      for (let x = Math.max(0, left); x < width + Math.min(0, left); x++) {
-        const start = ((y - top) * width + x - left) * channels;
-        result.set(data.subarray(start, start + channels), (y * width + x) * channels);
-      }
+  pad({ data, shape: [height, width, channels] }, { padding: [left, right, top, bottom], reflect }) {
+    const [rows, columns] = [height + top + bottom, width + left + right]; // negative numbers crop
+    const inside = (i, size) => (reflect ? size - 1 - Math.abs(size - 1 - Math.abs(i)) : i);
+    const result = new Float32Array(rows * columns * channels);
+    for (let place = 0; place < rows * columns; place++) {
+      const y = inside(Math.floor(place / columns) - top, height);
+      const x = inside((place % columns) - left, width);
+      if (y < 0 || y >= height || x < 0 || x >= width) continue; // 0
+      const start = (y * width + x) * channels;
+      result.set(data.subarray(start, start + channels), place * channels);
     }
-    return { data: result, shape };
+    return { data: result, shape: [rows, columns, channels] };
   },
   add: (one, other) => ({ data: one.data.map((value, i) => value + other.data[i]), shape: one.shape }),
   multiply: ({ data, shape }, { by }) => ({ data: data.map((value) => value * by), shape }),

@@ -161,10 +161,9 @@ def _mean(shapes: Shapes, dims: Sequence[int]) -> Settings:
     return {"kind": "mean"}
 
 
-def _shift(shapes: Shapes, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Settings:
-    left, right, top, bottom = padding
-    _require(len(shapes[0]) == 3 and (mode, value or 0, left + right, top + bottom) == ("constant", 0, 0, 0))
-    return {"kind": "shift", "left": left, "top": top}
+def _pad(shapes: Shapes, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Settings:
+    _require(len(shapes[0]) == 3 and len(padding) == 4 and mode in {"constant", "reflect"} and not value)
+    return {"kind": "pad", "padding": padding, "reflect": mode == "reflect"}
 
 
 def _multiply(_shapes: Shapes, by: float | Tensor) -> Settings:
@@ -209,7 +208,7 @@ OPERATIONS: dict[str, Callable[..., Settings]] = {
     "aten.max_pool2d.default": _max_pool2d,
     "aten.mean.dim": _mean,
     "aten.mul.Tensor": _multiply,
-    "aten.pad.default": _shift,
+    "aten.pad.default": _pad,
     "aten.relu.default": lambda _shapes: {"kind": "relu"},
     "aten.softmax.int": _softmax,
     "aten.to.dtype": _to,
