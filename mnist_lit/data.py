@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from mnist_lit.datasets.augmentation import Augmentation
 from mnist_lit.datasets.catalog import find_dataset
+from mnist_lit.datasets.dataset import Fit
 from mnist_lit.datasets.sampling import Batch, InMemoryDataset, identity_collate
 from mnist_lit.system.values import plain
 
@@ -29,6 +30,7 @@ class MNISTDataModule(LightningDataModule):
         split_seed: seed of the choice of validation images.
         dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder of images (see `read_folder`).
         image_size: height and width to which the images of a folder are scaled, in pixels; by default 32.
+        fit: how they become squares: `crop`, by the square in the middle of each, or `pad`, by black bars.
         data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`, and of decoded images, `data_dir/folders`.
         mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog.
         **augmentation: keyword arguments passed to `Augmentation`.
@@ -45,6 +47,7 @@ class MNISTDataModule(LightningDataModule):
         *,
         dataset: str = "MNIST",
         image_size: int | None = None,
+        fit: Fit = "crop",
         data_dir: str = "data",
         mirrors: Sequence[str] | None = None,
         **augmentation: Any,
@@ -53,7 +56,7 @@ class MNISTDataModule(LightningDataModule):
         given = plain([batch_size, val_size, split_seed, dataset, image_size])  # maybe NumPy's numbers, or a Path
         batch_size, val_size, split_seed, dataset, image_size = given
         augmentation = plain(augmentation)
-        self.dataset = find_dataset(dataset, image_size, data_dir, mirrors)
+        self.dataset = find_dataset(dataset, image_size, data_dir, mirrors, fit)
         train_size, own_val_size = self.dataset.train_size, self.dataset.own_val_size
         if own_val_size and (val_size not in {None, own_val_size} or split_seed):
             images = f"{dataset} has {own_val_size:,} validation images of its own"
@@ -66,8 +69,7 @@ class MNISTDataModule(LightningDataModule):
         if split_seed < 0:
             raise ValueError(f"split_seed must be at least 0, got {split_seed}")
         self.augment = Augmentation(min(self.dataset.shape[1:]), **augmentation)
-        # `val_size` is saved as it is now, a number. The folder and the mirrors belong to a machine, not to the
-        # experiment: checkpoints do not contain them.
+        # `val_size` is saved as it is now. The folder and the mirrors belong to a machine, not to the experiment.
         self.save_hyperparameters(ignore=["data_dir", "mirrors"])
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.data_dir, self.mirrors = data_dir, mirrors

@@ -143,6 +143,7 @@ def test_hyperparameters_exclude_data_dir_and_mirrors() -> None:
         "rotation": 5,
         "dataset": "MNIST",
         "image_size": None,
+        "fit": "crop",
     }
 
 

@@ -79,7 +79,8 @@ def test_every_command_works_with_a_folder(flags: Command) -> None:
     code, out, err = flags("fit", *FLAGS)
     assert (code, err) == (0, "")
     assert "data     flags: 73 images to train on, 8 to validate, 9 to test\n" in out
-    assert "classes  Estonia, France, Germany\nnetwork  " in out
+    square = "the middle square of each at 16×16 pixels (--data.fit, --data.image_size)"
+    assert f"\n         {square}\nclasses  Estonia, France, Germany\nnetwork  " in out
     assert "(3, 16, 16) → (4, 16, 16)" in out
     assert "predict --images PHOTO.jpg\n" in out
     assert RUN.results()["test"]["total"] == 9
@@ -202,10 +203,13 @@ TRAINED_ON = "--data.split_seed: leave it at 0, or images would be among those t
             "mirrors are for data sets that are downloaded, flags is a folder",
         ),
         (["fit", "--data.image_size=28"], "image_size is for folders of images: those of MNIST have their size"),
+        (["fit", "--data.fit=pad"], "fit is for folders of images: those of MNIST are square"),
         (["fit", "--ckpt_path=last", "--data.dataset=MNIST"], "--data.dataset cannot change when a run is resumed.*"),
         (["validate", "--data.dataset=./flags", "--data.split_seed=1"], TRAINED_ON),
         ([*PREDICT, "--data.dataset=CIFAR10"], f"--data.dataset: {PREPARED}"),
         ([*PREDICT, "--data.image_size=32"], f"--data.image_size: {PREPARED}"),
+        ([*PREDICT, "--data.fit=pad"], f"--data.fit: {PREPARED}"),
+        (["test", "--data.fit=pad"], "--data.fit: images are prepared as in the training of the checkpoint"),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a_run(
@@ -215,6 +219,21 @@ def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a
     assert code == 2
     assert re.fullmatch(f"error: {message}\n", err)
     assert list(Path("runs").glob("*/*")) == [RUN.folder]
+
+
+def test_pad_keeps_all_of_each_image(flags: Command) -> None:
+    code, out, err = flags("fit", *FLAGS, "--data.fit=pad", "--trainer.max_epochs=1")
+    assert (code, err) == (0, "")
+    assert "all of each, with black bars, at 16×16 pixels" in out
+    Image.new("RGB", (40, 20), (255, 255, 255)).save("white.png")
+    assert flags("predict", "--images", "white.png", "--save_seen=seen")[::2] == (0, "")
+    with Image.open("seen/00000_white.png") as image:
+        column = np.asarray(image)[:, 8, 0]
+    assert column[[0, 1, 2, -3, -2, -1]].max() == 0
+    assert column[5:11].min() == 255
+    assert flags("test")[0] == 0
+    assert flags("export", "--output=page.html")[::2] == (0, "")
+    assert '"fit":"pad"' in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_grey_images_train_a_network_of_one_channel_that_accepts_colours(flags: Command) -> None:

@@ -58,6 +58,7 @@ def test_another_network_works_with_every_command(tmp_path: Path, data_dir: Path
     pixels, _ = MNIST.read(data_dir, train=False)
     Image.fromarray(255 - pixels[0, 0].numpy()).resize((280, 280)).save(tmp_path / "seven.png")
 
+    assert "seven.png: 7" in run("predict", "--images", "seven.png"), "by the trained network of the package"
     assert "test accuracy 9" in run("fit", *FEW, "--model.width=16")
     assert "test accuracy 9" in run("test")
     assert "validation accuracy 9" in run("validate")

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import TRAIN
+from PIL import Image
 
 from mnist_lit import __version__
+from mnist_lit.commands import has_room
+from mnist_lit.datasets.catalog import MNIST
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +22,7 @@ def run(*argv: str | Path, folder: Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_wheel_trains_tests_and_finds_its_configs(tmp_path: Path) -> None:
+def test_the_wheel_reads_trains_tests_and_finds_its_configs(tmp_path: Path, data_dir: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, TRAIN.parent, folder=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
@@ -29,6 +32,10 @@ def test_the_wheel_trains_tests_and_finds_its_configs(tmp_path: Path) -> None:
     (folder := tmp_path / "empty").mkdir()
 
     assert run(program, "--version", folder=folder) == f"mnist-lit {__version__}\n"
+    if has_room("reader"):  # the wheel has a trained network
+        pixels, _ = MNIST.read(data_dir, train=False)
+        Image.fromarray(255 - pixels[0, 0].numpy()).resize((140, 140)).save(folder / "seven.png")
+        assert "seven.png: 7" in run(program, "predict", "--images", "seven.png", folder=folder)
     out = run(program, "fit", "--config", "fast", folder=folder)
     assert "       mnist-lit predict --images PHOTO.jpg\n" in out
     assert "test accuracy 9" in out

@@ -91,6 +91,7 @@ FLAG_HELP = {
 {COMMON}""",
     "predict": f"""\
   --images PATH [PATH …]   your own pictures, files or folders (else the test set)
+                           without a run, a network of the package reads them as digits  <!-- reader -->
   --several                read every digit of each picture, in reading order  <!-- reader -->
   --save_seen DIR          save the preprocessed pictures, as the network classifies them
   --output FILE            the CSV file (predictions.csv in the run folder)

@@ -27,7 +27,7 @@ from mnist_lit.system.output import say
 from mnist_lit.training.evaluation import Outputs, other_metrics, report_test
 from mnist_lit.training.trainer import build_trainer
 
-__all__ = ["Restored", "restore", "restore_checkpoint", "test", "validate"]
+__all__ = ["Restored", "check_output", "restore", "restore_checkpoint", "test", "validate"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Restored:
             for ours, theirs in zip(dataset.classes, trained.classes, strict=True):
                 if ours != theirs:
                     raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
+        same = is_same(dataset.name, trained.settings["data"]["dataset"])
+        if same and self.config.data.fit != trained.settings["data"].get("fit", "crop"):  # other pixels
+            raise UsageError("--data.fit: images are prepared as in the training of the checkpoint")
         trained.check_images(dataset)
         return data
 
@@ -91,8 +94,8 @@ class Restored:
 
     def require_same_images(self) -> None:
         """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
-        for setting in ("dataset", "image_size"):
-            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting):
+        for setting, default in {"dataset": None, "image_size": None, "fit": "crop"}.items():
+            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting, default):
                 raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
 
     def output(self, name: str) -> Path:
@@ -102,11 +105,20 @@ class Restored:
             UsageError: if it would be written over what the command reads, or over any image.
         """
         run = self.checkpoint.run
-        target = Path(self.config.output or (run.folder if run else Path()) / name)
-        read = [str(self.checkpoint.path), *self.config.get("images", [])]
-        if target.is_file() and (target.suffix in SUFFIXES or os.path.realpath(target) in map(os.path.realpath, read)):
-            raise UsageError(f"--output: {target} is an input: give the name of another file")
-        return target
+        target = self.config.output or (run.folder if run else Path()) / name
+        return check_output(target, [str(self.checkpoint.path), *self.config.get("images", [])])
+
+
+def check_output(target: str | Path, inputs: Sequence[str]) -> Path:
+    """Return the path of a file to write.
+
+    Raises:
+        UsageError: if it would be written over one of the inputs, or over any image.
+    """
+    path = Path(target)
+    if path.is_file() and (path.suffix in SUFFIXES or os.path.realpath(path) in map(os.path.realpath, inputs)):
+        raise UsageError(f"--output: {path} is an input: give the name of another file")
+    return path
 
 
 def restore(command: str, argv: Sequence[str]) -> Restored:
@@ -145,6 +157,7 @@ def restore_checkpoint(command: str, argv: Sequence[str], checkpoint: Checkpoint
             "val_size": None,
             "split_seed": 0,
             "image_size": None if given in DATASETS else checkpoint.shape[1],
+            "fit": "crop" if given in DATASETS else defaults["data"].get("fit", "crop"),
         }
     set_checkpoint_defaults(parser, defaults, checkpoint.path)
     images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}

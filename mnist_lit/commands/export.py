@@ -43,12 +43,14 @@ class Format(NamedTuple):
     """The library that opens such files, as Hugging Face's Hub names it."""
     use: str
     """How to use such a file, in Markdown."""
+    compared: int | None = None
+    """How many test images it must classify as the checkpoint does; None for all of them."""
 
 
 def export(argv: Sequence[str]) -> None:
-    """Write a checkpoint in another format, which must classify all test images as the checkpoint does, and its card.
+    """Write a checkpoint in another format, which must classify test images as the checkpoint does, and its card.
 
-    A page is compared only if Node.js is installed.
+    A page is compared on a part of them, and only if Node.js is installed.
 
     Raises:
         UsageError: if the file's name ends otherwise, a package is not installed, or a page cannot prepare such images.
@@ -60,7 +62,7 @@ def export(argv: Sequence[str]) -> None:
     if has_room("reader"):
         from mnist_lit.reader.page import html
 
-        formats[".html"] = Format(html.to_html, "mnist-lit", html.USE)
+        formats[".html"] = Format(html.to_html, "mnist-lit", html.USE, compared=html.COMPARED)
     if not (form := formats.get(target.suffix)):
         *suffixes, last = formats
         raise UsageError(f"--output: {target} must end in {', '.join(suffixes)} or {last}")
@@ -75,7 +77,7 @@ def export(argv: Sequence[str]) -> None:
     pixels, labels = data.test_set.pixels, data.test_set.labels
     probabilities = model.classify(pixels, BATCH_SIZE)  # (N, K)
     with torch.inference_mode():
-        compared = _compare(classify, pixels, probabilities)
+        compared = _compare(classify, pixels[: form.compared], probabilities[: form.compared])
     card = describe_model(
         *(target, restored.checkpoint, data.dataset, model, metadata, probabilities, labels),
         library=form.library,

@@ -26,6 +26,7 @@ from mnist_lit.runs.folders import ROOT, Run, find_resumable, new_run
 from mnist_lit.runs.results import format_fit
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.libraries import describe_load
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, process_rank
 from mnist_lit.system.signals import Stopped
@@ -183,7 +184,9 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     if data.val_size and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         say(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
-    if initial.digests != data.dataset.digests and trained.get("image_size") == data.hparams["image_size"]:
+    prepared = {"image_size": None, "fit": "crop"}  # the defaults of settings that earlier checkpoints do not have
+    alike = all(trained.get(name, default) == data.hparams[name] for name, default in prepared.items())
+    if alike and initial.digests != data.dataset.digests:
         say(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
 
 
@@ -255,11 +258,17 @@ def describe(run: str, trainer: Trainer, classifier: DigitClassifier, data: MNIS
     dataset, network = data.dataset, classifier.network
     shapes = " → ".join(str(s) if len(s) > 1 else str(s[0]) for s in layer_shapes(network, dataset.shape))
     trained = dataset.train_size - data.val_size
+    square = {"crop": "the middle square of each", "pad": "all of each, with black bars,"}[data.hparams["fit"]]
     sizes = f"{trained:,} images to train on, {data.val_size:,} to validate, {dataset.test_size:,} to test"
+    of_folder = [
+        f"         {square} at {dataset.shape[1]}×{dataset.shape[2]} pixels (--data.fit, --data.image_size)",
+        f"classes  {list_names(dataset.classes)}",
+    ]
     return [
         f"run      {run}, {trainer.accelerator.name()}",
+        *([f"busy     {load}"] if trainer.accelerator.name() == "cpu" and (load := describe_load()) else []),
         f"data     {dataset.name}: {sizes}",
-        *([] if dataset.name in DATASETS else [f"classes  {list_names(dataset.classes)}"]),  # of a folder
+        *([] if dataset.name in DATASETS else of_folder),
         f"network  {count_parameters(network):,} parameters: {shapes}",
         "",
     ]

@@ -2,21 +2,24 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from jsonargparse import Namespace
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mnist_lit.commands import require_room
-from mnist_lit.commands.evaluate import Restored, restore
-from mnist_lit.datasets.catalog import kind_of
+from mnist_lit.commands import has_room, require_room
+from mnist_lit.commands.evaluate import Restored, check_output, restore
+from mnist_lit.commands.flags import build_parser, find_flags, parse
+from mnist_lit.datasets.catalog import MNIST, kind_of
 from mnist_lit.datasets.photographs import Pictures, read_photographs
 from mnist_lit.datasets.sampling import InMemoryDataset, identity_collate
+from mnist_lit.runs.folders import ROOT
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
@@ -24,38 +27,74 @@ from mnist_lit.system.output import say
 __all__ = ["predict"]
 
 
+class Network(NamedTuple):
+    """A network that classifies pictures, and the images that it was trained on."""
+
+    classify: Callable[[Tensor], Tensor]
+    """Maps pixels 0-255, uint8 (N, C, H, W), to probabilities (N, K)."""
+    dataset: str
+    """Name of the data set."""
+    shape: Sequence[int]
+    """Shape of its images, (C, H, W)."""
+    classes: Sequence[str]
+    """Names of its classes."""
+
+
 def predict(argv: Sequence[str]) -> None:
     """Write a CSV file with the predicted class and probabilities of each test image, or of each picture given.
 
+    Where there is no run, pictures of digits are classified by the trained network of the package.
+
     Raises:
         UsageError: if a flag is wrong.
-        ValueError: at the end, if some of the pictures could not be read.
+        OSError, ValueError: if there is no checkpoint that can be used, or at the end, if pictures could not be read.
     """
-    restored = restore("predict", argv)
-    flags = restored.config
+    try:
+        restored = restore("predict", argv)
+    except FileNotFoundError:
+        flags = parse(build_parser("predict"), argv)
+        if not flags.images or not has_room("reader") or find_flags(argv, "ckpt_path", "experiment"):
+            raise
+        _predict_without_run(flags)
+        return
+    flags, checkpoint = restored.config, restored.checkpoint
+    target = restored.output("predictions.csv")  # refused before the pictures are read
     if not flags.images:
         for flag in ("several", "save_seen"):
             if flags[flag]:
                 raise UsageError(f"--{flag}: give pictures with --images")
         probabilities = _predict(restored, restored.data)
         names = restored.data.dataset.test_names or [str(number) for number in range(len(probabilities))]
-        _write_csv(restored, names, probabilities)
+        _write_csv(target, checkpoint.classes, names, probabilities)
         return
     restored.require_same_images()
-    restored.output("predictions.csv")  # refused before the pictures are read
-    pictures = _read_pictures(restored)
-    if pictures.names:
-        images = InMemoryDataset(pictures.pixels, torch.zeros(len(pictures.pixels)))
-        loader = DataLoader(images, flags.data.batch_size, collate_fn=identity_collate)
-        probabilities = _predict(restored, loader)
+
+    def classify(pixels: Tensor) -> Tensor:
+        images = InMemoryDataset(pixels, torch.zeros(len(pixels)))
+        probabilities = _predict(restored, DataLoader(images, flags.data.batch_size, collate_fn=identity_collate))
         if uncalibrated := restored.model.uncalibrated:
             say(uncalibrated)
-        pictures.report(probabilities, restored.checkpoint.classes)
-        _write_csv(restored, pictures.names, probabilities, pictures.boxes)
-        if flags.save_seen:
-            pictures.save(Path(flags.save_seen), probabilities)
-    if pictures.failed:
-        raise ValueError(f"{pictures.failed:,} of {pictures.number:,} could not be read")
+        return probabilities
+
+    dataset = checkpoint.settings["data"]["dataset"]
+    _predict_pictures(flags, target, Network(classify, dataset, checkpoint.shape, checkpoint.classes))
+
+
+def _predict_without_run(flags: Namespace) -> None:
+    """Classify pictures of digits with the trained network of the package.
+
+    Raises:
+        UsageError: if a flag is given that needs a checkpoint.
+    """
+    from mnist_lit.reader.trained import CARD, load_trained
+
+    defaults = build_parser("predict").get_defaults()
+    for name, value in flags.items():
+        if name not in {"config", "images", "several", "save_seen", "output"} and value != defaults.get(name):
+            raise UsageError(f"--{name} needs a checkpoint, and there is none in {ROOT}: train one with fit")
+    target = check_output(flags.output or "predictions.csv", flags.images)
+    say(f"no checkpoint in {ROOT.absolute()}: read as handwritten digits by the network of the package, see {CARD}")
+    _predict_pictures(flags, target, Network(load_trained(), MNIST.name, MNIST.shape, MNIST.classes))
 
 
 def _predict(restored: Restored, data: Any) -> Tensor:
@@ -66,33 +105,47 @@ def _predict(restored: Restored, data: Any) -> Tensor:
     return probabilities
 
 
-def _read_pictures(restored: Restored) -> Pictures:
-    """Return pictures, preprocessed as the training images of a checkpoint were.
+def _predict_pictures(flags: Namespace, target: Path, network: Network) -> None:
+    pictures = _read_pictures(flags, network)
+    if pictures.names:
+        probabilities = network.classify(pictures.pixels)
+        pictures.report(probabilities, network.classes)
+        _write_csv(target, network.classes, pictures.names, probabilities, pictures.boxes)
+        if flags.save_seen:
+            pictures.save(Path(flags.save_seen), probabilities)
+    if pictures.failed:
+        raise ValueError(f"{pictures.failed:,} of {pictures.number:,} could not be read")
+
+
+def _read_pictures(flags: Namespace, network: Network) -> Pictures:
+    """Return pictures, preprocessed as the training images of a network were.
 
     Raises:
         UsageError: if these were drawings of another kind than digits.
     """
-    flags, checkpoint = restored.config, restored.checkpoint
-    dataset, shape = checkpoint.settings["data"]["dataset"], checkpoint.shape
-    kind = kind_of(dataset)
+    kind = kind_of(network.dataset)
     if flags.several or kind == "digits":
         require_room("reader", "--several" if flags.several else "predict --images of digits")
         from mnist_lit.reader import pictures as reader
 
         if flags.several:
-            return reader.read_sheets(flags.images, flags.save_seen, dataset, checkpoint.classes, shape)
+            return reader.read_sheets(flags.images, flags.save_seen, network.dataset, network.classes, network.shape)
         return reader.read_digits(flags.images)
     if kind != "photographs":
-        raise UsageError(f"the checkpoint classifies {dataset}: only digits and photographs can be read from pictures")
-    channels, side, _ = shape
-    return read_photographs(flags.images, channels, side)
+        trained = network.dataset
+        raise UsageError(f"the checkpoint classifies {trained}: only digits and photographs can be read from pictures")
+    channels, side, _ = network.shape
+    return read_photographs(flags.images, channels, side, flags.data.fit)
 
 
 def _write_csv(
-    restored: Restored, names: Sequence[str], probabilities: Tensor, boxes: NDArray[np.int64] | None = None
+    target: Path,
+    classes: Sequence[str],
+    names: Sequence[str],
+    probabilities: Tensor,
+    boxes: NDArray[np.int64] | None = None,
 ) -> None:
     """Write the names and probabilities (N, K) of images and, if they are given, their boxes in a picture, (N, 4)."""
-    target, classes = restored.output("predictions.csv"), restored.checkpoint.classes
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     digits = [*classes] == [str(number) for number in range(len(classes))]

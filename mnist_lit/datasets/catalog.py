@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from mnist_lit.datasets.cifar import CIFARDataset
-from mnist_lit.datasets.dataset import ImageDataset, Kind
+from mnist_lit.datasets.dataset import Fit, ImageDataset, Kind
 from mnist_lit.datasets.idx import IDXDataset
 
 __all__ = ["DATASETS", "FASHION_MNIST", "MNIST", "find_dataset", "is_same", "kind_of"]
@@ -80,20 +81,28 @@ DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, KMNIST, 
 
 
 def find_dataset(
-    name: str, image_size: int | None = None, cache: str | Path = "data", mirrors: Sequence[str] | None = None
+    name: str,
+    image_size: int | None = None,
+    cache: str | Path = "data",
+    mirrors: Sequence[str] | None = None,
+    fit: Fit = "crop",
 ) -> ImageDataset:
     """Return the data set of a name in the catalog, or that in a folder of images (see `read_folder`).
 
-    A size and a cache are for folders only, and mirrors for the catalog only.
+    A size, a cache and `fit` are for folders only, and mirrors for the catalog only.
 
     Raises:
         ValueError: if there is neither, or the folder cannot be used.
     """
     if any("@" in mirror.partition("://")[2].partition("/")[0] for mirror in mirrors or ()):
         raise ValueError("mirrors: a user name or password in a URL is not supported: put the files into data_dir")
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit must be crop or pad, got {fit}")
     if name in DATASETS:
         if image_size is not None:
             raise ValueError(f"image_size is for folders of images: those of {name} have their size")
+        if fit != "crop":
+            raise ValueError(f"fit is for folders of images: those of {name} are square")
         if os.path.isdir(name) and Path(name).resolve() != Path(cache, name).resolve():  # noqa: PTH112  # as below
             log.warning("%s is the data set of this name; for the folder of images, give .%s%s", name, os.sep, name)
         return DATASETS[name]
@@ -105,7 +114,7 @@ def find_dataset(
         raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
     from mnist_lit.datasets.folder import read_folder  # here: the data sets of the catalog decode no pictures
 
-    return read_folder(name, image_size, cache)
+    return read_folder(name, image_size, cache, fit)
 
 
 def is_same(name: str, other: str) -> bool:

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from mnist_lit.datasets.sampling import split
 
-__all__ = ["MAX_CLASSES", "ImageDataset", "Kind"]
+__all__ = ["MAX_CLASSES", "Fit", "ImageDataset", "Kind"]
 
 Kind = Literal["digits", "drawings", "photographs"]
 """What images show; digits and drawings are white on black."""
+
+Fit = Literal["crop", "pad"]
+"""How an image of a folder becomes a square: by the square in its middle, or by black bars at its sides."""
 
 MAX_CLASSES = 5_000
 """The confusion matrix of 20,000 classes would have 3 GB."""

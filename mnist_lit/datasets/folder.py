@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lit.datasets.dataset import ImageDataset, Kind
-from mnist_lit.datasets.images import crop_square, open_image, read_images
+from mnist_lit.datasets.dataset import Fit, ImageDataset, Kind
+from mnist_lit.datasets.images import open_square, read_images
 from mnist_lit.datasets.layout import PARTS, Listing, list_images
 from mnist_lit.datasets.sampling import split
 from mnist_lit.system.files import write_atomically
@@ -75,17 +75,20 @@ class FolderDataset(ImageDataset):
         return train, val
 
 
-def read_folder(path: str, image_size: int | None = None, cache: str | Path = "data") -> FolderDataset:
+def read_folder(
+    path: str, image_size: int | None = None, cache: str | Path = "data", fit: Fit = "crop"
+) -> FolderDataset:
     """Read the images of a folder: `PATH/train/CLASS/*`, `PATH/val/…` and `PATH/test/…`, or `PATH/CLASS/*`.
 
-    Each image is cropped to the square in its middle, which is scaled to `image_size` pixels. Files that cannot be read
-    are listed and left out. The decoded images are kept in a file, which is used as long as the names, sizes and
-    times of the image files stay the same.
+    Each image is scaled to a square of `image_size` pixels. Files that cannot be read are listed and left out. The
+    decoded images are kept in a file, which is used as long as the names, sizes and times of the image files stay the
+    same.
 
     Args:
         path: path of the folder.
         image_size: height and width in pixels, up to 512; by default 32.
         cache: folder of the file with the decoded images.
+        fit: whether an image is cropped to the square in its middle, or made square by black bars (`pad`).
 
     Raises:
         ValueError: if the size is out of range, the folder has another layout, or the images do not fit in memory.
@@ -95,7 +98,7 @@ def read_folder(path: str, image_size: int | None = None, cache: str | Path = "d
         raise ValueError(f"image_size must be 1 to {MAX_IMAGE_SIZE}, got {side}")
     listing = list_images(Path(path).expanduser())
     _check_memory(path, len(listing.files), side)
-    pixels, unreadable = _load(path, listing, side, Path(cache))
+    pixels, unreadable = _load(path, listing, side, fit, Path(cache))
     for line in list(unreadable.values())[:MAX_REPORTED]:
         log.warning("%s: left out", line)
     if (more := len(unreadable) - MAX_REPORTED) > 0:
@@ -180,17 +183,17 @@ def total_memory() -> int | None:
         return None
 
 
-def _load(path: str, listing: Listing, side: int, cache: Path) -> tuple[Tensor, dict[int, str]]:
+def _load(path: str, listing: Listing, side: int, fit: Fit, cache: Path) -> tuple[Tensor, dict[int, str]]:
     """Return the pixels of the readable files, and the reason for each other one by its number."""
     folder = Path(path).expanduser().resolve()
-    place = sha256(f"{folder} {side}".encode(errors="surrogateescape")).hexdigest()[:12]
+    place = sha256(f"{folder} {side} {fit}".encode(errors="surrogateescape")).hexdigest()[:12]
     file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
     key = _key(listing.files, f"{Path(path).expanduser()}{os.sep}")
     if found := _read_cache(file, key, len(listing.files), side):
-        again = _prepare([listing.files[number] for number in found[1]], side)
+        again = _prepare([listing.files[number] for number in found[1]], side, fit)
         if all(isinstance(result, ValueError) for result in again):
             return found
-    pixels, unreadable = _decode(listing.files, side)
+    pixels, unreadable = _decode(listing.files, side, fit)
     content = BytesIO()
     np.savez(content, key=key, pixels=pixels, unreadable=json.dumps(list(unreadable.items())))
     try:
@@ -233,12 +236,12 @@ def _read_cache(file: Path, key: str, number: int, side: int) -> tuple[Tensor, d
     return None
 
 
-def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[int, str]]:
+def _decode(files: Sequence[str], side: int, fit: Fit) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Return the pixels (N, C, side, side) of the readable files, and the reason for each other one by its number."""
     pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
     unreadable: dict[int, str] = {}
     coloured, done = False, 0
-    for number, result in enumerate(_prepare(files, side, desc="reading images")):
+    for number, result in enumerate(_prepare(files, side, fit, desc="reading images")):
         if isinstance(result, ValueError):
             unreadable[number] = f"{files[number]}: {result}"
         else:
@@ -249,8 +252,5 @@ def _decode(files: Sequence[str], side: int) -> tuple[NDArray[np.uint8], dict[in
     return kept, unreadable
 
 
-def _prepare(files: Sequence[str], side: int, **bar: Any) -> Iterator[NDArray[np.uint8] | ValueError]:
-    def read(path: str) -> NDArray[np.uint8]:
-        return crop_square(open_image(path, for_square=True), side)
-
-    return read_images(files, read, disable=None, **bar)
+def _prepare(files: Sequence[str], side: int, fit: Fit, **bar: Any) -> Iterator[NDArray[np.uint8] | ValueError]:
+    return read_images(files, lambda path: open_square(path, side, fit=fit), disable=None, **bar)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from mnist_lit.datasets.dataset import Fit
+
 __all__ = [
     "SUFFIXES",
     "UnreadableImageError",
@@ -24,6 +26,7 @@ __all__ = [
     "is_left_behind",
     "open_image",
     "open_scaled",
+    "open_square",
     "read_images",
     "to_image",
 ]
@@ -187,6 +190,21 @@ def read_images(files: Sequence[str], read: Callable[[str], Result], **bar: Any)
                     yield result
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def open_square(path: str, side: int, channels: int | None = None, fit: Fit = "crop") -> NDArray[np.uint8]:
+    """Return an image as a square of `side` pixels, (C, side, side), with `channels` C, see `crop_square`.
+
+    With `pad`, black bars make it square, and nothing of it is lost.
+
+    Raises:
+        UnreadableImageError: with the reason.
+    """
+    pixels = open_image(path, for_square=fit == "crop")
+    if fit == "pad":
+        missing = [max(pixels.shape[:2]) - length for length in pixels.shape[:2]]
+        pixels = np.pad(pixels, [*((number // 2, number - number // 2) for number in missing), (0, 0)])
+    return crop_square(pixels, side, channels)
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:

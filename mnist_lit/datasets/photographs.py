@@ -16,7 +16,8 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mnist_lit.datasets.images import crop_square, describe_unread, find_images, open_image, read_images, to_image
+from mnist_lit.datasets.dataset import Fit
+from mnist_lit.datasets.images import describe_unread, find_images, open_square, read_images, to_image
 from mnist_lit.system.errors import printable
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
@@ -85,13 +86,9 @@ class Pictures:
         say(f"preprocessed pictures: {folder}")
 
 
-def read_photographs(paths: Sequence[str], channels: int, side: int) -> Pictures:
-    """Read photographs of one object each: the square in the middle of each, scaled to `side` pixels."""
-
-    def read(path: str) -> NDArray[np.uint8]:
-        return crop_square(open_image(path, for_square=True), side, channels)
-
-    return Pictures.read(paths, read, (channels, side, side))
+def read_photographs(paths: Sequence[str], channels: int, side: int, fit: Fit) -> Pictures:
+    """Read photographs of one object each as squares of `side` pixels, see `open_square`."""
+    return Pictures.read(paths, lambda path: open_square(path, side, channels, fit), (channels, side, side))
 
 
 class Errors:

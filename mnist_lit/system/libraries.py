@@ -8,7 +8,7 @@ import warnings
 
 from mnist_lit.system.output import say
 
-__all__ = ["keep_freed_memory", "set_up_libraries"]
+__all__ = ["describe_load", "keep_freed_memory", "set_up_libraries"]
 
 EXPECTED_WARNINGS = (
     ".*does not have many workers",  # batches from memory are slower through workers
@@ -24,6 +24,8 @@ EXPECTED_WARNINGS = (
 GPU_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """An environment variable of torch, set by Lightning: torch loads the driver's library to look for a GPU."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+MAX_LOAD = 1.25
+"""Load average for each core up to which nothing is said: a run that has just ended leaves about 1."""
 
 
 def set_up_libraries() -> None:
@@ -46,6 +48,21 @@ def set_up_libraries() -> None:
 
         if not torch.cuda.is_available():
             del os.environ[GPU_CHECK]
+
+
+def describe_load() -> str | None:
+    """Return a line that says what helps where programs have more threads than there are cores, or None.
+
+    In each step, the threads of torch wait for each other in a loop. On a core that they share, the one that has work
+    waits for that loop. `OMP_WAIT_POLICY=passive` makes them sleep, which is slower where nothing else runs.
+    """
+    import torch
+
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0  # Windows has none
+    if load < MAX_LOAD * cores or torch.get_num_threads() == 1 or "OMP_WAIT_POLICY" in os.environ:
+        return None
+    if_others = "if other programs cause it, OMP_WAIT_POLICY=passive in the environment helps"
+    return f"load {load:.1f} on {cores} cores in the last minute: {if_others}"
 
 
 def keep_freed_memory() -> None:

@@ -19,7 +19,7 @@ from mnist_lit.datasets.folder import FolderDataset, read_folder, total_memory
 from mnist_lit.datasets.images import UnreadableImageError, open_image
 
 CLASSES = ("cat", "ant", "bee")  # created in this order
-OPEN_IMAGE, TOTAL_MEMORY = "mnist_lit.datasets.folder.open_image", "mnist_lit.datasets.folder.total_memory"
+OPEN_IMAGE, TOTAL_MEMORY = "mnist_lit.datasets.images.open_image", "mnist_lit.datasets.folder.total_memory"
 
 
 def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
@@ -139,6 +139,11 @@ def test_find_dataset_knows_the_catalog_and_folders(
     dataset = find_dataset("~/photos", 16, tmp_path / "cache")
     assert (dataset.name, dataset.shape, dataset.train_size) == ("~/photos", (3, 16, 16), 30)
     assert equal(read(photos, 16), read_folder("~/photos", 16, tmp_path / "cache"))
+
+
+def test_find_dataset_refuses_another_fit(photos: Path) -> None:
+    with pytest.raises(ValueError, match=r"^fit must be crop or pad, got stretch$"):
+        find_dataset(str(photos), fit="stretch")  # type: ignore[arg-type]
 
 
 def test_find_dataset_refuses_other_names(tmp_path: Path) -> None:
@@ -412,11 +417,15 @@ def test_images_are_read_again_after_a_change(photos: Path, change: str, monkeyp
     assert equal(read(photos), read(photos, cache="other"))
 
 
-def test_each_image_size_has_its_own_cache(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_size_and_fit_has_its_own_cache(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(noise(3, 20, 40, 3), next((photos / "train").rglob("*.png")))
     small, large = read(photos, 8), read(photos, 16)
+    padded = read_folder(str(photos), 16, photos.parent / "cache", "pad")
+    assert not equal(padded, large)
     refuse_to_open(monkeypatch)
     assert equal(read(photos, 8), small)
     assert equal(read(photos, 16), large)
+    assert equal(read_folder(str(photos), 16, photos.parent / "cache", "pad"), padded)
 
 
 def replaced(file: Path, **arrays: Any) -> bytes:

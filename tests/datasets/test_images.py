@@ -12,7 +12,7 @@ import pytest
 from conftest import posix
 from PIL import Image, PngImagePlugin
 
-from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image
+from mnist_lit.datasets.images import SUFFIXES, crop_square, find_images, open_image, open_square
 
 GREY = np.full((40, 30), 200, dtype=np.uint8)
 GREY[10:20, 5:10] = 50  # (H, W), without symmetry
@@ -223,6 +223,18 @@ def test_crop_square_keeps_the_middle_and_scales_it() -> None:
         assert scaled.shape == (3, 28, 28)
         assert scaled.dtype == np.uint8
         assert (scaled.transpose(1, 2, 0) == (200, 100, 50)).all()
+
+
+def test_open_square_crops_or_pads(tmp_path: Path) -> None:
+    tall = np.full((40, 20, 3), (200, 100, 50), dtype=np.uint8)
+    for name, pixels in {"tall": tall, "wide": tall.transpose(1, 0, 2)}.items():
+        Image.fromarray(pixels).save(path := tmp_path / f"{name}.png")
+        assert (open_square(str(path), 20) == tall[:20].transpose(2, 0, 1)).all()
+        padded = open_square(str(path), 40, fit="pad")
+        padded = padded if name == "tall" else padded.transpose(0, 2, 1)
+        assert (padded[:, :, 10:30] == tall.transpose(2, 0, 1)).all()
+        assert (padded[:, :, :10] == 0).all()
+        assert (padded[:, :, 30:] == 0).all()
 
 
 def test_crop_square_converts_to_the_given_channels() -> None:

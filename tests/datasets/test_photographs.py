@@ -19,7 +19,7 @@ def test_pictures_are_in_order_and_unreadable_ones_are_reported(
     for level in levels:
         Image.new("L", (40, 30), level).save(tmp_path / f"{level:03}.png")
     (tmp_path / "broken.png").write_bytes(b"hello")
-    pictures = read_photographs([str(tmp_path), str(tmp_path / "missing.png")], channels=3, side=8)
+    pictures = read_photographs([str(tmp_path), str(tmp_path / "missing.png")], channels=3, side=8, fit="crop")
     assert (pictures.failed, pictures.number) == (2, 22)
     assert pictures.names == [str(tmp_path / f"{level:03}.png") for level in levels]
     assert pictures.pixels.shape == (20, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""TensorBoard in a browser. `python tests/helpers/browser.py [RUNS]` renews the screenshots of runs in `docs/`."""
+"""TensorBoard in a browser."""
 
 import re
 import shutil
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-__all__ = ["BROWSER", "DOCS", "find_chart", "find_image", "open_browser", "open_tensorboard"]
+__all__ = ["BROWSER", "find_chart", "find_image", "open_browser", "open_tensorboard"]
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 @contextmanager
@@ -64,19 +63,3 @@ def find_image(page: "Page", tag: str) -> "Locator":
         heading.click()
     image.wait_for()
     return image
-
-
-def main(runs: Path) -> None:
-    """Take the screenshots."""
-    DOCS.mkdir(exist_ok=True)
-    with open_tensorboard(runs) as page:
-        find_chart(page, "accuracy")
-        page.wait_for_timeout(2_000)  # until the animation of the curves ends
-        page.screenshot(path=DOCS / "curves.png", clip={"x": 0, "y": 0, "width": 1200, "height": 460})
-        find_image(page, "test/mistakes")
-        page.wait_for_timeout(2_000)
-        page.screenshot(path=DOCS / "mistakes.png", clip={"x": 360, "y": 125, "width": 740, "height": 675})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))

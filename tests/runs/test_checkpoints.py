@@ -38,7 +38,14 @@ def test_checkpoint_has_the_settings_of_model_and_data_but_no_data_dir_and_mirro
     content = Checkpoint.read(checkpoint).content
     content["datamodule_hyper_parameters"] |= {"data_dir": "/nowhere", "mirrors": ["http://127.0.0.1:9/mnist"]}
     settings = Checkpoint(checkpoint, content).settings
-    expected = {"batch_size": 7, "val_size": 5_000, "split_seed": 0, "dataset": "MNIST", "image_size": None}
+    expected = {
+        "batch_size": 7,
+        "val_size": 5_000,
+        "split_seed": 0,
+        "dataset": "MNIST",
+        "image_size": None,
+        "fit": "crop",
+    }
     assert settings["data"] == expected
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 

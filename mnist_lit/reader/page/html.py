@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork, count_parameters
 from mnist_lit.datasets.catalog import kind_of
+from mnist_lit.datasets.dataset import Fit
 from mnist_lit.datasets.photographs import MIN_CONFIDENCE
 from mnist_lit.reader.novelty import MAX_NOVELTY, NoveltyNetwork
 from mnist_lit.reader.page.operations import describe_network
 from mnist_lit.system.errors import UsageError
 
-__all__ = ["USE", "describe_page", "node_classifier", "to_html", "write_page"]
+__all__ = ["COMPARED", "USE", "describe_page", "node_classifier", "to_html", "write_page"]
 
 USE = "Open it in a browser."
+COMPARED = 500
+"""Test images that a page must classify as the checkpoint does: JavaScript takes some milliseconds for each."""
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "template.html"
@@ -56,7 +59,7 @@ def to_html(
     Args:
         model: the network, in evaluation mode.
         example: two images, uint8 (2, C, H, W).
-        metadata: metadata of the export, with its `dataset` and its `classes` in JSON.
+        metadata: metadata of the export, with its `dataset`, and its `classes` and `settings` in JSON.
 
     Raises:
         UsageError: if pictures cannot be prepared as the training images were.
@@ -66,12 +69,13 @@ def to_html(
     if kind == "drawings":
         raise UsageError(f"the checkpoint classifies {dataset}: a page reads digits or photographs")
     about = f"mnist-lit {__version__}, trained on {Path(dataset).resolve().name}"
-    page = describe_page(model, example, json.loads(metadata["classes"]), about, kind)
+    fit = json.loads(metadata["settings"])["data"]["fit"]
+    page = describe_page(model, example, json.loads(metadata["classes"]), about, kind, fit)
     return write_page(page).encode(), node_classifier(page)
 
 
 def describe_page(
-    model: CalibratedNetwork, example: Tensor, classes: Sequence[str], about: str, kind: str
+    model: CalibratedNetwork, example: Tensor, classes: Sequence[str], about: str, kind: str, fit: Fit = "crop"
 ) -> dict[str, Any]:
     """Return what `write_page` needs.
 
@@ -81,6 +85,7 @@ def describe_page(
         classes: names of the classes.
         about: a line at the end of the page.
         kind: `digits`, if drawings and pictures are prepared as MNIST's digits, or `photographs`.
+        fit: how photographs become squares.
 
     Raises:
         ValueError: if the page cannot compute the network.
@@ -88,6 +93,7 @@ def describe_page(
     calibration = model.uncalibrated or "these probabilities are calibrated on validation images"
     return {
         "kind": kind,
+        "fit": fit,
         "classes": list(classes),
         "shape": list(example.shape[1:]),
         "unsure": MIN_CONFIDENCE,
@@ -109,9 +115,9 @@ def write_page(model: dict[str, Any]) -> str:
 
     Args:
         model: the network, as `describe_network` returns it, and: `kind`, digits or photographs; `classes`, their
-            names; `shape` of an image, (C, H, W); `unsure`, the probability below which an answer is; the texts
-            `calibration` and `about`; and `novelty`, the network that tells digits from anything else, or None.
-            Without a network, the page shows how it prepares drawings.
+            names; `fit`, how photographs become squares, see `Fit`; `shape` of an image, (C, H, W); `unsure`, the
+            probability below which an answer is; the texts `calibration` and `about`; and `novelty`, the network that
+            tells digits from anything else, or None. Without a network, the page shows how it prepares drawings.
 
     Raises:
         ValueError: if the template does not have the lines that are filled in.

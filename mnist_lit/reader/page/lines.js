@@ -1,5 +1,5 @@
 "use strict";
-// Straight lines that are no ink of a digit, step by step as in `mnist_lit/photos/lines.py`, which has the reasons.
+// Straight lines that are no ink of a digit, step by step as in the reader's `lines.py`, which has the reasons.
 
 /** Return the pixels of lines in a mask, without those of ink that crosses them, or null if there are none;
  *  and whether it is certain that they are no digit. */

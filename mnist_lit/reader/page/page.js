@@ -7,13 +7,14 @@ const hasNetwork = "operations" in model;
 if (hasNetwork) decode(model);
 if (model.novelty) decode(model.novelty);
 const drawable = model.kind !== "photographs";
+const cropped = !drawable && model.fit !== "pad"; // to the square in the middle of a picture
 const [CHANNELS, HEIGHT, WIDTH] = model.shape ?? [1, 28, 28];
 
 const { paper } = element;
 const pen = paper.getContext("2d", { willReadFrequently: true });
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const STROKE = paper.width / 16; // as wide as MNIST's strokes if a digit fills two thirds of the paper
-const REDUCED = 512; // pixels of a picture's longer side, or of the shorter one where a square is cropped: at least
+const REDUCED = 512; // pixels of a picture's longer side, or of the shorter one if it is cropped: at least
 const MAX_PIXELS = 40_000_000; // 160 MB
 
 let strokes = []; // each a list of points, in pixels of the paper
@@ -46,6 +47,7 @@ function render() {
     const scale = Math.min(paper.width / picture.view.width, paper.height / picture.view.height);
     const [width, height] = [scale * picture.view.width, scale * picture.view.height];
     pen.drawImage(picture.view, (paper.width - width) / 2, (paper.height - height) / 2, width, height);
+    if (cropped) outlineSquare(Math.min(width, height));
   }
   Object.assign(pen, { lineWidth: STROKE, lineCap: "round", lineJoin: "round", strokeStyle: ink });
   for (const points of strokes) {
@@ -56,6 +58,18 @@ function render() {
   }
   if (!waiting) requestAnimationFrame(update);
   waiting = true;
+}
+
+/** Outline the square in the middle of the paper, which the network sees, and darken what is beside it. */
+function outlineSquare(side) {
+  const [left, top] = [(paper.width - side) / 2, (paper.height - side) / 2];
+  pen.fillStyle = "rgb(0 0 0 / 50%)";
+  pen.fillRect(0, 0, paper.width, top);
+  pen.fillRect(0, top + side, paper.width, top);
+  pen.fillRect(0, top, left, side);
+  pen.fillRect(left + side, top, left, side);
+  Object.assign(pen, { lineWidth: 2, strokeStyle: "#4c9aff" });
+  pen.strokeRect(left + 1, top + 1, side - 2, side - 2);
 }
 
 function pointOf(event) {
@@ -119,12 +133,12 @@ async function openPicture(file) {
   bitmap.close();
 }
 
-/** Return a canvas with a picture, reduced. Where the square in its middle is used, one more square on each side is. */
+/** Return a canvas with a picture, reduced. If it is cropped, one more square on each side is kept, to be shown. */
 function reducedView(bitmap) {
-  const side = (drawable ? Math.max : Math.min)(bitmap.width, bitmap.height);
+  const side = (cropped ? Math.min : Math.max)(bitmap.width, bitmap.height);
   const factor = Math.max(1, Math.floor(side / REDUCED));
   const margins = [bitmap.width, bitmap.height].map((length) =>
-    drawable ? 0 : Math.max(0, Math.floor((length - 3 * side) / 2)),
+    cropped ? Math.max(0, Math.floor((length - 3 * side) / 2)) : 0,
   );
   let [width, height] = [bitmap.width - 2 * margins[0], bitmap.height - 2 * margins[1]];
   let source = [bitmap, ...margins, width, height];
@@ -193,12 +207,14 @@ function update() {
   if (!picture && !strokes.length) return show("", failure);
   const channels = picture?.channels ?? [plane(pen.getImageData(0, 0, paper.width, paper.height), 0)];
   try {
-    const pixels = drawable ? asMNIST(channels) : croppedSquare(channels, HEIGHT, CHANNELS);
+    const squares = drawable || cropped ? channels : channels.map(padded);
+    const pixels = drawable ? asMNIST(squares) : croppedSquare(squares, HEIGHT, CHANNELS);
     if (!hasNetwork) return show("", "", null, pixels);
     const values = run(model, pixels);
     const novel = model.novelty && run(model.novelty, pixels).probabilities.data.at(-1) >= model.novelty.least;
     const [name, text] = answerOf(values.probabilities.data);
-    show(name, text + (novel ? " (perhaps no digit)" : ""), values, pixels);
+    if (novel) show("?", `perhaps no digit; if it is one: ${name}, ${text}`, values, pixels);
+    else show(name, text, values, pixels);
   } catch (error) {
     if (!(error instanceof NoDigitError)) throw error;
     show("", error.message);
@@ -244,14 +260,15 @@ const MAX_MAP = 64; // pixels of a drawn map's side: of larger ones, every secon
 /** Draw the maps of a block side by side, the brighter the more active, relative to the block's largest activation. */
 function drawMaps(canvas, [height, width, channels], data) {
   const step = Math.ceil(Math.max(height, width) / MAX_MAP);
-  const [tall, wide] = [height, width].map((side) => Math.ceil(side / step) + 1);
+  const gap = height * width > 1 ? 1 : 0;
+  const [tall, wide] = [height, width].map((side) => Math.ceil(side / step) + gap);
   const rows = Math.max(1, Math.round(Math.sqrt(channels / 2))); // twice as wide as tall, or a little wider
   const columns = Math.ceil(channels / ([rows, rows - 1, rows - 2].find((number) => channels % number === 0) ?? rows));
   const largest = data?.reduce((a, b) => Math.max(a, b), 0) || 1;
-  paint(canvas, columns * wide - 1, Math.ceil(channels / columns) * tall - 1, (x, y) => {
+  paint(canvas, columns * wide - gap, Math.ceil(channels / columns) * tall - gap, (x, y) => {
     const channel = Math.floor(y / tall) * columns + Math.floor(x / wide);
     const [column, row] = [x % wide, y % tall];
-    if (column === wide - 1 || row === tall - 1 || channel >= channels) return GAP;
+    if (column === wide - gap || row === tall - gap || channel >= channels) return GAP;
     const activation = data ? data[(row * step * width + column * step) * channels + channel] : 0;
     const value = Math.max(0, activation / largest);
     return [255 * value ** 0.9, 235 * value, 40 + 120 * value * (1 - value) + 130 * value ** 3];
@@ -285,8 +302,8 @@ document.title = drawable ? "Draw a digit" : "Show a picture";
 element.title.textContent = document.title;
 paper.setAttribute("aria-label", drawable ? "paper to draw a digit on" : "the picture");
 element.hint.textContent = drawable
-  ? "Draw one digit, large. Or open, paste or drop a picture of one. Undo: Ctrl+Z, clear: Escape."
-  : "Open, paste or drop a picture: the square in its middle is used. Undo: Ctrl+Z, clear: Escape.";
+  ? "Draw one digit, large, or open a picture of one."
+  : `Open a picture: ${cropped ? "the square in its middle" : "all of it, with black bars,"} is used.`;
 element.calibration.textContent =
   model.calibration ?? "This page has no network: python train.py export --output FILE.html";
 element.about.textContent = model.about ?? "";

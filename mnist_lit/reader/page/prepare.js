@@ -1,5 +1,5 @@
 "use strict";
-// The preparation of pictures, step by step as in `mnist_lit/reader`, which has the reasons.
+// The preparation of pictures, step by step as in the Python modules of the reader, which have the reasons.
 
 class NoDigitError extends Error {}
 const BLANK = "no digit in it: it looks blank";
@@ -265,6 +265,18 @@ function centred(given) {
   const result = new Uint8ClampedArray(28 * 28);
   for (const [i, value] of data.entries()) {
     result[(top + Math.floor(i / width)) * 28 + left + (i % width)] = round(255 * value);
+  }
+  return result;
+}
+
+/** Return a picture as a square, with black bars on both sides of its shorter one. */
+function padded(picture) {
+  const side = Math.max(picture.height, picture.width);
+  const [top, left] = [picture.height, picture.width].map((length) => Math.floor((side - length) / 2));
+  const result = grid(side, side);
+  for (let y = 0; y < picture.height; y++) {
+    const row = picture.data.subarray(y * picture.width, (y + 1) * picture.width);
+    result.data.set(row, (y + top) * side + left);
   }
   return result;
 }

@@ -1,15 +1,16 @@
 """Draw digits on the page of `export`, in a browser.
 
-In the folder `tests`, `python -m reader.helpers.drawing PAGE` renews the screenshot of the page in `docs/`.
+In the folder `tests`, `python -m reader.helpers.drawing PAGE` renews the screenshots of the page in `docs/`.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from helpers.browser import DOCS, open_browser
+from conftest import TRAIN
+from helpers.browser import open_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["STROKES", "draw", "settle"]
 
 Point = tuple[float, float]
+COLOUR_SCHEMES: dict[Literal["light", "dark"], str] = {"light": "page.png", "dark": "page_dark.png"}
 STROKES: list[list[list[Point]]] = [
     [[(0.5, 0.2), (0.37, 0.32), (0.34, 0.55), (0.42, 0.75), (0.55, 0.78), (0.65, 0.6), (0.62, 0.33), (0.5, 0.2)]],
     [[(0.53, 0.2), (0.5, 0.5), (0.48, 0.8)]],
@@ -64,12 +66,13 @@ def settle(page: "Page", condition: str = "true") -> None:
 
 
 def take_page(path: Path) -> None:
-    """Take the screenshot of a page with a digit that is drawn on it."""
+    """Take the screenshots of a page with a digit that is drawn on it, sharp on screens with many pixels."""
     with open_browser() as browser:
-        page = browser.new_page(viewport={"width": 1000, "height": 620})
-        page.goto(path.absolute().as_uri())
-        draw(page, STROKES[3])
-        page.screenshot(path=DOCS / "page.png")
+        for scheme, name in COLOUR_SCHEMES.items():
+            page = browser.new_page(viewport={"width": 1000, "height": 620}, device_scale_factor=2, color_scheme=scheme)
+            page.goto(path.absolute().as_uri())
+            draw(page, STROKES[3])
+            page.screenshot(path=TRAIN.parent / "docs" / name)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def test_page_has_the_same_output(trained: Command) -> None:
     code, out, err = trained("export", "--output=digits.html")
     assert (code, err) == (0, "")
     if shutil.which("node"):
-        assert "10,000 test images classified alike, probabilities differ by" in out
+        assert "500 test images classified alike, probabilities differ by" in out
     else:
         assert "without Node.js, not compared with the checkpoint" in out
     page = Path("digits.html").read_text(encoding="utf-8")

@@ -21,12 +21,12 @@ from reader.helpers.sheets import PAPERS, photographed, sheet, written
 
 from mnist_lit import DigitClassifier
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.images import crop_square, open_image
+from mnist_lit.datasets.images import crop_square, open_image, open_square
 from mnist_lit.reader.novelty import NoveltyNetwork
 from mnist_lit.reader.preprocess import as_mnist
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, FloatRect, Page
 
 pytestmark = [
     pytest.mark.slow,  # with a browser
@@ -151,6 +151,7 @@ def test_bars_feature_maps_and_picture_follow_the_drawing(page: "Page") -> None:
     assert 99 < sum(percentages) < 101
     assert all(map(str.__ne__, empty, page.evaluate("blocks.map(({canvas}) => canvas.toDataURL())")))
     assert page.evaluate("[element.seen.width, element.seen.height]") == [28, 28]
+    assert page.evaluate("blocks[2].canvas.width * blocks[2].canvas.height") == 128, "no gaps between maps of a pixel"
 
 
 def test_undo_and_clear_by_button_and_by_keyboard(page: "Page") -> None:
@@ -179,7 +180,7 @@ def test_what_is_no_digit_is_doubted(page: "Page", tmp_path: Path) -> None:
     )  # an arrow
     picture.save(path := tmp_path / "arrow.png")
     open_picture(page, path)
-    assert answer(page).endswith(" (perhaps no digit)")
+    assert re.match(r"\?\s+perhaps no digit; if it is one: \d, ", answer(page))
     found = page.evaluate("[...run(model.novelty, asMNIST(picture.channels)).probabilities.data]")
     with torch.inference_mode():
         expected = NoveltyNetwork.load()(torch.from_numpy(as_mnist(open_image(str(path))))[None, None]).softmax(dim=1)
@@ -346,12 +347,51 @@ def test_photographs_are_opened_cropped_and_named_by_class(
     with torch.inference_mode():
         best = int(classifier(torch.from_numpy(expected)[None]).argmax())
     assert answer(page).startswith(names[best])
+    outside, edge = page.evaluate("[20, 49].map((x) => [...pen.getImageData(x, 108, 1, 1).data])")
+    assert edge[2] > 200 > edge[0], "the outline of the square is blue"
+    assert outside[:3] == pytest.approx(pixels[2, 0] / 2, abs=2), "what is beside it is dark"
     draw(page, STROKES[1])
     assert page.evaluate("strokes.length") == 0, "nothing is drawn on photographs"
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     bars = [bar.bounding_box() for bar in page.locator(".bar").all()]
     assert len({(bar["x"], bar["width"]) for bar in bars if bar}) == 1, "bars of all classes can be compared"
+
+
+def test_photographs_are_padded_where_the_training_images_were(
+    context: "BrowserContext", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    classifier = DigitClassifier(channels=[4], shape=(3, 24, 24), classes=3).eval()
+    page = open_page(context, tmp_path, page_of(classifier, (3, 24, 24), ["a", "b", "c"], fit="pad"))
+    for shape in ((6, 9, 3), (9, 4, 3)):
+        pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+        picture = Image.fromarray(pixels).resize((16 * shape[1] + 1, 16 * shape[0]), Image.Resampling.NEAREST)
+        picture.save(path := tmp_path / f"{shape[0]}.png")
+        open_picture(page, path)
+        expected = open_square(str(path), 24, 3, "pad")  # (3, 24, 24)
+        assert np.abs(seen(page).transpose(2, 0, 1) - expected.astype(float)).max() <= 2
+
+
+def test_phones_have_the_answer_above_the_buttons(browser: "Browser", fast: DigitClassifier, tmp_path: Path) -> None:
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740})
+    page = open_page(context, tmp_path, page_of(fast))
+
+    def box(selector: str) -> "FloatRect":
+        found = page.locator(selector).bounding_box()
+        assert found
+        return found
+
+    tops = [box(selector)["y"] for selector in ("#paper", "#answer", "#undo", "#hint", "#bars", "#seen")]
+    assert tops == sorted(tops)
+    assert box("#undo")["y"] + box("#undo")["height"] < 740, "they are reached without scrolling"
+    assert not page.locator(".keyboard").is_visible()
+    assert page.locator(".camera").is_visible()
+    page.set_viewport_size({"width": 740, "height": 360})
+    assert box("#paper")["y"] + box("#paper")["height"] < 360
+    assert box("#answer")["x"] > box("#paper")["x"] + box("#paper")["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 740
+    context.close()
 
 
 def test_narrow_and_dark_windows(page: "Page") -> None:
