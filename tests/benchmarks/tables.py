@@ -163,7 +163,7 @@ def filled(text: str) -> str:
         line = "|" + "---|" * (head.count(" | ") + 1)
         return "\n".join([f"<!-- {place[1]} -->", head, line, *rows, "<!-- end -->"])
 
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(rf"<!-- ({'|'.join(TABLES)}) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def main() -> None:
