@@ -53,7 +53,7 @@ class CNN(nn.Sequential):
         padding: padding of each block's convolutions, in pixels; by default half the kernel size, which keeps the size
             of the image.
         pooling: max-pooling window of each block, in pixels; 1 means no pooling; by default 2.
-        final_pooling: max-pooling window before the linear layer, in pixels; 1 means no pooling.
+        final_pooling: max-pooling window before `fc`, in pixels, whose weight begins as by torch then; 1: no pooling.
         batch_norm: whether to use batch normalisation after each convolution.
         activation: activation function, `relu` or `gelu` (Hendrycks & Gimpel 2016, arXiv:1606.08415).
         dropout: dropout probability before the linear layer (Srivastava et al. 2014).
@@ -71,7 +71,7 @@ class CNN(nn.Sequential):
 
     fc: nn.Linear
 
-    def __init__(
+    def __init__(  # noqa: C901  # a check for each setting
         self,
         channels: Sequence[int] = (32, 64),
         *,
@@ -129,7 +129,8 @@ class CNN(nn.Sequential):
         blocks["fc"] = nn.Linear(inputs * height * width, classes)
         super().__init__(blocks)
         self.shape, self.views = torch.Size(shape), views
-        nn.init.xavier_uniform_(self.fc.weight)
+        if final_pooling == 1:  # after it, inputs are larger: torch's initial weight, which is smaller, trains better
+            nn.init.xavier_uniform_(self.fc.weight)
         self.to(memory_format=torch.channels_last)  # 1.6 times the steps per second of the default layout on a CPU
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ def test_final_pooling_is_before_the_linear_layer() -> None:
     network = CNN([4, 6], final_pooling=3)
     assert [name for name, _ in network.named_children()] == ["layer1", "layer2", "pool", "flatten", "fc"]
     assert shapes(network)[-4:] == [(6, 7, 7), (6, 2, 2), (24,), (10,)]
+    assert network.fc.weight.abs().max() <= 1 / 24**0.5, "torch's initial weight, which is smaller than Xavier's"
 
 
 def test_gelu_takes_the_places_of_relu() -> None:
