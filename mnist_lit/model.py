@@ -100,14 +100,12 @@ class CNN(nn.Sequential):
             if len(values) != max(len(channels), 1) or min(values) < least:
                 kind = f"{len(channels)} numbers, one for each block, of at least {least}"
                 raise ValueError(f"{name} must be {kind if channels else 'one or more numbers'}, got {list(values)}")
-        conditions = {
-            f"activation must be {' or '.join(ACTIVATIONS)}, got {activation}": activation in ACTIVATIONS,
-            f"views must be 1, 2 or 6, got {views}": views in {1, 2, 6},
-            f"dropout must be at least 0 and less than 1, got {dropout}": 0 <= dropout < 1,
-        }
-        for message, holds in conditions.items():
-            if not holds:
-                raise ValueError(message)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, got {activation}")
+        if views not in {1, 2, 6}:
+            raise ValueError(f"views must be 1, 2 or 6, got {views}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
 
         inputs, height, width = shape
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -145,8 +143,10 @@ class CNN(nn.Sequential):
         x = pixels.to(self.fc.weight.dtype) / 255  # (N, 1, 28, 28), 0-1
         if self.training or self.views == 1:
             return self._logits(x)
-        wide = pad(x, [1, 1, 1, 1], mode="reflect")  # (N, 1, 30, 30)
-        images = [x, pad(wide, [0, -2, 0, -2]), pad(wide, [-2, 0, -2, 0])][: self.views // 2]
+        images = [x]
+        if self.views == 6:
+            wide = pad(x, [1, 1, 1, 1], mode="reflect")  # (N, 1, 30, 30)
+            images += [pad(wide, [0, -2, 0, -2]), pad(wide, [-2, 0, -2, 0])]  # (N, 1, 28, 28)
         logits = [self._logits(view) for image in images for view in (image, image.flip(3))]
         return sum(logits[1:], logits[0]) / self.views
 
