@@ -52,10 +52,12 @@ def predict(argv: Sequence[str]) -> None:
     try:
         restored = restore("predict", argv)
     except FileNotFoundError:
-        flags = parse(build_parser("predict"), argv)
-        if not flags.images or not has_room("reader") or find_flags(argv, "ckpt_path", "experiment"):
+        if not has_room("reader") or find_flags(argv, "ckpt_path", "experiment"):
             raise
-        _predict_without_run(flags)
+        flags = parse(parser := build_parser("predict"), argv)
+        if not flags.images:
+            raise
+        _predict_without_run(flags, parser.get_defaults())
         return
     flags, checkpoint = restored.config, restored.checkpoint
     target = restored.output("predictions.csv")  # refused before the pictures are read
@@ -80,7 +82,7 @@ def predict(argv: Sequence[str]) -> None:
     _predict_pictures(flags, target, Network(classify, dataset, checkpoint.shape, checkpoint.classes))
 
 
-def _predict_without_run(flags: Namespace) -> None:
+def _predict_without_run(flags: Namespace, defaults: Namespace) -> None:
     """Classify pictures of digits with the trained network of the package.
 
     Raises:
@@ -88,7 +90,6 @@ def _predict_without_run(flags: Namespace) -> None:
     """
     from mnist_lit.reader.trained import CARD, load_trained
 
-    defaults = build_parser("predict").get_defaults()
     for name, value in flags.items():
         if name not in {"config", "images", "several", "save_seen", "output"} and value != defaults.get(name):
             raise UsageError(f"--{name} needs a checkpoint, and there is none in {ROOT}: train one with fit")
