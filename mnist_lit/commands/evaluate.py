@@ -69,7 +69,7 @@ class Restored:
                 if ours != theirs:
                     raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
         same = is_same(dataset.name, trained.settings["data"]["dataset"])
-        if same and self.config.data.fit != trained.settings["data"].get("fit", "crop"):  # other pixels
+        if same and self.config.data.fit != trained.settings["data"]["fit"]:  # other pixels
             raise UsageError("--data.fit: images are prepared as in the training of the checkpoint")
         trained.check_images(dataset)
         return data
@@ -94,8 +94,8 @@ class Restored:
 
     def require_same_images(self) -> None:
         """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
-        for setting, default in {"dataset": None, "image_size": None, "fit": "crop"}.items():
-            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting, default):
+        for setting in ("dataset", "image_size", "fit"):
+            if self.config.data[setting] != self.checkpoint.settings["data"].get(setting):
                 raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
 
     def output(self, name: str) -> Path:
@@ -157,7 +157,7 @@ def restore_checkpoint(command: str, argv: Sequence[str], checkpoint: Checkpoint
             "val_size": None,
             "split_seed": 0,
             "image_size": None if given in DATASETS else checkpoint.shape[1],
-            "fit": "crop" if given in DATASETS else defaults["data"].get("fit", "crop"),
+            "fit": "crop" if given in DATASETS else defaults["data"]["fit"],
         }
     set_checkpoint_defaults(parser, defaults, checkpoint.path)
     images = {"shape": list(checkpoint.shape), "classes": len(checkpoint.classes)}

@@ -184,8 +184,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
     if data.val_size and (changed := changed_split(trained, data.hparams)):
         flags = ", ".join(f"--data.{name}={trained[name]}" for name in changed)
         say(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
-    prepared = {"image_size": None, "fit": "crop"}  # the defaults of settings that earlier checkpoints do not have
-    alike = all(trained.get(name, default) == data.hparams[name] for name, default in prepared.items())
+    alike = all(trained[name] == data.hparams[name] for name in ("image_size", "fit"))
     if alike and initial.digests != data.dataset.digests:
         say(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
 

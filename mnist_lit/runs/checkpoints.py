@@ -30,6 +30,8 @@ REQUIRED = {
     "epoch": int,
     "global_step": int,
 }
+EARLIER = {"image_size": None, "fit": "crop"}
+"""Settings of the images that earlier checkpoints do not have, as they were."""
 PLAIN = int | float | str
 COMPILED = "_orig_mod."
 """Part of the names of a compiled network's weights."""
@@ -102,7 +104,7 @@ class Checkpoint:
         data = self.content["datamodule_hyper_parameters"].items()
         return {
             "model": self.content["hyper_parameters"],
-            "data": {name: value for name, value in data if name not in ("data_dir", "mirrors")},
+            "data": EARLIER | {name: value for name, value in data if name not in ("data_dir", "mirrors")},
         }
 
     @property

@@ -47,6 +47,8 @@ def test_checkpoint_has_the_settings_of_model_and_data_but_no_data_dir_and_mirro
         "fit": "crop",
     }
     assert settings["data"] == expected
+    del content["datamodule_hyper_parameters"]["fit"]
+    assert Checkpoint(checkpoint, content).settings["data"] == expected, "an earlier version cropped"
     assert settings["model"] == dict(DigitClassifier(channels=[4], learning_rate=0.5).hparams)
 
 
