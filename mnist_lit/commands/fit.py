@@ -1,6 +1,6 @@
 """Train a run: a new one, one that is resumed, or one for each of several seeds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -334,16 +334,13 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     """
     parser = build_parser("fit")
     config = parse(parser, [f"--config={run.config}", *argv])
-    settings = flatten(load(parser.dump(config, skip_unset=False)))
-    changed = changed_settings(run, settings)
     resumed = Checkpoint.read_newest(path) if path else None
     if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
         resumed = Checkpoint.read_newest(run.last) if run.last else None
-    if resumed:
-        changed |= edited_limits(run, resumed, settings)
+    changed = changed_limits(parser, config, run, resumed)
     if changed & {*LENGTH} and config.model.schedule != "constant":
         raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
-    if "fit" in run.results() and not changed & {*LIMITS}:
+    if "fit" in run.results() and not changed:
         stopped = resumed and resumed.content.get("should_stop")
         how = "a callback has ended it" if stopped else "give more --trainer.max_epochs to train it longer"
         say(f"{run.folder} is finished: {how}")
@@ -352,31 +349,10 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
         say(f"{run.folder} has no complete epoch: it starts again")
         initial = Checkpoint.read(Path(config.init_from)) if config.init_from else None
         return Start(parser, config, run, initial=initial)
-    if changed & {*LIMITS}:
+    if changed:
         _check_limits(config, resumed)
     say(f"resuming {resumed.path}")
     return Start(parser, config, run, resumed)
-
-
-def edited_limits(run: Run, resumed: Checkpoint, settings: Mapping[str, Any]) -> set[str]:
-    """Return the limits in which `config.yaml` differs from the settings of a checkpoint; the file wins.
-
-    Raises:
-        UsageError: if another setting was edited, which would change the experiment.
-    """
-    trained = resumed.content.get("config")
-    trained = trained if isinstance(trained, dict) else {}
-    others = {"experiment", *NOT_OF_THE_EXPERIMENT}
-    edited = {name for name, value in settings.items() if trained.get(name, value) != value}
-    if not DATASETS.keys() & {settings["data.dataset"], trained.get("data.dataset")}:
-        edited.discard("data.dataset")  # a folder that was moved
-    for name in sorted(edited):
-        if not is_changeable(name) and name not in others:
-            raise UsageError(
-                f"{run.config} was edited: {name} is {settings[name]}, and was {trained[name]} in the training: "
-                "undo the change, or start a new run with it"
-            )
-    return edited & {*LIMITS}
 
 
 def is_changeable(name: str) -> bool:
@@ -384,23 +360,29 @@ def is_changeable(name: str) -> bool:
     return f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE))
 
 
-def changed_settings(run: Run, given: Mapping[str, Any]) -> set[str]:
-    """Return the names of the settings that are not the run's.
+def changed_limits(parser: Parser, config: Namespace, run: Run, resumed: Checkpoint | None) -> set[str]:
+    """Return the limits that are others than in the training so far, by a flag or since `config.yaml` was edited.
 
     Raises:
-        UsageError: if one of them would change the experiment.
+        UsageError: if another setting would change the experiment.
     """
-    saved = flatten(load(run.config.read_text(encoding="utf-8")))
-    changed = {name for name in {*saved, *given} if saved.get(name) != given.get(name)} - {"ckpt_path", "config"}
-    if not DATASETS.keys() & {saved.get("data.dataset"), given["data.dataset"]}:
+    given = flatten(load(parser.dump(config, skip_unset=False)))
+    saved = resumed.content.get("config") if resumed else flatten(load(run.config.read_text(encoding="utf-8")))
+    defaults = flatten(load(parser.dump(parser.get_defaults(), skip_unset=False)))  # of settings of a later version
+    trained = defaults | (saved if isinstance(saved, dict) else given)
+    changed = {name for name in {*trained, *given} if trained.get(name) != given.get(name)} - {"ckpt_path", "config"}
+    if not DATASETS.keys() & {trained["data.dataset"], given["data.dataset"]}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read
+    if given["experiment"] == run.folder.resolve().parent.name:
+        changed.discard("experiment")  # so may the run
     for name in sorted(changed):
         if not is_changeable(name):
+            was, best = f"it was {trained.get(name)}, not {given.get(name)}", run.checkpoints / "best.ckpt"
             raise UsageError(
-                f"--{name} cannot change when a run is resumed ({run.folder} has {saved.get(name)}): "
-                f"to start a new run from its weights, give --init_from {run.checkpoints / 'best.ckpt'}"
+                f"--{name} cannot change when a run is resumed (in {run.folder} {was}): "
+                f"undo the change, or start a new run with --init_from {best}"
             )
-    return changed
+    return changed & {*LIMITS}
 
 
 def _check_limits(config: Namespace, resumed: Checkpoint) -> None:

@@ -122,12 +122,25 @@ def test_a_config_that_was_edited_since_is_not_resumed(trained: Command, old: st
     RUN.config.write_text(text.replace(old, new), encoding="utf-8")
     code, _, err = trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     assert code == 2
-    assert re.fullmatch(
-        rf"error: {RUN.config} was edited: \S*{new.replace(': ', ' is ')}, .* undo the change, or .*\n", err
-    )
+    (name, was), (_, found) = old.split(": "), new.split(": ")
+    line = rf"error: --\S*{name} cannot change .* it was {was}, not {found}\): undo the change, or .*\n"
+    assert re.fullmatch(line, err)
     RUN.config.write_text(text.replace("max_epochs: 2", "max_epochs: 3"), encoding="utf-8")
     assert trained("fit", "--ckpt_path=last")[0] == 0
     assert RUN.results()["fit"]["epochs"] == 3, "a limit is the file's"
+
+
+def test_a_run_that_an_earlier_version_has_begun_is_resumed_with_the_default_of_a_new_setting(trained: Command) -> None:
+    text = RUN.config.read_text(encoding="utf-8")
+    RUN.config.write_text(text.replace("  views: 1\n", ""), encoding="utf-8")
+    content = Checkpoint.read(LAST).content
+    del content["config"]["model.views"]
+    torch.save(content, LAST)
+    code, _, err = trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--model.views=2")
+    assert code == 2
+    assert "it was 1, not 2" in err
+    assert trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3")[0] == 0
+    assert RUN.results()["fit"]["epochs"] == 3
 
 
 @pytest.mark.usefixtures("trained")
@@ -282,8 +295,8 @@ def test_a_setting_that_would_change_the_experiment_is_refused(trained: Command,
     code, out, err = trained("fit", "--ckpt_path=last", "--trainer.max_epochs=3", flag)
     assert (code, out, err.count("\n")) == (2, "", 1)
     name = flag.partition("=")[0]
-    assert err.startswith(f"error: {name} cannot change when a run is resumed ({RUN.folder} has ")
-    assert err.endswith(f"to start a new run from its weights, give --init_from {BEST}\n")
+    assert err.startswith(f"error: {name} cannot change when a run is resumed (in {RUN.folder} it was ")
+    assert err.endswith(f"undo the change, or start a new run with --init_from {BEST}\n")
     assert contents() == before
 
 
