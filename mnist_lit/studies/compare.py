@@ -177,9 +177,10 @@ def _write(target: Path, rows: Sequence[dict[str, Any]], recipes: Mapping[str, R
         for stage in STAGES
         for name, recipe in pairs
     }
-    pictures = {target.with_suffix(".png"): draw_accuracies(accuracies)}
+    written = [target, target.with_suffix(".png")]
+    draw_accuracies(accuracies).savefig(content := io.BytesIO(), format="png", dpi=150)
+    write_atomically(written[1], content.getvalue())
     if answers := {letter: recipe.answers for letter, recipe in recipes.items() if recipe.answers}:
-        pictures[target.with_name(f"{target.stem}_images.png")] = draw_disagreements(answers)
-    for path, picture in pictures.items():
-        save_image(path, picture)
-    say("", f"written: {', '.join(map(str, (target, *pictures)))}")
+        written.append(target.with_name(f"{target.stem}_images.png"))
+        save_image(written[2], draw_disagreements(answers))
+    say("", f"written: {', '.join(map(str, written))}")
