@@ -11,7 +11,7 @@ import torch
 from mnist_lit import __version__
 from mnist_lit.system.program import CHECKOUT
 
-__all__ = ["processor", "provenance"]
+__all__ = ["provenance"]
 
 
 def provenance(device: str) -> dict[str, str | int | None]:
@@ -19,7 +19,7 @@ def provenance(device: str) -> dict[str, str | int | None]:
     libraries = {name: version(name) for name in ("torch", "torchvision", "lightning", "torchmetrics", "numpy")}
     machine: dict[str, str | int | None] = {
         "device": device,
-        "processor": processor(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
     }
     return {"mnist_lit": __version__, "commit": _commit(), **machine, "python": platform.python_version(), **libraries}
@@ -34,7 +34,7 @@ def _commit() -> str | None:
     return None
 
 
-def processor() -> str:
+def _processor() -> str:
     """Return the name of the processor, or of its architecture where the system does not say more."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

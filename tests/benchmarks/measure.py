@@ -2,19 +2,17 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any
 
-from mnist_lit.runs.provenance import processor
+from mnist_lit.runs.provenance import provenance
 
 __all__ = ["HERE", "TRAIN", "Measured", "benchmark", "fit", "load", "run", "save"]
 
@@ -77,7 +75,6 @@ def load(name: str) -> dict[str, Any]:
 
 
 def save(name: str, content: dict[str, Any]) -> None:
-    """Write a benchmark's result beside it, with what it was measured on."""
-    versions = {package: version(package) for package in ("torch", "lightning", "torchvision")}
-    machine = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
-    (HERE / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n", encoding="utf-8")
+    """Write a benchmark's result beside it, with the commit, the libraries and the machine that it was made by."""
+    found = {"made_by": provenance("cpu"), **content}
+    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -137,31 +137,44 @@ def _mean_sd(values: list[float]) -> str:
     return f"{mean(values):.1%} ± {stdev(values):.1%}"
 
 
-TABLES: dict[str, Callable[[], Rows]] = {
-    "learning_rate": partial(lesson, "learning_rate", "learning rate"),
-    "held_out": held_out,
-    "pixels": pixels,
-    "few_images": partial(lesson, "few_images", "training images"),
-    "by_heart": partial(lesson, "by_heart", "learning rate"),
-    "augmentation": partial(lesson, "augmentation", "augmentation"),
-    "label_noise": partial(lesson, "label_noise", "wrong labels"),
-    "scaling": scaling,
-    "recipes": recipes,
-    "cifar10": partial(compared, "cifar10"),
-    "choices": partial(choices, "choices"),
-    "cifar10_choices": partial(choices, "cifar10_choices"),
-    "epoch": partial(seconds, "epoch"),
-    "seconds": partial(seconds, "seconds"),
+TABLES: dict[str, tuple[str, Callable[[], Rows]]] = {
+    "learning_rate": ("lessons", partial(lesson, "learning_rate", "learning rate")),
+    "held_out": ("lessons", held_out),
+    "pixels": ("lessons", pixels),
+    "few_images": ("lessons", partial(lesson, "few_images", "training images")),
+    "by_heart": ("lessons", partial(lesson, "by_heart", "learning rate")),
+    "augmentation": ("lessons", partial(lesson, "augmentation", "augmentation")),
+    "label_noise": ("lessons", partial(lesson, "label_noise", "wrong labels")),
+    "scaling": ("scaling", scaling),
+    "recipes": ("recipes", recipes),
+    "cifar10": ("cifar10", partial(compared, "cifar10")),
+    "choices": ("choices", partial(choices, "choices")),
+    "cifar10_choices": ("cifar10_choices", partial(choices, "cifar10_choices")),
+    "epoch": ("epoch", partial(seconds, "epoch")),
+    "seconds": ("seconds", partial(seconds, "seconds")),
 }
+"""For each table, the benchmark that it is of, and its rows."""
+
+
+def origin(benchmark: str) -> str:
+    """Return a sentence about the code and the machine that a benchmark was measured with."""
+    saved = load(benchmark)
+    found: dict[str, list[str]] = {}
+    for name, made_by in saved.get("runs", {"": saved["made_by"]}).items():
+        commit = f"commit {made_by['commit'][:7]}" if made_by.get("commit") else f"version {made_by['mnist_lit']}"
+        found.setdefault(f"{commit}, torch {made_by['torch']}, {made_by['processor']}", []).append(f"`{name}`")
+    listed = [how if len(found) == 1 else f"{', '.join(names)}: {how}" for how, names in found.items()]
+    return f"*Measured with {'; '.join(listed)}.*"
 
 
 def filled(text: str) -> str:
-    """Return a Markdown text with its tables made anew."""
+    """Return a Markdown text with its tables written again."""
 
     def table(place: re.Match[str]) -> str:
-        head, *rows = ("| " + " | ".join(cells) + " |" for cells in TABLES[place[1]]())
+        benchmark, rows = TABLES[place[1]]
+        head, *others = ("| " + " | ".join(cells) + " |" for cells in rows())
         line = "|" + "---|" * (head.count(" | ") + 1)
-        return "\n".join([f"<!-- {place[1]} -->", head, line, *rows, "<!-- end -->"])
+        return "\n".join([f"<!-- {place[1]} -->", head, line, *others, "", origin(benchmark), "<!-- end -->"])
 
     return re.sub(rf"<!-- ({'|'.join(TABLES)}) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
