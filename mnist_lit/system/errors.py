@@ -48,7 +48,9 @@ def explain_parser_error(message: str, configs: Sequence[str], known: Iterable[s
     if unknown := re.match(r"(?:Group '(.+)' does not accept option|Option) '(.+?)'", message):
         key = ".".join(filter(None, unknown.groups()))
         return f"{files}: no setting {key}{suggest(key, known)}"
-    if re.match("Problems parsing config|Unexpected config", message):
+    if text := re.match("Unexpected config: (.*)", message):
+        return f"{files}: expected settings, such as 'seed: 1', got {text[1]}"
+    if message.startswith("Problems parsing config"):
         return f"{files}: {message.removeprefix('Problems parsing config: ')}"
     if at := re.match(r'Parser key "(.+?)":', message):
         return f"--{at[1]}: {_reason(message) or message.removeprefix(at[0]).strip()}"
@@ -66,6 +68,8 @@ def _reason(message: str) -> str | None:
     """Return what is wrong with a value, or None for a message of unknown form."""
     if "Expected a string with form" in message:
         return "write a time in quotes, 'DD:HH:MM:SS'"
+    if "expected string or bytes-like object, got 'bool'" in message:
+        return "expected a text, got true or false: yes, no, on and off are these in YAML, write them in quotes"
     limits = "does not conform to restriction (.+)"  # such as `v>=0 and v<9`
     if reason := re.search(r"Not of type \w+: (.+)", message) or re.search(f"({limits})", message):
         return re.sub(limits, lambda found: f"must be {found[1].replace('v', '')}", reason[1])

@@ -172,7 +172,9 @@ def test_error_names_an_invalid_flag_and_what_is_valid(argv: str, message: str) 
         ),
         ("seed: x\n", "--seed: invalid literal for int"),
         ("data: [\n", "bad.yaml: "),
-        ("hello\n", "bad.yaml: "),
+        ("hello\n", "bad.yaml: expected settings, such as 'seed: 1', got hello"),
+        ("data:\n", "bad.yaml: expected settings, such as 'seed: 1', got data:"),
+        ("experiment: no\n", "--experiment: expected a text, got true or false: yes, no, on and off are these in YAML"),
     ],
 )
 def test_error_names_an_invalid_setting_of_a_config(tmp_path: Path, text: str, message: str) -> None:
