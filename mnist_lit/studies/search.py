@@ -1,6 +1,7 @@
 """Search hyperparameters with Optuna: each trial is a run, and its objective value is the validation accuracy."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -72,6 +73,8 @@ def search(argv: Sequence[str]) -> None:
                 study.tell(trial, same.value if same.state == TrialState.COMPLETE else None, state=same.state)
                 continue
             _run_trial(study, trial, replace_values(build_parser("fit"), config, values))
+        except Stopped as stopped:
+            raise Stopped(stopped.number, f"{PROGRAM} {shlex.join(['search', *argv])}") from None
         finally:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     _report(study, folder)
@@ -166,8 +169,6 @@ def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
         run = train(start, [callback], tested=False, opened=lambda run: trial.set_user_attr("run", run.folder.name))
         if (accuracy := run.results()["fit"]["best_val_accuracy"]) is None:
             raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
-    except Stopped as stopped:
-        raise Stopped(stopped.number, f"{PROGRAM} search, with the same flags") from None
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         if isinstance(error, DivergedError):
             trial.set_user_attr("diverged", True)  # Optuna's own

@@ -96,7 +96,7 @@ def test_study_is_resumed_until_it_has_the_number_of_trials(
     with monkeypatch.context() as patch:
         patch.setattr("mnist_lit.studies.search.train", Mock(side_effect=Stopped(15)))
         code, _, err = command("search", config)
-    assert (code, err) == (143, f"terminated; to resume:\n{PROGRAM} search, with the same flags\n")
+    assert (code, err) == (143, f"terminated; to resume:\n{PROGRAM} search {config}\n")
     assert states() == ["COMPLETE", "FAIL"]
     code, out, _ = command("search", config)
     assert code == 0
