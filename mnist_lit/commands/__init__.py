@@ -84,7 +84,7 @@ FLAG_HELP = {
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}""",
     "search": f"""\
-  --config FILE            the search space and what all trials have in common (search)
+  --config FILE            the search space and what all trials have in common; search is the project's own
   --trials N               trials of the study in all (20); a larger number resumes a study
   --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
   --trainer.max_epochs N   epochs of a trial (15)

@@ -1,8 +1,8 @@
 """Train the network that tells digits from anything else, or report how often it is right.
 
-    python tests/benchmarks/novelty.py [--train] [FOLDER …]
+    python tests/reader/train_novelty.py [--train] [FOLDER …]
 
-It is trained on MNIST's training images, and on drawings that are no digits: digits that are turned, mirrored,
+It is trained on MNIST's training images, and on drawings that are not digits: digits that are turned, mirrored,
 superposed, or composed of two; letters of one font; strokes and arcs; blotches. It is evaluated on what it was not
 trained on: MNIST's validation images; shapes, scribbles and textures; and pictures in the folders given.
 """
