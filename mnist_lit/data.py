@@ -25,12 +25,12 @@ class MNISTDataModule(LightningDataModule):
 
     Args:
         batch_size: images of a training batch, of all processes together.
-        val_size: images held out of the training set for validation, by default 5,000 or, if that is less, a tenth of
-            it, or those of a folder `val`; with 0, give the Trainer `limit_val_batches=0`.
+        val_size: number of training images held out for validation; by default 5,000, but at most a tenth; a folder
+            `val` is always the whole validation set. With 0, give the Trainer `limit_val_batches=0`.
         split_seed: seed of the choice of validation images.
         dataset: MNIST, FashionMNIST, KMNIST, CIFAR10, or the path of a folder of images (see `read_folder`).
         image_size: height and width to which the images of a folder are scaled, in pixels; by default 32.
-        fit: how they become squares: `crop`, by the square in the middle of each, or `pad`, by black bars.
+        fit: how the images of a folder become squares: `crop` cuts out the middle, `pad` adds black bars.
         data_dir: folder of the data files, `data_dir/MNIST/raw/*.gz`, and of decoded images, `data_dir/folders`.
         mirrors: URLs (https, http, file) of folders with the files, tried in order; by default those in the catalog.
         **augmentation: keyword arguments passed to `Augmentation`.
@@ -81,8 +81,9 @@ class MNISTDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read and verify the sets of a stage, which stay in memory as uint8."""
         if stage in {"fit", "validate"}:
-            images = InMemoryDataset(*self.dataset.read(self.data_dir, train=True))
-            train, val = self.dataset.split(images.labels, self.val_size, self.split_seed)
+            pixels, labels = self.dataset.read(self.data_dir, train=True)
+            train, val = self.dataset.split(labels, self.val_size, self.split_seed)
+            images = InMemoryDataset(pixels, labels)
             self.train_set, self.val_set = Subset(images, train), Subset(images, val)
             self.seed = torch.initial_seed()  # now: in each epoch, torch has another one
         else:

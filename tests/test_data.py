@@ -95,7 +95,7 @@ def test_test_batches_have_all_images_in_the_order_of_the_file(data_dir: Path) -
     data = set_up(data_dir, "test", batch_size=999)
     labels = labels_of(data.test_dataloader())
     assert len(labels) == 10_000
-    assert torch.equal(labels, data.test_set.labels)
+    assert torch.equal(labels, data.test_set.tensors[1])
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def export(argv: Sequence[str]) -> None:
         content, classify = form.write(model, example, metadata)
     data.prepare_data()
     data.setup("predict")
-    pixels, labels = data.test_set.pixels, data.test_set.labels
+    pixels, labels = data.test_set.tensors
     probabilities = model.classify(pixels, BATCH_SIZE)  # (N, K)
     with torch.inference_mode():
         compared = _compare(classify, pixels[: form.compared], probabilities[: form.compared])
@@ -103,7 +103,7 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
         found = classify(batch)
         largest = max(largest, float((found - probabilities).abs().max()))
         if not largest < TOLERANCE or (found.argmax(dim=1) != probabilities.argmax(dim=1)).any():
-            raise ValueError(f"the exported model classifies test images otherwise (by {largest:.1e}): not written")
+            raise ValueError(f"not written: the exported model classifies test images differently (by {largest:.1e})")
     return f"{len(pixels):,} test images classified alike, probabilities differ by {largest:.1e} at most"
 
 

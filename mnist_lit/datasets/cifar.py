@@ -6,7 +6,7 @@ torchvision downloads. No unverified byte is used.
 """
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import Kind
-from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile, find
+from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile
 
 __all__ = ["CIFARDataset"]
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class CIFARDataset(PublishedDataset):
     Args:
         archive: name and md5 checksum of the published archive (tar.gz).
         train_files: paths of the training set's files in the archive.
-        test_files: the same of the test set.
+        test_files: paths of the test set's files in the archive.
     """
 
     archive: tuple[str, str]
@@ -48,29 +46,22 @@ class CIFARDataset(PublishedDataset):
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels and labels, see `ImageDataset.read`."""
         size = self.train_size if train else self.test_size
-        pixels, labels = np.empty((size, *self.shape), np.uint8), np.empty(size, np.int64)
-        first = 0
-        for rows, numbers in self._batches(data_dir, self.train_files if train else self.test_files):
-            if (last := first + len(rows)) <= size:
-                pixels[first:last] = rows.reshape(-1, *self.shape)
-                labels[first:last] = numbers
-            first = last
-        if first != size:
-            raise ValueError(f"{self.name}: {first:,} images, expected {size:,}")
+        rows = np.concatenate(self._records(data_dir, self.train_files if train else self.test_files))
+        if len(rows) != size:
+            raise ValueError(f"{self.name}: {len(rows):,} images, expected {size:,}")
+        pixels, labels = rows[:, 1:].reshape(-1, *self.shape), rows[:, 0].astype(np.int64)
         if labels.max() >= len(self.classes):
             raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 
-    def _batches(self, data_dir: str | Path, names: Sequence[str]) -> Iterator[tuple[Bytes, Bytes]]:
-        """Yield the pixels (N, C·H·W) and labels (N,) of the files of these names, in their order."""
+    def _records(self, data_dir: str | Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
+        """Return the label and the pixels of each image, (N, 1 + C·H·W), in the files of these names."""
         [archive] = self.published_files
-        if (content := find(path := self.folder(data_dir) / archive.name, archive.content)) is None:
+        if (content := archive.read(path := self.folder(data_dir) / archive.name)) is None:
             raise OSError(f"{path} is missing or damaged")
         contents = {}
         with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as members:
             for member in members:  # in the order of the archive, which would be unpacked again for each step back
                 if member.name in names and (file := members.extractfile(member)):
                     contents[member.name] = file.read()
-        for name in names:
-            records = np.frombuffer(contents.pop(name), np.uint8).reshape(-1, 1 + prod(self.shape))
-            yield records[:, 1:], records[:, 0]
+        return [np.frombuffer(contents[name], np.uint8).reshape(-1, 1 + prod(self.shape)) for name in names]

@@ -2,13 +2,11 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import file_digest, md5
+from hashlib import md5
 from http.client import HTTPException
-from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -17,11 +15,10 @@ from filelock import FileLock
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.system.files import write_atomically
 
-__all__ = ["MAX_FILE_BYTES", "PublishedDataset", "PublishedFile", "download", "find", "has_md5"]
+__all__ = ["PublishedDataset", "PublishedFile", "download"]
 
-T = TypeVar("T")
 MAX_FILE_BYTES = 1 << 28
-"""Size limit of a published file: larger ones do not fit in memory well, and are neither downloaded nor verified."""
+"""Size limit of a published file: larger ones do not fit in memory well, and are neither downloaded nor read."""
 TIMEOUT = 30  # seconds without a byte
 CHUNK_SIZE = 1 << 16  # bytes
 log = logging.getLogger(__name__)
@@ -39,16 +36,16 @@ class PublishedFile:
     name: str
     md5: str
 
-    def content(self, file: BufferedIOBase) -> bytes | None:
-        """Return the content of an opened file, or None if it is not the published one."""
-        if not self.is_valid(file):
+    def read(self, path: Path) -> bytes | None:
+        """Return the content of a file, or None if there is no such file, or it is not the published one."""
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
             return None
-        file.seek(0)
-        return file.read()
+        content = path.read_bytes()
+        return content if self.is_valid(content) else None
 
-    def is_valid(self, file: BufferedIOBase) -> bool:
-        """Return whether an opened file has the published content."""
-        return has_md5(file, self.md5)
+    def is_valid(self, content: bytes) -> bool:
+        """Return whether this is the published content."""
+        return md5(content, usedforsecurity=False).hexdigest() == self.md5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ class PublishedDataset(ImageDataset):
         Several processes may do so at once: one downloads, and the other ones wait.
         """
         folder, files = self.folder(data_dir), self.published_files
-        missing = [file for file in files if not find(folder / file.name, file.is_valid)]
+        missing = [file for file in files if file.read(folder / file.name) is None]
         if not missing:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +82,7 @@ class PublishedDataset(ImageDataset):
                 unfinished.unlink()
             for file in missing:
                 path = folder / file.name
-                if find(path, file.is_valid):
+                if file.read(path) is not None:
                     continue
                 if path.is_file():
                     log.warning("%s is damaged: kept as %s.damaged, fetching it again", path, path.name)
@@ -96,22 +93,6 @@ class PublishedDataset(ImageDataset):
                     names = ", ".join(file.name for file in files)
                     raise OSError(f"{error}. To go on offline, put {names} into {folder}") from error
                 write_atomically(path, content)
-
-
-def find(path: Path, check: Callable[[BufferedIOBase], T]) -> T | None:
-    """Return the result of `check`, which gets the file opened, or None if there is no such file."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return check(file)
-
-
-def has_md5(file: BufferedIOBase, checksum: str | None) -> bool:
-    """Return whether an opened file has this checksum."""
-    if file.seek(0, SEEK_END) > MAX_FILE_BYTES:
-        return False
-    file.seek(0)
-    return file_digest(file, md5).hexdigest() == checksum
 
 
 def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
@@ -126,7 +107,7 @@ def download(file: PublishedFile, mirrors: Sequence[str]) -> bytes:
     for mirror in mirrors:
         try:
             content = _get(f"{mirror.rstrip('/')}/{file.name}", file.name)
-            if file.is_valid(BytesIO(content)):
+            if file.is_valid(content):
                 return content
             reason = "not the published file"
         except (OSError, HTTPException, ValueError) as error:

@@ -13,22 +13,9 @@ import torch
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import Kind
-from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile, find
+from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile
 
-__all__ = ["IDXDataset", "IDXFile"]
-
-
-@dataclass(frozen=True)
-class IDXFile(PublishedFile):
-    """A gzip file of a data set.
-
-    Args:
-        name: name of the file, ending in `.gz`.
-        md5: checksum of the file as published.
-        shape: shape of its tensor.
-    """
-
-    shape: tuple[int, ...]
+__all__ = ["IDXDataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +34,9 @@ class IDXDataset(PublishedDataset):
             raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
 
     @property
-    def published_files(self) -> list[IDXFile]:
+    def published_files(self) -> list[PublishedFile]:
         """The four files."""
-        sizes = (self.train_size, self.train_size, self.test_size, self.test_size)
-        shapes = [(size, *self.shape[1:]) if number % 2 == 0 else (size,) for number, size in enumerate(sizes)]
-        return [IDXFile(*file, shape) for file, shape in zip(self.files, shapes, strict=True)]
+        return [PublishedFile(*file) for file in self.files]
 
     def folder(self, data_dir: str | Path) -> Path:
         """Return the folder of the files, which is torchvision's."""
@@ -59,13 +44,14 @@ class IDXDataset(PublishedDataset):
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels and labels, see `ImageDataset.read`."""
-        tensors = []
-        for file in self.published_files[:2] if train else self.published_files[2:]:
-            if (content := find(path := self.folder(data_dir) / file.name, file.content)) is None:
+        size, tensors = self.train_size if train else self.test_size, []
+        files = self.published_files[:2] if train else self.published_files[2:]
+        for file, shape in zip(files, ((size, *self.shape[1:]), (size,)), strict=True):
+            if (content := file.read(path := self.folder(data_dir) / file.name)) is None:
                 raise OSError(f"{path} is missing or damaged")
             tensor = _decode(bytearray(decompress(content)))
-            if tensor.shape != file.shape:
-                raise ValueError(f"{path}: shape {tuple(tensor.shape)}, expected {file.shape}")
+            if tensor.shape != shape:
+                raise ValueError(f"{path}: shape {tuple(tensor.shape)}, expected {shape}")
             tensors.append(tensor)
         images, labels = tensors
         if labels.max() >= len(self.classes):

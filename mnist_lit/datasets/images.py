@@ -69,7 +69,7 @@ def is_left_behind(name: str, *, folder: bool = False) -> bool:
     return name.startswith((".", "@", "#", "$") if folder else ".") or name in NOT_THE_USERS
 
 
-def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str] | None = None) -> Iterator[str]:
+def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str]) -> Iterator[str]:
     """Yield files as given, and the image files in folders and their subfolders, in alphabetical order.
 
     Args:
@@ -77,7 +77,6 @@ def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str] | 
         on_error: called with the path and the reason for each folder that is not searched or has no images.
         unread: counts the files in folders that are not read, by their suffixes in lower case.
     """
-    unread = Counter() if unread is None else unread
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path

@@ -11,36 +11,21 @@ import numpy as np
 import torch
 from numpy.random import PCG64
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 __all__ = ["Batch", "InMemoryDataset", "changed_split", "derive_seed", "identity_collate", "split"]
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 """Pixels uint8 (B, C, H, W), 0-255, and labels int64 (B,)."""
 
 
-class InMemoryDataset(Dataset[Batch]):
-    """Images and labels in memory.
-
-    Args:
-        pixels: uint8 (N, C, H, W), 0-255.
-        labels: int64 (N,).
-    """
-
-    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
-        self.pixels, self.labels = pixels, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return an image (C, H, W) and its label ()."""
-        return self.pixels[index], self.labels[index]
+class InMemoryDataset(TensorDataset):
+    """Pixels, uint8 (N, C, H, W), 0-255, and labels, int64 (N,), in memory."""
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return a batch, (B, C, H, W) and (B,), by one gather instead of B look-ups and a stack."""
         chosen = torch.tensor(indices, dtype=torch.int64)
-        return self.pixels.index_select(0, chosen), self.labels.index_select(0, chosen)
+        return tuple(tensor.index_select(0, chosen) for tensor in self.tensors)
 
 
 def identity_collate(batch: Any) -> Any:

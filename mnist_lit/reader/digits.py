@@ -1,16 +1,13 @@
 """Find the digit in the ink of a picture, by connected components."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from mnist_lit.reader.ink import BLANK, Ink
-from mnist_lit.reader.lines import EIGHT_CONNECTED
+from mnist_lit.reader.lines import EIGHT_CONNECTED, Mask, Pixels
 
 __all__ = ["MIN_COMPONENT_INK", "MIN_DIGIT_SIZE", "crop_ink", "find_digit", "is_cut", "is_line"]
 
-Pixels = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Box = tuple[slice, ...]
 
 MIN_DIGIT_SIZE, MIN_COMPONENT_INK = 8, 0.03

@@ -3,16 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from mnist_lit.reader.lines import find_lines
+from mnist_lit.reader.lines import Mask, Pixels, find_lines
 
 __all__ = ["BLANK", "Ink", "find_ink"]
-
-Pixels = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 BACKGROUND_SIZE = 48
 """Pixels of the shorter side of the reduced image in which the background is estimated."""

@@ -10,14 +10,9 @@ from scipy.sparse.csgraph import connected_components
 
 from mnist_lit.reader.digits import MIN_COMPONENT_INK, MIN_DIGIT_SIZE, crop_ink, is_cut, is_line
 from mnist_lit.reader.ink import BLANK, Ink
-from mnist_lit.reader.lines import EIGHT_CONNECTED
+from mnist_lit.reader.lines import EIGHT_CONNECTED, Floats, Mask, Numbers, Pixels
 
 __all__ = ["FoundDigit", "find_digits"]
-
-Pixels = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 MIN_HEIGHT, MAX_DISTANCE = 0.5, 0.3
 """Least height of a component that is a digit by itself, and largest distance from a digit to a component that belongs

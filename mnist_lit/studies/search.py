@@ -137,18 +137,14 @@ def _suggest(trial: Trial, name: str, domain: Any, default: Any) -> Any:
         UsageError: if Optuna refuses the list or range, or if the study has other choices.
     """
     try:
-        return _sample(trial, name, domain, default)
+        if isinstance(domain, list):  # as JSON: a category cannot be a list
+            return json.loads(str(trial.suggest_categorical(name, [json.dumps(value) for value in domain])))
+        integers = {type(domain["low"]), type(domain["high"])} == {int} and not isinstance(default, float)
+        return (trial.suggest_int if integers else trial.suggest_float)(name, **domain)
     except (ValueError, TypeError, KeyError, UserWarning) as error:
         form = "a list of choices, or low and high (and log or step)"
         reason = "" if isinstance(error, KeyError) else f": {error}"
         raise UsageError(f"--space: {name} requires {form}{reason}") from error
-
-
-def _sample(trial: Trial, name: str, domain: Any, default: Any) -> Any:
-    if isinstance(domain, list):  # as JSON: a category cannot be a list
-        return json.loads(str(trial.suggest_categorical(name, [json.dumps(value) for value in domain])))
-    integers = {type(domain["low"]), type(domain["high"])} == {int} and not isinstance(default, float)
-    return (trial.suggest_int if integers else trial.suggest_float)(name, **domain)
 
 
 def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
@@ -171,7 +167,7 @@ def _run_trial(study: Study, trial: Trial, config: Namespace) -> None:
             raise ValueError("it ended before its first validation")  # noqa: TRY301  # reported as any other failure
     except Exception as error:  # noqa: BLE001  # no failure of a trial ends the study
         if isinstance(error, DivergedError):
-            trial.set_user_attr("diverged", True)  # Optuna's own
+            trial.set_user_attr("diverged", True)  # these values would diverge again
         say(f"the trial failed: {' '.join(str(error).split()) or type(error).__name__}", "")
         return
     if pruned:
@@ -194,7 +190,7 @@ def _report(study: Study, folder: Path) -> None:
     say(*align([["val/accuracy", "run", ""], *rows]))
     parser = build_parser("fit")
     config = parse(parser, [f"--config={Run(folder / best[0].user_attrs['run']).config}"])
-    config.experiment, config.seed = f"{folder.name}_best", config.seed + 1  # that of the trials was selected for
+    config.experiment, config.seed = f"{folder.name}_best", config.seed + 1  # the trials' seed has selected it
     write_atomically(target := folder / "best.yaml", parser.dump(config, skip_unset=False).encode())
     images = validation_images(Run(folder / best[0].user_attrs["run"]))
     bonus = selection_bonus(len(best), best[0].value or 0.0, images)

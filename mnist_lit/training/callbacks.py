@@ -1,11 +1,8 @@
 """Callbacks of every training: random numbers of an epoch, limits of steps and time, finite losses, signals."""
 
-import random
 from typing import Any, cast
 
-import numpy as np
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 
 from mnist_lit.datasets.sampling import derive_seed
@@ -43,10 +40,7 @@ class SeedEpochs(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Make dropout, augmentation and the like a function of the seed, the epoch and the process."""
-        seed = derive_seed(self.seed, trainer.current_epoch, trainer.global_rank)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  # for the user's own code
-        torch.manual_seed(seed)
+        seed_everything(derive_seed(self.seed, trainer.current_epoch, trainer.global_rank), verbose=False)
 
 
 class StepLimit(Callback):
@@ -56,11 +50,11 @@ class StepLimit(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, _module: LightningModule) -> None:
-        """Take the limit, before the loops are restored."""
+        """Remove the limit before the loops are restored."""
         self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
     def on_train_start(self, trainer: Trainer, _module: LightningModule) -> None:
-        """Put it back, now that they are."""
+        """Set the limit again after they are restored."""
         trainer.fit_loop.epoch_loop.max_steps = self.max_steps
 
 
@@ -94,10 +88,11 @@ class FiniteLoss(Callback):
 class StepCurves(Callback):
     """Log the loss of steps as `train/loss_by_step`, at the steps at which Lightning logs the learning rate.
 
-    It is the loss of the last batch before the step, in several processes of the first one's part of it.
+    It is that of the last batch of each step; in several processes, of the first process's part of the batch.
 
     Args:
-        every: `log_every_n_steps` of the Trainer; None for all steps of an epoch of less than 200, else 100 to 199.
+        every: `log_every_n_steps` of the Trainer; None logs every step of an epoch of fewer than 200 batches, else
+            100 to 199 batches of each epoch.
     """
 
     def __init__(self, every: int | None) -> None:

@@ -71,16 +71,6 @@ class Outputs(Callback):
         order = probabilities[wrong, labels[wrong]].argsort(stable=True)[:number]
         return wrong[order].tolist(), probabilities[wrong[order]]
 
-    def calibration_errors(self, temperature: Tensor) -> tuple[float, float, float]:
-        """Return the calibration error without and with a temperature, and that of calibrated probabilities."""
-        logits, labels = self.logits, self.labels
-        before, _ = calibration_error(logits.softmax(dim=1), labels)
-        return before, *calibration_error((logits / temperature.cpu()).softmax(dim=1), labels)
-
-    def negative_log_likelihood(self, temperature: Tensor) -> float:
-        """Return the mean negative log-likelihood of the labels, with a temperature: lower is better."""
-        return float(cross_entropy(self.logits / temperature.cpu(), self.labels))
-
 
 class Calibration(Callback):
     """Fit the temperature to the images of each validation.
@@ -140,16 +130,18 @@ def report_test(
     """Return the results of a test, for `results.json`, and lines about them."""
     confusion = outputs.confusion()
     results = evaluation_results(confusion, float(trainer.callback_metrics["test/loss"]))
-    errors = outputs.calibration_errors(classifier.temperature)
-    lines = [format_evaluation("test", results), format_calibration(float(classifier.temperature), *errors)]
-    lines.append(f"negative log-likelihood {outputs.negative_log_likelihood(classifier.temperature):.4f}")
+    logits, labels, temperature = outputs.logits, outputs.labels, classifier.temperature.cpu()
+    before, _ = calibration_error(logits.softmax(dim=1), labels)
+    after, chance = calibration_error((logits / temperature).softmax(dim=1), labels)
+    lines = [format_evaluation("test", results), format_calibration(float(temperature), before, after, chance)]
+    lines.append(f"negative log-likelihood {float(cross_entropy(logits / temperature, labels)):.4f}")
     others = other_metrics(trainer, "test")
     results = others | results | {"checkpoint": "checkpoints/best.ckpt"}
     return results, [*lines, *format_confused(confusion, classes), *(f"test/{n} {v:.4f}" for n, v in others.items())]
 
 
 def other_metrics(trainer: Trainer, stage: str) -> dict[str, float]:
-    """Return the metrics that the user's own code has logged in a stage, `val` or `test`, by their names without it."""
+    """Return the metrics that the user's code has logged in a stage, `val` or `test`, by their names without it."""
     start, metrics = f"{stage}/", trainer.callback_metrics.items()
     logged = {name.removeprefix(start): float(value) for name, value in metrics if name.startswith(start)}
     return {name: value for name, value in logged.items() if name not in {"loss", "accuracy"}}

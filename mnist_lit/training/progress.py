@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lit.training.callbacks import TrainingTimer
 
-__all__ = ["EpochLines", "format_duration"]
+__all__ = ["EpochLines"]
 
 
 class EpochLines(Callback):
@@ -39,13 +39,9 @@ class EpochLines(Callback):
         values = [f"{name} {value:.4f}" for stage in stages for name, value in metrics if name.startswith(stage)]
         if left := _format_time_left(trainer, self.timer):
             values.append(f"{left} left")
-        pl_module.print(f"{_format_epoch(trainer)}  {perf_counter() - self.start:5.1f} s", *values, sep="  ")
-
-
-def _format_epoch(trainer: Trainer) -> str:
-    """Return the current epoch and the last one if there is one: `epoch  3/15`."""
-    total = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-    return f"epoch {trainer.current_epoch + 1:>2}{total}"
+        total = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+        epoch = f"epoch {trainer.current_epoch + 1:>2}{total}  {perf_counter() - self.start:5.1f} s"
+        pl_module.print(epoch, *values, sep="  ")
 
 
 def _format_time_left(trainer: Trainer, timer: TrainingTimer) -> str:

@@ -13,8 +13,7 @@ from helpers.server import SHIPPED, Server, serving
 
 from mnist_lit.datasets import downloads
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.downloads import download
-from mnist_lit.datasets.idx import IDXFile
+from mnist_lit.datasets.downloads import PublishedFile, download
 
 LABELS = MNIST.published_files[3]
 NAME = LABELS.name
@@ -84,7 +83,7 @@ def test_download_stops_after_the_size_limit_of_a_file(server: Server, monkeypat
     monkeypatch.setattr(downloads, "MAX_FILE_BYTES", 1_000)
     monkeypatch.setattr(downloads, "CHUNK_SIZE", 100)
     sizes = []
-    monkeypatch.setattr(IDXFile, "is_valid", lambda _, file: sizes.append(len(file.read())))
+    monkeypatch.setattr(PublishedFile, "is_valid", lambda _, content: sizes.append(len(content)))
     with pytest.raises(OSError, match="not the published file"):
         download(MNIST.published_files[2], [server.url("ok")])
     assert sizes == [1_100]

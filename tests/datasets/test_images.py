@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_every_suffix_of_a_format_is_found_and_its_file_is_read(tmp_path: Path) 
             image = Image.fromarray(GREY).convert("RGB" if name in {"AVIF", "MPO"} else "L")
             names.append(saved(image, tmp_path / f"a{suffix.upper()}", format=name))
     assert {".jfif", ".jpe", ".jpg", ".jp2", ".png", ".tiff"} <= {Path(name).suffix.lower() for name in names}
-    assert sorted(find_images([str(tmp_path)], print)) == sorted(names)
+    assert sorted(find_images([str(tmp_path)], print, Counter())) == sorted(names)
     for name in names:
         assert open_image(name).shape[:2] == GREY.shape
 
@@ -206,7 +207,7 @@ def test_find_images_searches_folders_in_alphabetical_order(tmp_path: Path, monk
     (tmp_path / "empty").mkdir()
     (tmp_path / "b/a/back").symlink_to(tmp_path / "b")
     errors: list[tuple[str, str]] = []
-    found = list(find_images(["x", "./b/", "empty", "none"], lambda *error: errors.append(error)))
+    found = list(find_images(["x", "./b/", "empty", "none"], lambda *error: errors.append(error), Counter()))
     assert found == ["x", "./b/1.JPG", "./b/2.png", "./b/a/3.webp", "none"]
     assert [name for name, _ in errors] == ["./b/a/back", "empty"]
     assert errors[0][1] == "a link to a folder that is searched anyway"

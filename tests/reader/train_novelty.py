@@ -8,6 +8,7 @@ trained on: MNIST's validation images; shapes, scribbles and textures; and pictu
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from string import ascii_letters
 from tempfile import TemporaryDirectory
@@ -229,7 +230,7 @@ def main(arguments: list[str]) -> None:
     for kind in (scribble, form, texture):
         report(f"{kind.__name__}s", [kind(k, rng) for k in range(320)], network)
     for folder in arguments:
-        files = list(find_images([folder], print))
+        files = list(find_images([folder], print, Counter()))
         report(folder, [open_image(file) for file in files], network)
 
 
