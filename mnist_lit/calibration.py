@@ -36,10 +36,10 @@ class CalibratedNetwork(nn.Module):
     def uncalibrated(self) -> str | None:
         """Why the probabilities are not calibrated, or None if they are."""
         if self.temperature == 1:
-            return "trained without validation, or with too few images of it: the probabilities are not calibrated"
+            return "with fewer than 100 validation images in the training, the probabilities are not calibrated"
         return None
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trained numbers."""
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

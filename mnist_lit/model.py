@@ -26,8 +26,7 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolutions and activations; max pooling follows the last convolution. The arguments are those of `CNN`.
 
-    Pooling is placed before the activation, which has a quarter of the pixels then. ReLU preserves order: the result is
-    the same. With batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167), it is as accurate, and faster.
+    Pooling comes before the activation, which has a quarter of the pixels then: with ReLU, the result is the same.
     """
     layers: list[nn.Module] = []
     for number in range(convolutions):
@@ -42,7 +41,7 @@ def conv_block(
 
 
 class CNN(nn.Sequential):
-    """Convolution blocks `layer1`, `layer2`, … and a linear layer `fc` with Xavier-uniform weight.
+    """Convolution blocks `layer1`, `layer2`, … and a linear layer `fc`, Xavier-uniform unless its inputs are pooled.
 
     The default is the blog's network, with its parameter names and, for the same seed, its initial weights.
 
@@ -53,8 +52,8 @@ class CNN(nn.Sequential):
         padding: padding of each block's convolutions, in pixels; by default half the kernel size, which keeps the size
             of the image.
         pooling: max-pooling window of each block, in pixels; 1 means no pooling; by default 2.
-        final_pooling: max-pooling window before `fc`, in pixels, whose weight begins as by torch then; 1: no pooling.
-        batch_norm: whether to use batch normalisation after each convolution.
+        final_pooling: max-pooling window before `fc`, in pixels; by default 1, which means no pooling.
+        batch_norm: whether to use batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) after each convolution.
         activation: activation function, `relu` or `gelu` (Hendrycks & Gimpel 2016, arXiv:1606.08415).
         dropout: dropout probability before the linear layer (Srivastava et al. 2014).
         views: number of views of an image over which the logits are averaged in evaluation mode: 1, the image; 2, also
@@ -127,7 +126,7 @@ class CNN(nn.Sequential):
         blocks["fc"] = nn.Linear(inputs * height * width, classes)
         super().__init__(blocks)
         self.shape, self.views = torch.Size(shape), views
-        if final_pooling == 1:  # after it, inputs are larger: torch's initial weight, which is smaller, trains better
+        if final_pooling == 1:  # after it, the inputs are larger, and torch's smaller initial weights train better
             nn.init.xavier_uniform_(self.fc.weight)
         self.to(memory_format=torch.channels_last)  # 1.6 times the steps per second of the default layout on a CPU
 

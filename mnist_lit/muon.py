@@ -17,7 +17,7 @@ RMS = 0.2
 
 
 class Muon(AdamW):
-    """Muon for weights of two or more dimensions, and AdamW for the others, with the same learning rate.
+    """Muon for weights of two or more dimensions, and AdamW for all other parameters, with the same learning rate.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) moves the singular values of a weight matrix's
     update towards 1. Scaled as by Liu et al. 2025 (arXiv:2502.16982), the update fits AdamW's learning rates. A
@@ -40,7 +40,7 @@ class Muon(AdamW):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
-        super().__init__(params, lr=lr, betas=betas, weight_decay=0.0)  # AdamW's: of biases and scales
+        super().__init__(params, lr=lr, betas=betas, weight_decay=0.0)  # AdamW updates biases and scales
         self.weight_decay = weight_decay
 
     @torch.no_grad()
@@ -56,14 +56,14 @@ class Muon(AdamW):
                 if weight.ndim < 2 or weight.grad is None:
                     continue
                 state = self.state[weight]
-                if not state:  # by the names of AdamW, which looks for a step when it is restored
+                if not state:  # named as in AdamW, which requires a step when its state is restored
                     state["step"], state["exp_avg"] = torch.zeros(()), torch.zeros_like(weight)
                 state["step"] += 1
                 mean = state["exp_avg"].lerp_(weight.grad, 1 - momentum)
                 update = orthogonalize(weight.grad.lerp(mean, momentum).flatten(1))  # Nesterov's momentum
                 weight.mul_(1 - group["lr"] * self.weight_decay)
                 weight.sub_(update.reshape(weight.shape), alpha=group["lr"] * RMS * sqrt(max(update.shape)))
-                weight.grad = None  # AdamW leaves it out then
+                weight.grad = None  # AdamW skips it then
         super().step()
         return loss
 

@@ -170,7 +170,7 @@ def test_a_folder_is_the_same_by_any_path_and_another_one_needs_the_same_classes
     draw_flags(Path("others"), 10, seed=100)
     code, out, err = trained("test", "--data.dataset=others")
     assert (code, err) == (0, "")
-    assert f"not recorded in {RUN.folder}: its result is that of flags\n" in out
+    assert f"not recorded: {RUN.folder} records tests with flags only\n" in out
     Path("others/France").rename("others/Netherlands")
     code, _, err = trained("test", "--data.dataset=others")
     assert (code, err) == (2, f"error: others has a class Germany where {BEST} has France\n")
@@ -191,8 +191,8 @@ def test_checkpoint_of_another_data_set_is_tested_with_the_validation_size_of_th
 
 
 PREDICT = ["predict", "--images", "flags/France/0.png"]
-PREPARED = "pictures are prepared as in the training of the checkpoint"
-TRAINED_ON = "--data.split_seed: leave it at 0, or images would be among those trained on.*"
+PREPARED = "pictures are prepared as in the training: leave this flag out"
+TRAINED_ON = "--data.split_seed: leave it at 0, or training images would be validated.*"
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,17 @@ TRAINED_ON = "--data.split_seed: leave it at 0, or images would be among those t
             ["fit", *FLAGS, "--data.mirrors=[file:///a]"],
             "mirrors are for data sets that are downloaded, flags is a folder",
         ),
-        (["fit", "--data.image_size=28"], "image_size is for folders of images: those of MNIST have their size"),
-        (["fit", "--data.fit=pad"], "fit is for folders of images: those of MNIST are square"),
+        (
+            ["fit", "--data.image_size=28"],
+            "image_size is for folders of images: those of MNIST have a fixed size, leave it out",
+        ),
+        (["fit", "--data.fit=pad"], "fit is for folders of images: those of MNIST are square, leave it out"),
         (["fit", "--ckpt_path=last", "--data.dataset=MNIST"], "--data.dataset cannot change when a run is resumed.*"),
         (["validate", "--data.dataset=./flags", "--data.split_seed=1"], TRAINED_ON),
         ([*PREDICT, "--data.dataset=CIFAR10"], f"--data.dataset: {PREPARED}"),
         ([*PREDICT, "--data.image_size=32"], f"--data.image_size: {PREPARED}"),
         ([*PREDICT, "--data.fit=pad"], f"--data.fit: {PREPARED}"),
-        (["test", "--data.fit=pad"], "--data.fit: images are prepared as in the training of the checkpoint"),
+        (["test", "--data.fit=pad"], "--data.fit: images are prepared as in the training: leave this flag out"),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a_run(

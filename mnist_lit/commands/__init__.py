@@ -73,7 +73,7 @@ FLAG_HELP = {
     "fit": f"""\
   --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
-  --ckpt_path WHICH        resume a run: last of the newest unfinished one, best, or a checkpoint file in its run
+  --ckpt_path WHICH        resume a run: last, of the newest unfinished one, best, or a file in its run folder
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation  <!-- studies -->
@@ -106,7 +106,7 @@ FLAG_HELP = {
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
   --relevant X             the difference to show, in percentage points (0.1)
-  --output FILE.csv        write the table; FILE.png shows the accuracies, FILE_images.png what is read differently
+  --output FILE.csv        write the table; FILE.png: the accuracies, FILE_images.png: images classified differently
 {DATA}""",
 }
 

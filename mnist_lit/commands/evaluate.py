@@ -70,7 +70,7 @@ class Restored:
                     raise UsageError(f"{dataset.name} has a class {ours} where {trained.path} has {theirs}")
         same = is_same(dataset.name, trained.settings["data"]["dataset"])
         if same and self.config.data.fit != trained.settings["data"]["fit"]:  # other pixels
-            raise UsageError("--data.fit: images are prepared as in the training of the checkpoint")
+            raise UsageError("--data.fit: images are prepared as in the training: leave this flag out")
         trained.check_images(dataset)
         return data
 
@@ -81,7 +81,7 @@ class Restored:
             UsageError: if a flag is refused.
         """
         settings, trained, trainer = self.config.trainer, self.checkpoint.precision, None
-        with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning's, that it takes another one
+        with suppress(UsageError), catch_warnings(action="ignore"):  # Lightning warns when it takes another precision
             trainer = build_trainer(settings, callbacks)
         if not trainer or trainer.precision != trained:
             if settings.precision == trained:  # which no flag has asked for
@@ -96,7 +96,7 @@ class Restored:
         """Raise UsageError if a flag changes the images: pictures are prepared as those of the training were."""
         for setting in ("dataset", "image_size", "fit"):
             if self.config.data[setting] != self.checkpoint.settings["data"].get(setting):
-                raise UsageError(f"--data.{setting}: pictures are prepared as in the training of the checkpoint")
+                raise UsageError(f"--data.{setting}: pictures are prepared as in the training: leave this flag out")
 
     def output(self, name: str) -> Path:
         """Return the file to write: the one given, or `name` in the run folder; without a run, here.
@@ -179,7 +179,7 @@ def validate(argv: Sequence[str]) -> None:
     trained = checkpoint.settings["data"]
     if checkpoint.was_trained_on(data.dataset):
         for name in changed_split(trained, data.hparams):
-            raise UsageError(f"--data.{name}: leave it at {trained[name]}, or images would be among those trained on")
+            raise UsageError(f"--data.{name}: leave it at {trained[name]}, or training images would be validated")
     if not data.val_size:
         size = data.dataset.train_size
         raise ValueError(f"{checkpoint.path} was trained on all {size:,} images: there is no validation set")
@@ -212,4 +212,4 @@ def test(argv: Sequence[str]) -> None:
     else:
         run.record(test=results)
         return
-    say(f"not recorded in {run.folder}: its result is that of {reason}")
+    say(f"not recorded: {run.folder} records tests with {reason} only")

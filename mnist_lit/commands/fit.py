@@ -361,15 +361,18 @@ def is_changeable(name: str) -> bool:
 
 
 def changed_limits(parser: Parser, config: Namespace, run: Run, resumed: Checkpoint | None) -> set[str]:
-    """Return the limits that are others than in the training so far, by a flag or since `config.yaml` was edited.
+    """Return the limits that differ from those of the training so far, by a flag or since `config.yaml` was edited.
 
     Raises:
         UsageError: if another setting would change the experiment.
     """
     given = flatten(load(parser.dump(config, skip_unset=False)))
-    saved = resumed.content.get("config") if resumed else flatten(load(run.config.read_text(encoding="utf-8")))
-    defaults = flatten(load(parser.dump(parser.get_defaults(), skip_unset=False)))  # of settings of a later version
-    trained = defaults | (saved if isinstance(saved, dict) else given)
+    saved = resumed.content.get("config") if resumed else None
+    if not saved or not isinstance(saved, dict):  # no epoch is complete, or another callback saved the checkpoint
+        saved = flatten(load(run.config.read_text(encoding="utf-8")))
+    # The version that began the run may not have had a setting: then it had the default.
+    defaults = flatten(load(parser.dump(parser.get_defaults(), skip_unset=False)))
+    trained = defaults | saved
     changed = {name for name in {*trained, *given} if trained.get(name) != given.get(name)} - {"ckpt_path", "config"}
     if not DATASETS.keys() & {trained["data.dataset"], given["data.dataset"]}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read

@@ -126,14 +126,14 @@ def build_parser(command: str) -> Parser:
 def _add_training_flags(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--experiment", type=FolderName, default="baseline", help="runs go to runs/NAME/version_<n>")
     if command == "search":
-        parser.add_argument("--trials", type=PositiveInt, default=20, help="trials of the study in all")
+        parser.add_argument("--trials", type=PositiveInt, default=20, help="total number of trials of the study")
         parser.add_argument("--space", type=dict[str, Any], default={}, help="the search space (see --config search)")
     else:
         seeds = "runs, with seeds seed, seed + 1, …" if has_room("studies") else argparse.SUPPRESS
         parser.add_argument("--seeds", type=Seeds | None, default=None, help=seeds)
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="the checkpoint to resume")
         parser.add_argument("--init_from", type=str | None, default=None, help="a checkpoint to take weights from")
-    parser.add_argument("--seed", type=Seed, default=777, help="seed of the weights, the order and all random numbers")
+    parser.add_argument("--seed", type=Seed, default=777, help="seed of the initial weights and all random numbers")
     parser.add_argument(
         "--select",
         type=Literal["best_epoch", "last_epoch"],
@@ -201,7 +201,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
         given, flags = _split(argv)
         for name in parser.only_in_configs:
             if any(flag.partition("=")[0] == f"--{name}" for flag in flags):
-                raise UsageError(f"no flag --{name} of this command: it is one of fit")
+                raise UsageError(f"no flag --{name} of this command: only fit has it")
         configs = [find_config(name) for name in given["config"]]
         config: Namespace = parser.parse_args([*(f"--config={path}" for path in configs), *flags])
     except (ArgumentError, argparse.ArgumentError) as error:
@@ -216,7 +216,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
 
 
 def _settle_processes(config: Namespace) -> None:
-    """Be one process, whatever a cluster has set, or one of several, of which the first one prints."""
+    """Forget a cluster's launcher if one process is asked for; of several processes, let only the first one print."""
     if str(config.trainer.devices) == "1" and config.trainer.num_nodes == 1:
         if forget_launcher():
             rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning has taken it from the environment
@@ -226,7 +226,7 @@ def _settle_processes(config: Namespace) -> None:
 
 
 def find_config(name: str) -> str:
-    """Return the path of a config file: of a name such as `fast`, unless there is such a file, the package's own.
+    """Return the path of a config file; where there is no file of this name, such as `fast`, the package's own.
 
     Raises:
         UsageError: if there is none.

@@ -72,8 +72,8 @@ def predict(argv: Sequence[str]) -> None:
     restored.require_same_images()
 
     def classify(pixels: Tensor) -> Tensor:
-        images = InMemoryDataset(pixels, torch.zeros(len(pixels)))
-        probabilities = _predict(restored, DataLoader(images, flags.data.batch_size, collate_fn=identity_collate))
+        batches = DataLoader(InMemoryDataset(pixels), flags.data.batch_size, collate_fn=identity_collate)
+        probabilities = _predict(restored, batches)
         if uncalibrated := restored.model.uncalibrated:
             say(uncalibrated)
         return probabilities
@@ -115,7 +115,7 @@ def _predict_pictures(flags: Namespace, target: Path, network: Network) -> None:
         if flags.save_seen:
             pictures.save(Path(flags.save_seen), probabilities)
     if pictures.failed:
-        raise ValueError(f"{pictures.failed:,} of {pictures.number:,} could not be read")
+        raise ValueError(f"{pictures.failed:,} of {pictures.number:,} pictures could not be read: see the errors above")
 
 
 def _read_pictures(flags: Namespace, network: Network) -> Pictures:

@@ -28,9 +28,9 @@ class Augmentation:
         shift: maximum translation of the training images in each direction, in pixels.
         scaling: maximum change of the training images' size in each direction, as a fraction.
         shear: maximum horizontal shear of the training images, in pixels per pixel down.
-        elastic: standard deviation of the random displacements of a 5×5 grid over each training image, in pixels. The
-            pixels between are displaced by interpolation, by 0.82 of it in the root mean square (after Simard et al.
-            2003, doi:10.1109/ICDAR.2003.1227801, with interpolated noise instead of filtered).
+        elastic: standard deviation of the random displacements of a 5×5 grid over each training image, in pixels. Those
+            of the pixels in between are interpolated; their root mean square is 0.82 times this setting (after Simard
+            et al. 2003, doi:10.1109/ICDAR.2003.1227801, with interpolated noise instead of filtered).
         crop: maximum translation of the training images in whole pixels, with reflections at the border instead of 0
             (a crop of the padded image, as is usual for CIFAR-10).
         flip: whether to mirror each training image in every other epoch, so that it is seen equally often in both

@@ -100,9 +100,9 @@ def find_dataset(
         raise ValueError(f"fit must be crop or pad, got {fit}")
     if name in DATASETS:
         if image_size is not None:
-            raise ValueError(f"image_size is for folders of images: those of {name} have their size")
+            raise ValueError(f"image_size is for folders of images: those of {name} have a fixed size, leave it out")
         if fit != "crop":
-            raise ValueError(f"fit is for folders of images: those of {name} are square")
+            raise ValueError(f"fit is for folders of images: those of {name} are square, leave it out")
         if os.path.isdir(name) and Path(name).resolve() != Path(cache, name).resolve():  # noqa: PTH112  # as below
             log.warning("%s is the data set of this name; for the folder of images, give .%s%s", name, os.sep, name)
         return DATASETS[name]

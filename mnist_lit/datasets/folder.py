@@ -37,7 +37,7 @@ TEST_FRACTION, TEST_SEED = 10, 0
 """One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
 MEMORY_FRACTION = 4
 """The images may take a quarter of the memory: while they are read, they are there twice."""
-VERSION = b"1"  # of the decoding: another one reads the images again
+VERSION = b"1"  # of the cache: with another one, the images are read again
 MAX_REPORTED = 20  # unreadable files that are listed one by one
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class FolderDataset(ImageDataset):
 
     Args:
         train: pixels uint8 (N, C, H, W), 0-255, and labels int64 (N,) of the training set, validation included.
-        test: the same of the test set.
+        test: pixels and labels of the test set.
         hashes: a number for each training image that depends on its pixels, int64 (N,).
     """
 

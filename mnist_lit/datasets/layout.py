@@ -21,7 +21,7 @@ TRAIN, VAL, TEST = PARTS = ("train", "val", "test")
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """The folders that may contain a part."""
 PART_WORD = re.compile("train|test|val|holdout|dev", re.IGNORECASE)
-"""Is in names of folders that are parts, such as `training_set`, rather than classes."""
+"""Matches the names of folders that are parts, such as `training_set`, rather than classes."""
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +50,7 @@ def list_images(path: Path) -> Listing:
     """
     folders = _folders(path)
     given = {part: [name for name in names if name in folders] for part, names in PART_NAMES.items()}
-    if given[TRAIN] and _folders(path / TRAIN):  # without folders in it, a class of trains
+    if given[TRAIN] and _folders(path / TRAIN):  # a folder `train` without subfolders may be a class
         if len(given[VAL]) > 1:
             raise ValueError(f"{path} has {' and '.join(given[VAL])}: keep one folder of validation images")
         roots = {part: path / names[0] for part, names in given.items() if names}

@@ -47,7 +47,7 @@ class Pictures:
     """The pictures that could be read, preprocessed.
 
     Args:
-        names: the picture's file of each image that the network gets.
+        names: for each image that the network gets, the file of its picture.
         pixels: images, uint8 (N, C, H, W), 0-255.
         failed: number of pictures that could not be read; the reasons have been printed.
         number: number of pictures that were given.

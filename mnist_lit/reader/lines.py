@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["EIGHT_CONNECTED", "find_lines"]
+__all__ = ["EIGHT_CONNECTED", "Floats", "Mask", "Numbers", "Pixels", "find_lines"]
 
 Mask = NDArray[np.bool_]
 Pixels = NDArray[np.float32]
@@ -84,7 +84,7 @@ def find_lines(mask: Mask) -> tuple[Mask, bool]:
     stroke = float(np.median(np.minimum(across[mask], down[mask])))
 
     def pixels(rows: Lines, columns: Lines) -> Mask:
-        """Return those of lines, without what is closed by ink on both sides of a line."""
+        """Return the pixels of lines, without those where ink on both sides shows that something crosses the line."""
         along, upright = _max_runs(rows, (height, width)), _max_runs(columns, (width, height)).T
         found = mask & ((down <= along) | (across <= upright) | ((along > 0) & (upright > 0)))
         size = 2 * max(_reach(line) for line in (*rows, *columns)) + 3

@@ -95,7 +95,7 @@ def _segment(picture: NDArray[np.float32], find: Callable[[Ink], Found]) -> tupl
 
 
 def open_sheet(path: str) -> tuple[NDArray[np.float32], float]:
-    """Return the pixels of an image file, (H, W, C), 0-255, and the number of the file's pixels along a side of one."""
+    """Return the pixels of an image file, (H, W, C), 0-255, and the length of their side in pixels of the file."""
     return open_scaled(path, SHEET_SIDE)
 
 

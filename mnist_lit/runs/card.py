@@ -21,7 +21,7 @@ __all__ = ["describe_model"]
 HUB_IDS = {"MNIST": "ylecun/mnist", "FashionMNIST": "zalando-datasets/fashion_mnist", "CIFAR10": "uoft-cs/cifar10"}
 """Names of the data sets on Hugging Face's Hub."""
 DIGITS = "Digits of other people and pens are read less well."
-ANYTHING = "It gives one of its classes for any image, also for one of something else, and often with confidence."
+ANYTHING = "The network gives one of its classes for any image, even one of something else, often with high confidence."
 LENGTH = ("seed", "trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.precision")
 """Settings of a run that the card lists besides those of the model and the data, where they are set."""
 

@@ -31,7 +31,7 @@ REQUIRED = {
     "global_step": int,
 }
 EARLIER = {"image_size": None, "fit": "crop"}
-"""Settings of the images that earlier checkpoints do not have, as they were."""
+"""Settings of the images that earlier checkpoints lack, with the values that were used then."""
 PLAIN = int | float | str
 COMPILED = "_orig_mod."
 """Part of the names of a compiled network's weights."""

@@ -164,7 +164,7 @@ def find_resumable(which: str, experiment: str | None = None) -> tuple[Run, Path
     """Return the run to resume, and its checkpoint, or None if it has not saved one yet.
 
     `last` is that of the newest unfinished run, or of the newest run if all are finished; runs that failed are skipped.
-    Others are found as by `find_checkpoint`.
+    `best` and paths of files are resolved by `find_checkpoint`.
 
     Raises:
         FileNotFoundError: if there is no run or no such checkpoint.

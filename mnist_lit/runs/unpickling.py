@@ -66,7 +66,7 @@ def check_pickle(content: bytes) -> None:
 
 
 def _take(stack: list[_Object], opcode: OpcodeInfo) -> list[_Object]:
-    """Take from the stack what an operation takes, but the object into which it puts that."""
+    """Pop the arguments of an operation from the stack, except the object into which it puts them."""
     number = len(opcode.stack_before)
     if stackslice in opcode.stack_before:
         number += sum(1 for _ in takewhile(lambda value: value is not MARK, reversed(stack))) - 1

@@ -142,7 +142,7 @@ def _verdicts(recipes: Mapping[str, Recipe], relevant: float) -> list[str]:
 
 
 def _notes(recipes: Mapping[str, Recipe], compared: Collection[str], tests: int) -> list[str]:
-    """Return what one must know to read the verdicts about the compared ones of some recipes."""
+    """Return what one must know to read the verdicts about the recipes that were compared."""
     lines = []
     if tests > 1:
         lines.append("Holm's correction: the chance that any of these verdicts is wrong is at most 2.5 %")

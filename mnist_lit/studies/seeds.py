@@ -47,7 +47,7 @@ def train_seeds(argv: Sequence[str], given: Mapping[str, Any], found: tuple[Run,
 
     Args:
         argv: flags of `fit`.
-        given: those of its flags that tell what it is about.
+        given: the values of `ckpt_path`, `experiment`, `init_from` and `seeds`, where they are given.
         found: the run that `--ckpt_path` resumes, and its checkpoint.
 
     Raises:
@@ -65,7 +65,7 @@ def train_seeds(argv: Sequence[str], given: Mapping[str, Any], found: tuple[Run,
     require_complete_runs(config, "--seeds")
     path, series = _find_series(config)
     if found and not path:
-        raise UsageError(f"--ckpt_path: {run.folder} is in an unfinished series, whose flags cannot change")
+        raise UsageError(f"--ckpt_path: {run.folder} is in an unfinished series: leave out flags that change it")
     _train_series(path, series, argv)
     return True
 

@@ -65,8 +65,9 @@ class Interval:
 def mean_interval(accuracies: Sequence[float], images: int) -> Interval | None:
     """Return the interval of the mean accuracy of several seeds, measured on a number of images.
 
-    The seeds' part is Student's, that of the images binomial, which has a little of the seeds' noise in it: rather too
-    wide than too narrow. It is None for one seed, or equal accuracies.
+    The part for other seeds is Student's t interval, the part for other images is binomial. The latter contains some of
+    the variation over seeds, so that the interval is too wide rather than too narrow. It is None for one seed, or equal
+    accuracies.
 
     >>> interval = mean_interval([0.98, 0.985, 0.99], 10_000)
     >>> print(f"{interval.centre:.3f} ± {interval.half:.4f}: {interval.parts}")
@@ -88,7 +89,7 @@ def images_sd(first: Tensor, second: Tensor) -> float:
 
     Args:
         first: whether each run of a recipe is right about each image, (R, N).
-        second: the same of the other recipe.
+        second: whether each run of the other recipe is right about each image, (R, N).
     """
     runs = [correct.double() for correct in (first, second)]
     between = float((runs[1].mean(dim=0) - runs[0].mean(dim=0)).var())
@@ -124,7 +125,7 @@ class Difference:
             return f"{better} is better than {worse} on these images ({second} minus {first}: {interval})"
         told = f"{first} and {second} cannot be told apart with {self.seeds[0]} and {self.seeds[1]} seeds"
         if not self.sd:  # two or three seeds may have it by chance, and an experiment has it with itself
-            return f"{told}: the difference is {100 * self.mean:+.2f} points for each"
+            return f"{told}: the difference is {100 * self.mean:+.2f} points in every pair of runs"
         number = seeds_needed(self.sd, self.freedom, relevant, level)
         needed = f"{number:,}" if number else f"more than {MAX_SEEDS:,}"
         advice = f"to show {100 * relevant:.2f} points, train {needed} new seeds of each and compare those alone"

@@ -34,7 +34,7 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def set_up_logs() -> None:
-    """Let warnings of the package be lines as those of `say`, and a full disk no traceback of a thread.
+    """Format warnings as `say` formats lines, and print no traceback of a thread when the disk is full.
 
     TensorBoard's writer raises that error again in the main thread, which reports it.
     """

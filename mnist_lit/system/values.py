@@ -8,7 +8,7 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """Return a setting as a number, a string, a list or a dictionary: of NumPy's numbers and arrays, ranges and paths.
+    """Return a setting as a number, a string, a list or a dictionary; NumPy's numbers, ranges and paths are converted.
 
     A checkpoint with other values could not be loaded without running code.
 

@@ -81,8 +81,8 @@ class EpochCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember whether a callback, such as EarlyStopping, had ended the training, which Lightning forgets.
 
-        Before a test, its WeightAveraging has just loaded the last step's weights. The averaged ones, which were
-        validated, are loaded again.
+        Before a test, Lightning's WeightAveraging has just loaded the last step's weights. The averaged ones, which
+        were validated, are loaded again.
         """
         self.stopped = checkpoint.get("should_stop", False)
         if trainer.testing and "current_model_state" in checkpoint:

@@ -12,11 +12,11 @@ __all__ = ["MAX_CLASSES", "draw_confusion", "draw_images", "mistake_captions"]
 WHITE, LIGHT_GREY, GREY, BLACK = (255, 255, 255), (246, 246, 246), (110, 110, 110), (20, 20, 20)
 BLUE, RED = (31, 90, 180), (200, 40, 30)
 CELL = 40  # side of a cell of the confusion matrix, pixels
-GAMMA = 0.3  # of error fractions: without it, few errors could not be seen
+GAMMA = 0.3  # exponent of the error fractions: without it, small ones would be invisible
 WHITE_TEXT_INTENSITY = 0.5  # text is white on more intense colours
 COLUMNS = 4  # TensorBoard shows pictures about 350 pixels wide: with more columns, captions would be too small
-MAX_SIDE, MAX_ZOOM = 96, 3  # of a drawn image: larger ones are reduced
-MAX_CLASSES = 100  # of a confusion matrix: more would be millions of pixels
+MAX_SIDE, MAX_ZOOM = 96, 3  # largest side, in pixels, and zoom of a drawn image
+MAX_CLASSES = 100  # of which a confusion matrix is drawn: more would be millions of pixels
 MAX_NAME = 14  # letters of a class name in a caption
 MAX_CAPTION_NAME = 2  # letters of a class name in a caption of one line
 

@@ -60,7 +60,7 @@ def save_pictures(run: Run, outputs: Outputs, data: MNISTDataModule, *, tested: 
 
 
 def draw_curves(folder: Path) -> "Figure | None":
-    """Return the curves of a run, those before it was resumed included, or None if nothing was logged."""
+    """Return the curves of a run, including the part before it was resumed, or None if nothing was logged."""
     from matplotlib.figure import Figure  # here, since the imports take a second
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -47,11 +47,11 @@ from mnist_lit.training.tensorboard import TensorBoardCallback
 __all__ = ["Training", "build_trainer", "build_training", "early_end", "fit_results"]
 
 REFUSED_CALLBACKS: dict[type[Callback], str] = {
-    LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and no run resumes after it: use search",
+    LearningRateFinder: "it is broken since Lightning 2.5.3 (issue 21141), and its runs cannot be resumed: use search",
     BatchSizeFinder: "the batch size is part of the recipe: set --data.batch_size",
     GradientAccumulationScheduler: "the learning rate schedule ignores it: set --trainer.accumulate_grad_batches",
     ModelPruning: "it fails for weights in the memory format channels_last: prune the trained network",
-    OnExceptionCheckpoint: "a new run would be resumed from its file: fit --ckpt_path last resumes a run",
+    OnExceptionCheckpoint: "a new run would resume from the file that it saves: use fit --ckpt_path last",
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
 MINIMUM = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "val_check_interval": 0}

@@ -26,8 +26,8 @@ def test_test_records_the_result_of_the_best_checkpoint(trained: Command) -> Non
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--ckpt_path=last", f"not recorded in {RUN.folder}: its result is that of best.ckpt"),
-        ("--trainer.limit_test_batches=1", f"not recorded in {RUN.folder}: its result is that of all 10,000 images"),
+        ("--ckpt_path=last", f"not recorded: {RUN.folder} records tests with best.ckpt only"),
+        ("--trainer.limit_test_batches=1", f"not recorded: {RUN.folder} records tests with all 10,000 images"),
     ],
 )
 def test_results_of_other_tests_are_not_recorded(trained: Command, flag: str, message: str) -> None:
@@ -59,7 +59,7 @@ def test_validation_set_with_training_images_is_refused(
     code, _, err = trained("validate", f"--data.{name}={value}")
     assert (code, err) == (
         2,
-        f"error: --data.{name}: leave it at {trained_with}, or images would be among those trained on\n",
+        f"error: --data.{name}: leave it at {trained_with}, or training images would be validated\n",
     )
     assert trained("test", f"--data.{name}={value}", "--trainer.limit_test_batches=1")[0] == 0
 
@@ -81,7 +81,7 @@ def test_test_has_the_precision_of_the_training(command: Command) -> None:
     assert RUN.results() == expected
     code, out, _ = command("test", "--trainer.precision=32")
     assert code == 0
-    assert f"not recorded in {RUN.folder}: its result is that of precision bf16-mixed" in out
+    assert f"not recorded: {RUN.folder} records tests with precision bf16-mixed" in out
     assert RUN.results() == expected
 
 
@@ -93,7 +93,7 @@ def test_precision_that_is_not_available_is_replaced(trained: Command) -> None:
     code, out, err = trained("test", "--trainer.accelerator=cpu")
     assert (code, err) == (0, "")
     assert "trained in 16-mixed, which is not available here: evaluated in 32-true\n" in out
-    assert f"not recorded in {RUN.folder}" in out
+    assert f"not recorded: {RUN.folder}" in out
     del content["precision"]
     torch.save(content, path)
     assert "not recorded" not in trained("test", "--trainer.accelerator=cpu")[1], "old checkpoints have none"

@@ -101,7 +101,7 @@ def test_photographs_are_cropped_to_a_square_and_classified(trained: Command) ->
     Path("mine/a.png").write_bytes(b"hello")
     code, out, err = trained("predict", "--images", "mine", "--ckpt_path=mine.ckpt", "--save_seen=seen")
     message = "error: mine/a.png: not a supported image: save it as JPEG or PNG"
-    assert (code, err.splitlines()) == (1, [message, "error: 1 of 4 could not be read"])
+    assert (code, err.splitlines()) == (1, [message, "error: 1 of 4 pictures could not be read: see the errors above"])
     table = rows(Path("predictions.csv"))
     assert [row["image"] for row in table] == [f"mine/{number}.png" for number in range(3)]
     for row in table:

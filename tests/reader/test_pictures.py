@@ -80,7 +80,7 @@ def test_unreadable_pictures_are_reported_and_the_others_classified(trained: Com
         "error: mine/d.png: no digit in it: it looks blank",
         "error: mine/e.png: more than one digit in it: crop it to one, or give --several",
         "error: missing.png: No such file or directory",
-        "error: 6 of 16 could not be read",
+        "error: 6 of 16 pictures could not be read: see the errors above",
     ]
     assert [row["image"] for row in rows(Path("x.csv"))] == sorted(
         f"mine/{n}_{d}.png" for n, d in enumerate("7210414959")
@@ -89,7 +89,7 @@ def test_unreadable_pictures_are_reported_and_the_others_classified(trained: Com
 
 def test_no_csv_file_without_a_readable_picture(trained: Command) -> None:
     code, _, err = trained("predict", "--images", "none.png")
-    assert (code, err.splitlines()[-1]) == (1, "error: 1 of 1 could not be read")
+    assert (code, err.splitlines()[-1]) == (1, "error: 1 of 1 pictures could not be read: see the errors above")
     assert not (RUN.folder / "predictions.csv").exists()
 
 
@@ -199,7 +199,7 @@ def test_pictures_without_digits_are_reported_beside_those_with_several(trained:
     assert code == 1
     assert err.splitlines() == [
         "error: blanarrow.png: no digit in it: it looks blank",
-        "error: 1 of 2 could not be read",
+        "error: 1 of 2 pictures could not be read: see the errors above",
     ]
     assert out.splitlines()[1].startswith("one.jpg: ")
 
@@ -213,7 +213,7 @@ def test_several_is_for_pictures_of_digits(trained: Command) -> None:
     assert err == f"error: --several: the checkpoint classifies CIFAR10, {kind}, not ten digits of (1, 28, 28)\n"
     assert code == 2
     code, _, err = trained("predict", "--several", "--images", "a.png", "--data.dataset=FashionMNIST")
-    assert (code, err) == (2, "error: --data.dataset: pictures are prepared as in the training of the checkpoint\n")
+    assert (code, err) == (2, "error: --data.dataset: pictures are prepared as in the training: leave this flag out\n")
 
 
 def test_digits_of_sheets_are_saved_in_a_new_folder(trained: Command, numbers: list[str]) -> None:

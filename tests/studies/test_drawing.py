@@ -12,13 +12,13 @@ def test_accuracies_are_dots_and_intervals_bars_in_the_row_of_their_name() -> No
     figure = draw_accuracies({"several": ([0.980, 0.981], 10_000), "one": ([0.981], 10_000), "none": ([], 0)})
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["several", "one", "none"]
-    (bar,) = (patch.get_bbox() for patch in axes.patches)
+    (bar,) = (patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches)
     assert bar.x0 < 98
     assert bar.x1 > 98.1
     assert (bar.x0 + bar.x1) / 2 == pytest.approx(98.05), "centred on the mean"
-    assert bar.y0 < 0 < bar.y1 < 1
-    dots = {(x, y) for line in axes.lines if line.get_marker() == "." for x, y in zip(*line.get_data(), strict=True)}
-    assert dots == {(98.0, 0), (98.1, 0), (98.1, 1)}
+    assert bar.y1 < 0 < bar.y0 < 1, "rows go down"
+    dots = [np.asarray(line.get_xydata()).tolist() for line in axes.lines if line.get_marker() == "."]
+    assert dots == [[[98.0, 0], [98.1, 0]], [[98.1, 1]], []]
 
 
 def test_disagreements_are_the_images_that_some_classify_correctly_and_others_do_not() -> None:

@@ -158,7 +158,8 @@ def test_equal_differences_are_no_evidence(images: int) -> None:
         found = difference(first, [round((correct + 1) / images, 6)] * 2)
         assert found.p == 1
         assert found.describe("A", "B") == (
-            f"A and B cannot be told apart with 2 and 2 seeds: the difference is {100 / images:+.2f} points for each"
+            "A and B cannot be told apart with 2 and 2 seeds: "
+            f"the difference is {100 / images:+.2f} points in every pair of runs"
         )
 
 
