@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 
 from measure import TRAIN, fit, load, run, save
 
+from mnist_lit.runs.provenance import provenance
+
 __all__ = ["LESSONS"]
 
 SEEDS = (777, 778, 779)
@@ -60,7 +62,8 @@ def main() -> None:
     chosen = parser.parse_args().lessons or LESSONS
     if unknown := {*chosen} - LESSONS.keys():
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(LESSONS)}")
-    found = load("lessons").get("lessons", {})
+    saved = load("lessons")
+    found, made_by = saved.get("lessons", {}), saved.get("runs", {})
     for lesson in chosen:
         found[lesson] = {}
         for row, command in LESSONS[lesson].items():
@@ -71,7 +74,8 @@ def main() -> None:
             for name in answers[0]:
                 found[lesson].setdefault(row, {})[name] = [each[name] for each in answers]
             print(lesson, row, found[lesson][row], flush=True)
-        save("lessons", {"lessons": found})
+        made_by[lesson] = provenance("cpu")
+        save("lessons", {"lessons": found, "runs": made_by})
 
 
 @cache

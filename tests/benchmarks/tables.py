@@ -156,12 +156,13 @@ TABLES: dict[str, tuple[str, Callable[[], Rows]]] = {
 """For each table, the benchmark that it is of, and its rows."""
 
 
-def origin(benchmark: str) -> str:
-    """Return a sentence about the code and the machine that a benchmark was measured with."""
+def origin(table: str, benchmark: str) -> str:
+    """Return a sentence about the code and the machine that a table was measured with."""
     saved = load(benchmark)
+    runs = saved.get("runs", {table: saved["made_by"]})
     found: dict[str, list[str]] = {}
-    for name, made_by in saved.get("runs", {"": saved["made_by"]}).items():
-        commit = f"commit {made_by['commit'][:7]}" if made_by.get("commit") else f"version {made_by['mnist_lit']}"
+    for name, made_by in ({table: runs[table]} if table in runs else runs).items():
+        commit = f"commit {made_by['commit'][:7]}" if made_by["commit"] else f"version {made_by['mnist_lit']}"
         found.setdefault(f"{commit}, torch {made_by['torch']}, {made_by['processor']}", []).append(f"`{name}`")
     listed = [how if len(found) == 1 else f"{', '.join(names)}: {how}" for how, names in found.items()]
     return f"*Measured with {'; '.join(listed)}.*"
@@ -174,7 +175,7 @@ def filled(text: str) -> str:
         benchmark, rows = TABLES[place[1]]
         head, *others = ("| " + " | ".join(cells) + " |" for cells in rows())
         line = "|" + "---|" * (head.count(" | ") + 1)
-        return "\n".join([f"<!-- {place[1]} -->", head, line, *others, "", origin(benchmark), "<!-- end -->"])
+        return "\n".join([f"<!-- {place[1]} -->", head, line, *others, "", origin(place[1], benchmark), "<!-- end -->"])
 
     return re.sub(rf"<!-- ({'|'.join(TABLES)}) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
