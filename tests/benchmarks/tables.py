@@ -116,12 +116,12 @@ def lesson(name: str, head: str) -> Rows:
 
 
 def held_out() -> Rows:
-    """Yield the accuracy on the images by which the epoch was selected, and on others."""
+    """Yield the accuracy on the images by which the epoch was selected, and on other images."""
     (found,) = load("lessons")["lessons"]["held_out"].values()
     yield "", "accuracy"
     yield "the best epoch, on the 200 images by which it was selected", _mean_sd(found["best"])
     yield "the last epoch, on the same 200 images", _mean_sd(found["val/accuracy"])
-    yield "the best epoch, on 10,000 others", _mean_sd(found["test"])
+    yield "the best epoch, on 10,000 other images", _mean_sd(found["test"])
 
 
 def pixels() -> Rows:
