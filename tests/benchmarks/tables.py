@@ -159,9 +159,11 @@ TABLES: dict[str, tuple[str, Callable[[], Rows]]] = {
 def origin(table: str, benchmark: str) -> str:
     """Return a sentence about the code and the machine that a table was measured with."""
     saved = load(benchmark)
-    runs = saved.get("runs", {table: saved["made_by"]})
+    runs = saved.get("runs", {benchmark: saved["made_by"]})
+    if benchmark == "lessons":  # which has a table for each
+        runs = {table: runs[table]}
     found: dict[str, list[str]] = {}
-    for name, made_by in ({table: runs[table]} if table in runs else runs).items():
+    for name, made_by in runs.items():
         commit = f"commit {made_by['commit'][:7]}" if made_by["commit"] else f"version {made_by['mnist_lit']}"
         found.setdefault(f"{commit}, torch {made_by['torch']}, {made_by['processor']}", []).append(f"`{name}`")
     listed = [how if len(found) == 1 else f"{', '.join(names)}: {how}" for how, names in found.items()]
