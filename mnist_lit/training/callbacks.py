@@ -1,8 +1,11 @@
 """Callbacks of every training: random numbers of an epoch, limits of steps and time, finite losses, signals."""
 
+import random
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from mnist_lit.datasets.sampling import derive_seed
@@ -40,7 +43,10 @@ class SeedEpochs(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Make dropout, augmentation and the like a function of the seed, the epoch and the process."""
-        seed_everything(derive_seed(self.seed, trainer.current_epoch, trainer.global_rank), verbose=False)
+        seed = derive_seed(self.seed, trainer.current_epoch, trainer.global_rank)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # for the user's own code
+        torch.manual_seed(seed)
 
 
 class StepLimit(Callback):
