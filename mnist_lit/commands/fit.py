@@ -17,7 +17,15 @@ from torch import Tensor, distributed, nn
 from mnist_lit.calibration import count_parameters
 from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands import has_room, require_room
-from mnist_lit.commands.flags import Parser, build_parser, find_flags, instantiate, parse, set_checkpoint_defaults
+from mnist_lit.commands.flags import (
+    Parser,
+    build_parser,
+    find_flags,
+    flat_settings,
+    instantiate,
+    parse,
+    set_checkpoint_defaults,
+)
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.datasets.catalog import DATASETS, kind_of
 from mnist_lit.datasets.sampling import changed_split
@@ -366,13 +374,12 @@ def changed_limits(parser: Parser, config: Namespace, run: Run, resumed: Checkpo
     Raises:
         UsageError: if another setting would change the experiment.
     """
-    given = flatten(load(parser.dump(config, skip_unset=False)))
+    given = flat_settings(parser, config)
     saved = resumed.content.get("config") if resumed else None
     if not saved or not isinstance(saved, dict):  # no epoch is complete, or another callback saved the checkpoint
         saved = flatten(load(run.config.read_text(encoding="utf-8")))
     # The version that began the run may not have had a setting: then it had the default.
-    defaults = flatten(load(parser.dump(parser.get_defaults(), skip_unset=False)))
-    trained = defaults | saved
+    trained = flat_settings(parser, parser.get_defaults()) | saved
     changed = {name for name in {*trained, *given} if trained.get(name) != given.get(name)} - {"ckpt_path", "config"}
     if not DATASETS.keys() & {trained["data.dataset"], given["data.dataset"]}:
         changed.discard("data.dataset")  # a folder may be moved: its images are compared when it is read

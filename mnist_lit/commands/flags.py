@@ -34,6 +34,7 @@ __all__ = [
     "build_parser",
     "find_config",
     "find_flags",
+    "flat_settings",
     "instantiate",
     "parse",
     "replace_values",
@@ -258,6 +259,11 @@ def set_checkpoint_defaults(parser: ArgumentParser, settings: Mapping[str, Mappi
         reason = _explain(error, ["its settings"], parser)
         raise ValueError(f"{source} cannot be used: {reason}") from error
     parser.set_defaults({f"{group}.{name}": value for group in flags for name, value in flags[group].items()})
+
+
+def flat_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return the settings by their full names, as a saved `config.yaml` has them."""
+    return flatten(load(parser.dump(config, skip_unset=False)))
 
 
 def replace_values(parser: ArgumentParser, config: Namespace, values: Mapping[str, Any]) -> Namespace:

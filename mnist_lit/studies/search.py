@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from mnist_lit.commands.fit import LIMITS, Start, is_changeable, train
-from mnist_lit.commands.flags import build_data, build_parser, parse, replace_values
+from mnist_lit.commands.flags import build_data, build_parser, flat_settings, parse, replace_values
 from mnist_lit.datasets.sampling import derive_seed
 from mnist_lit.runs.folders import ROOT, Run
 from mnist_lit.studies.seeds import align, require_complete_runs, validation_images
@@ -24,7 +24,6 @@ from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, install_hint
 from mnist_lit.system.signals import Stopped
-from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.checkpointing import EpochCheckpoint
 
@@ -106,7 +105,7 @@ def _open_study(folder: Path, config: Namespace, space: Mapping[str, Any]) -> St
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     study = optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
-    settings = flatten(load(build_parser("fit").dump(config, skip_unset=False)))
+    settings = flat_settings(parser, config)
     settings = {name: value for name, value in settings.items() if name in LIMITS or not is_changeable(name)}
     settings |= {f"space {name}": domain for name, domain in space.items() if isinstance(domain, list)}
     settings |= dict.fromkeys(("config", "ckpt_path"))

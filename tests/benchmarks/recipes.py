@@ -9,7 +9,6 @@ Run `python tests/benchmarks/recipes.py --images FOLDER [RECIPE …]` for those 
 """
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from measure import TRAIN, load, save
+
+from mnist_lit.runs.folders import Run
 
 __all__ = ["compare"]
 
@@ -71,8 +72,7 @@ def compare(chosen: Sequence[str], seeds: Mapping[str, int], name: str) -> None:
         writer.writerows(rows[key] for key in (f"runs/{recipe}" for recipe in seeds) if key in rows)
     made_by = load(name).get("runs", {})
     for recipe in chosen:
-        results = json.loads(Path(f"runs/{recipe}/version_0/results.json").read_text(encoding="utf-8"))
-        made_by[recipe] = results["made_by"]
+        made_by[recipe] = Run(Path(f"runs/{recipe}/version_0")).results()["made_by"]
     save(name, {"runs": made_by})
 
 
