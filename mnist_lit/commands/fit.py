@@ -38,7 +38,7 @@ from mnist_lit.system.libraries import describe_load
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM, process_rank
 from mnist_lit.system.signals import Stopped
-from mnist_lit.system.yaml_loader import flatten, load
+from mnist_lit.system.yaml_loader import load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.evaluation import report_test
 from mnist_lit.training.plots import save_pictures
@@ -377,7 +377,7 @@ def changed_limits(parser: Parser, config: Namespace, run: Run, resumed: Checkpo
     given = flat_settings(parser, config)
     saved = resumed.content.get("config") if resumed else None
     if not saved or not isinstance(saved, dict):  # no epoch is complete, or another callback saved the checkpoint
-        saved = flatten(load(run.config.read_text(encoding="utf-8")))
+        saved = run.settings()
     # The version that began the run may not have had a setting: then it had the default.
     trained = flat_settings(parser, parser.get_defaults()) | saved
     changed = {name for name in {*trained, *given} if trained.get(name) != given.get(name)} - {"ckpt_path", "config"}

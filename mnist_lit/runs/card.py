@@ -14,7 +14,6 @@ from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import calibration_error, evaluation_results, format_confused, format_evaluation
 from mnist_lit.system.errors import printable
-from mnist_lit.system.yaml_loader import flatten, load
 
 __all__ = ["describe_model"]
 
@@ -101,7 +100,7 @@ def _training(checkpoint: Checkpoint) -> str:
     settings["data"]["dataset"] = _name(settings["data"]["dataset"])
     origin = checkpoint.path.name
     if run := checkpoint.run:
-        config = flatten(load(run.config.read_text(encoding="utf-8")))
+        config = run.settings()
         found = {name: config.get(name) for name in LENGTH}
         seed = found.pop("seed")
         settings["run"] = {name: value for name, value in found.items() if value is not None}

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mnist_lit.system.files import write_atomically
+from mnist_lit.system.yaml_loader import flatten, load
 
 __all__ = [
     "PICTURES",
@@ -50,6 +51,10 @@ class Run:
     def last(self) -> Path | None:
         """`last.ckpt`, or None if the run has not saved it yet."""
         return path if (path := self.checkpoints / "last.ckpt").is_file() else None
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in `config.yaml` by their full names."""
+        return flatten(load(self.config.read_text(encoding="utf-8")) or {})
 
     def results(self) -> dict[str, Any]:
         """Return the contents of `results.json`, by stage (`fit`, `test`), or {} if there is none.

@@ -20,7 +20,6 @@ from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
 from mnist_lit.system.output import say
 from mnist_lit.system.program import PROGRAM
-from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 
 __all__ = [
@@ -197,7 +196,7 @@ def read_results(run: Run) -> dict[str, Any]:
 
 def validation_images(run: Run) -> int:
     """Return the number of images on which a run was validated."""
-    settings = flatten(load(run.config.read_text(encoding="utf-8")) or {})
+    settings = run.settings()
     size, limit = int(settings.get("data.val_size") or 0), settings.get("trainer.limit_val_batches")
     batch = int(settings.get("data.batch_size") or 1)
     batches = int(ceil(size / batch) * limit) if isinstance(limit, float) else limit

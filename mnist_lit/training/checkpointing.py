@@ -14,7 +14,6 @@ from mnist_lit import __version__
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.folders import Run
 from mnist_lit.system.files import write_atomically
-from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.callbacks import DivergedError
 from mnist_lit.training.loggers import RunLogger
 
@@ -91,7 +90,7 @@ class EpochCheckpoint(ModelCheckpoint):
     def on_fit_start(self, *_: Any) -> None:
         """Read the settings, also where nothing is left to train."""
         if self.run.config.is_file():  # not in other processes than the first one
-            self.config = flatten(load(self.run.config.read_text(encoding="utf-8")) or {})
+            self.config = self.run.settings()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not train if a callback had ended the training."""
