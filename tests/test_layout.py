@@ -99,7 +99,7 @@ def test_the_three_files_of_the_experiment_are_short() -> None:
         len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines())
         for name in ("model", "classifier", "data")
     ]
-    assert sum(lengths) <= 430
+    assert sum(lengths) < 450, "README says so"
 
 
 def test_no_private_name_of_a_library_is_used() -> None:

@@ -73,7 +73,7 @@ FLAG_HELP = {
     "fit": f"""\
   --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
-  --ckpt_path WHICH        resume a run: last, of the newest unfinished one, best, or a file in its run folder
+  --ckpt_path WHICH        resume a run: the newest unfinished one by last, or the one of best or of a checkpoint file
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation  <!-- studies -->
@@ -84,7 +84,7 @@ FLAG_HELP = {
   --trainer.max_epochs N   epochs to train (15)
 {COMMON}""",
     "search": f"""\
-  --config FILE            the search space and what all trials have in common; search is the project's own
+  --config FILE            the search space and what all trials have in common, such as configs/search.yaml
   --trials N               trials of the study in all (20); a larger number resumes a study
   --experiment NAME        the study is runs/NAME/study.journal, its trials are runs/NAME/version_<n> (baseline)
   --trainer.max_epochs N   epochs of a trial (15)

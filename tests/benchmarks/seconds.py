@@ -1,6 +1,6 @@
 """Seconds to 99 %: `configs/fast.yaml` and the fastest published recipe, alternating, over the same seeds.
 
-Run `python tests/benchmarks/seconds.py [SEEDS]`: about 20 seconds a seed on two cores. A seed of `fast.yaml` is trained
+Run `python tests/benchmarks/seconds.py [SEEDS]`: about 30 seconds a seed on two cores. A seed of `fast.yaml` is trained
 twice, the second time with a validation of one batch only.
 
 That recipe (tuomaso/train_mnist_fast) is a bare loop for a CPU, in a process of its own: `seconds.py one_epoch DATA_DIR

@@ -31,10 +31,10 @@ HEAD = (
     "recipe",
     "parameters",
     "images seen",
-    "result of",
+    "tested",
     "training time (fastest run)",
     "test accuracy, mean ± sd",
-    "95 %, other seeds and images",
+    "95 % interval of the mean, other seeds and images",
 )
 
 
@@ -102,7 +102,7 @@ def seconds(name: str) -> Rows:
 def scaling() -> Rows:
     """Yield the images a second in one process and in two."""
     rates = load("scaling")["images_per_second"]
-    yield "", "images a second", "range", "of 1 process, 1 thread"
+    yield "", "images a second", "range", "relative to 1 process, 1 thread"
     for name, values in rates.items():
         one = median(rates[f"{name.partition(',')[0]}, 1 process, 1 thread"])
         yield name, f"{median(values):,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", f"{median(values) / one:.2f}"
@@ -160,6 +160,8 @@ def origin(table: str, benchmark: str) -> str:
     """Return a sentence about the code and the machine that a table was measured with."""
     saved = load(benchmark)
     runs = saved.get("runs", {benchmark: saved["made_by"]})
+    if benchmark == "recipes":
+        runs["one-epoch recipe"] = load("seconds")["made_by"]
     if benchmark == "lessons":  # which has a table for each
         runs = {table: runs[table]}
     found: dict[str, list[str]] = {}
