@@ -1,6 +1,7 @@
 """Fixtures and constants that several test modules use."""
 
 import builtins
+import csv
 import errno
 import json
 import os
@@ -60,6 +61,12 @@ def stock_trainer(folder: Path, **arguments: Any) -> "Trainer":
 
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(default_root_dir=folder, accelerator="cpu", **quiet | arguments)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by the names of their columns."""
+    with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
 
 
 def callback(name: str, **arguments: Any) -> str:

@@ -57,19 +57,6 @@ def test_classifier_and_data_module_work_with_lightnings_trainer(data_dir: Path,
     assert stock_trainer(tmp_path).test(loaded, data) == [tested]
 
 
-def test_accuracy_and_loss_are_means_over_all_images(data_dir: Path, tmp_path: Path) -> None:
-    seed_everything(1, verbose=False)  # with some weights, rounding changes a prediction
-    data = MNISTDataModule(data_dir=str(data_dir), batch_size=999)
-    classifier = DigitClassifier(channels=[4])
-    [tested] = stock_trainer(tmp_path).test(classifier, data)
-
-    pixels, labels = MNIST.read(data_dir, train=False)
-    with torch.no_grad():
-        logits = classifier(pixels)
-    assert tested["test/accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
-    assert tested["test/loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
-
-
 def test_training_metrics_are_those_of_the_whole_epoch_even_if_it_is_validated_within(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -98,23 +85,6 @@ def test_label_smoothing_applies_to_the_training_loss_only(data_dir: Path) -> No
     assert_close(logged["train/loss"], loss)
 
 
-def test_predictions_are_probabilities(data_dir: Path) -> None:
-    pixels, labels = MNIST.read(data_dir, train=False)
-    classifier = DigitClassifier(channels=[4])
-    classifier.temperature.fill_(2)
-    probabilities = classifier.predict_step((pixels[:7], labels[:7]))
-    assert_close(probabilities, (classifier(pixels[:7]) / 2).softmax(dim=1))
-    assert_close(probabilities.sum(dim=1), torch.ones(7))
-
-
-def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None:
-    classifier = DigitClassifier(channels=[1])
-    torch.nn.init.constant_(classifier.network.fc.weight, math.nan)
-    trainer = stock_trainer(tmp_path, limit_val_batches=1)
-    [validated] = trainer.validate(classifier, MNISTDataModule(data_dir=str(data_dir)), verbose=False)
-    assert math.isnan(validated["val/loss"])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -122,7 +92,6 @@ def test_loss_that_is_nan_is_not_ignored(data_dir: Path, tmp_path: Path) -> None
         *(({"betas": betas}, "betas must be two") for betas in ([0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, 0.9, 0.9])),
         *(({"weight_decay": value}, "weight_decay must be at least 0") for value in (-0.1, math.inf, math.nan)),
         *(({"label_smoothing": value}, "label_smoothing must be at least 0") for value in (-0.1, 1.0, math.nan)),
-        ({"channels": [0]}, "channels must be"),
     ],
     ids=str,
 )

@@ -3,10 +3,9 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import TRAIN, link_data
+from conftest import TRAIN
 
 from mnist_lit.commands import COMMANDS, has_room
 from mnist_lit.commands.flags import build_parser, parse
@@ -95,22 +94,3 @@ def test_a_documented_command_has_flags_that_exist(path: Path, line: str, monkey
         assert argv[-1].removeprefix("--") in build_parser(name).get_defaults()
     elif "--help" not in argv:
         assert parse(build_parser(name), argv)
-
-
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-@pytest.mark.slow
-def test_the_code_from_loop_to_lightning_runs(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    document = PROJECT / "docs" / "from-loop-to-lightning.md"
-    text = document.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 200
-    link_data(data_dir, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    variables: dict[str, Any] = {"__name__": "document"}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block, document, "exec"), variables)
-    out = capsys.readouterr().out
-    scaled, raw = (float(accuracy) for accuracy in re.findall(r"pixels \S+ (\S+)%", out))
-    assert raw < scaled
-    assert scaled > 70

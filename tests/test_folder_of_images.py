@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RUN, TRAIN, Command, make_once, train
+from conftest import RUN, TRAIN, Command, make_once, read_rows, train
 from PIL import Image
-from test_other_images import check_other_commands, read_rows
+from test_other_images import check_other_commands
 
 from mnist_lit.commands import has_room
 from mnist_lit.runs.folders import Run

@@ -121,10 +121,5 @@ def test_readme_lists_the_folders_of_the_core_in_the_order_of_their_imports() ->
     assert listed == sorted(folders, key=layer)
 
 
-def test_each_module_opens_with_a_line_that_says_what_it_is_for() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        assert re.match(r'""".+[.:]', path.read_text(encoding="utf-8")), path
-
-
 def test_readme_has_at_most_150_lines() -> None:
     assert len(README.splitlines()) <= 150

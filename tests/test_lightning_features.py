@@ -109,12 +109,3 @@ def test_a_fast_dev_run_trains_and_tests_a_few_batches_and_keeps_nothing(command
     assert out.endswith("a trial run: nothing is recorded\n")
     assert "next" not in out
     assert sorted(path.name for path in Path().iterdir()) == ["data"]
-
-
-def test_a_fast_dev_run_resumes_no_run(trained: Command) -> None:
-    (RUN.folder / "results.json").unlink()
-    before = {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")}
-    code, _, err = trained("fit", "--ckpt_path=last", "--trainer.fast_dev_run=3")
-    assert code == 2
-    assert err.startswith("error: --trainer.fast_dev_run cannot change when a run is resumed")
-    assert {path: path.stat().st_mtime_ns for path in RUN.folder.rglob("*")} == before

@@ -82,15 +82,3 @@ def test_a_restored_state_goes_on_with_the_same_bits() -> None:
     train(restored, other)
     for weight, same in zip(network.parameters(), restored.parameters(), strict=True):
         assert torch.equal(weight, same)
-
-
-def test_a_closure_computes_the_gradients() -> None:
-    weight = nn.Parameter(torch.ones(2, 2))
-
-    def closure() -> torch.Tensor:
-        loss = weight.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    assert Muon([weight], **SETTINGS).step(closure) == 4
-    assert weight.max() < 1

@@ -1,6 +1,5 @@
 """A data set of another shape and number of classes is one entry of the catalog; the network follows it."""
 
-import csv
 import gzip
 from collections.abc import Sequence
 from hashlib import md5
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, SHORT, Command
+from conftest import RUN, SHORT, Command, read_rows
 
 from mnist_lit.datasets.catalog import DATASETS
 from mnist_lit.datasets.idx import IDXDataset
@@ -18,11 +17,6 @@ from mnist_lit.runs.folders import Run
 
 BARS = ["--data.dataset=Bars", "--data.val_size=50", "--data.batch_size=20"]
 FLAGS = [*SHORT, *BARS, "--trainer.limit_test_batches=1.0"]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def check_other_commands(

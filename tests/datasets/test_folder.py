@@ -3,9 +3,7 @@
 import os
 import shutil
 import sys
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -139,11 +137,6 @@ def test_find_dataset_knows_the_catalog_and_folders(
     dataset = find_dataset("~/photos", 16, tmp_path / "cache")
     assert (dataset.name, dataset.shape, dataset.train_size) == ("~/photos", (3, 16, 16), 30)
     assert equal(read(photos, 16), read_folder("~/photos", 16, tmp_path / "cache"))
-
-
-def test_find_dataset_refuses_another_fit(photos: Path) -> None:
-    with pytest.raises(ValueError, match=r"^fit must be crop or pad, got stretch$"):
-        find_dataset(str(photos), fit="stretch")  # type: ignore[arg-type]
 
 
 def test_find_dataset_refuses_other_names(tmp_path: Path) -> None:
@@ -284,7 +277,6 @@ TRAIN, TEST = ([f"{part}/{name}" for name in CLASSES] for part in ("train", "tes
         ("remove", ["test/ant"], "{0}: there is a class ant in train, and none in test"),
         ("remove", ["train/cat"], "{0}: there is a class cat in test, and none in train"),
         ("flatten", ["test"], "{0}/test: its images are in no folder of a class: expected {0}/test/CLASS/*.jpg"),
-        ("remove", TEST, "{0}: there is a class ant in train, and none in test"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
@@ -363,13 +355,6 @@ def test_a_name_that_cannot_be_shown_is_refused_at_once(photos: Path, name: str)
             read(photos)
 
 
-@posix
-def test_a_pipe_among_the_images_is_left_out(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    os.mkfifo(pipe := photos / "train/ant/pipe.png")
-    assert read(photos).train_size == 30
-    assert caplog.messages == [f"{pipe}: not a file: left out"]
-
-
 def test_images_too_large_for_the_memory_are_refused_before_they_are_read(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,24 +413,7 @@ def test_each_image_size_and_fit_has_its_own_cache(photos: Path, monkeypatch: py
     assert equal(read_folder(str(photos), 16, photos.parent / "cache", "pad"), padded)
 
 
-def replaced(file: Path, **arrays: Any) -> bytes:
-    """Return the bytes of a cache with other arrays."""
-    with np.load(file) as found:
-        content = {**found, **arrays}
-    np.savez(other := BytesIO(), **content)
-    return other.getvalue()
-
-
-OTHERS: dict[str, dict[str, Any]] = {
-    "other type": {"pixels": np.zeros((36, 3, 32, 32), np.float32)},
-    "other size": {"pixels": np.zeros((36, 3, 16, 16), np.uint8)},
-    "too few": {"pixels": np.zeros((35, 3, 32, 32), np.uint8)},
-    "no list": {"unreadable": "7"},
-    "other files": {"pixels": np.zeros((35, 3, 32, 32), np.uint8), "unreadable": '[[99, "damaged"]]'},
-}
-
-
-@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", *OTHERS])
+@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped"])
 def test_a_damaged_cache_is_reported_and_written_again(
     photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,10 +421,7 @@ def test_a_damaged_cache_is_reported_and_written_again(
     (file,) = (photos.parent / "cache/folders").iterdir()
     whole = file.read_bytes()
     start, end = whole[: len(whole) // 2], whole[len(whole) // 2 :]  # between two pixels
-    if kind in OTHERS:
-        file.write_bytes(replaced(file, **OTHERS[kind]))
-    else:
-        file.write_bytes({"empty": b"", "truncated": start, "flipped": start + bytes([end[0] ^ 1]) + end[1:]}[kind])
+    file.write_bytes({"empty": b"", "truncated": start, "flipped": start + bytes([end[0] ^ 1]) + end[1:]}[kind])
     assert equal(read(photos), first)
     assert caplog.messages == [f"{file} is damaged: reading the images again"]
     refuse_to_open(monkeypatch)

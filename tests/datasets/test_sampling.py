@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mnist_lit.datasets.catalog import MNIST
-from mnist_lit.datasets.sampling import InMemoryDataset, changed_split, derive_seed, identity_collate, split
+from mnist_lit.datasets.sampling import InMemoryDataset, changed_split, identity_collate, split
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,3 @@ def test_a_changed_split_may_validate_on_training_images_unless_it_is_a_subset(
     assert changed_split(trained, given) == changed
     (_, before), (_, after) = (split(labels, one["val_size"], one["split_seed"]) for one in (trained, given))
     assert (set(after) <= set(before)) == (not changed)
-
-
-def test_derived_seeds_differ_and_fit_in_32_bits() -> None:
-    seeds = [derive_seed(seed, batch, rank, 1) for seed in range(10) for batch in range(10) for rank in range(10)]
-    assert len(set(seeds)) == 1_000
-    assert max(seeds) < 2**32
-    assert derive_seed(777, 0, 0) == derive_seed(777, 0, 0) != derive_seed(777, 0, 0, 1)

@@ -1,6 +1,5 @@
 """Pictures of digits are read as MNIST's digits, one or many in each, and what is doubtful is marked."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RUN, TRAIN, Command, posix
+from conftest import RUN, TRAIN, Command, posix, read_rows
 from PIL import Image, ImageDraw
 from reader.helpers.sheets import photographed, sheet, written
 
@@ -21,11 +20,6 @@ from mnist_lit.system.errors import printable
 
 BOX = ("left", "top", "width", "height")
 ORIENTATION = 0x0112
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def test_pictures_are_classified_in_the_order_given_with_their_exact_names(train
     code, out, err = trained("predict", "--images", *names)
     assert (code, err) == (0, "")
     expected = [*names[:2], *sorted(str(Path("mine") / path.name) for path in pictures.glob("*.png")), *names[3:]]
-    found = rows(RUN.folder / "predictions.csv")
+    found = read_rows(RUN.folder / "predictions.csv")
     assert [row["image"] for row in found] == expected
     _, unread, *lines = out.splitlines()[:-1]
     assert unread == f"{len(odd)} files without a suffix are not read", "of the folder"
@@ -82,7 +76,7 @@ def test_unreadable_pictures_are_reported_and_the_others_classified(trained: Com
         "error: missing.png: No such file or directory",
         "error: 6 of 16 pictures could not be read: see the errors above",
     ]
-    assert [row["image"] for row in rows(Path("x.csv"))] == sorted(
+    assert [row["image"] for row in read_rows(Path("x.csv"))] == sorted(
         f"mine/{n}_{d}.png" for n, d in enumerate("7210414959")
     )
 
@@ -104,20 +98,11 @@ def test_save_seen_saves_the_preprocessed_pictures(trained: Command, pictures: P
             assert np.corrcoef(np.asarray(image).sum(axis=0), digit.sum(axis=0))[0, 1] > 0.8
 
 
-def test_long_names_of_preprocessed_pictures_are_truncated(trained: Command, pictures: Path) -> None:
-    name = "mine/" + 125 * "é" + ".png"  # 254 bytes
-    (pictures / "0_7.png").rename(name)
-    code, out, _ = trained("predict", "--images", name, "mine/" + 300 * "a", "--save_seen=seen")
-    assert code == 1, "the second name is too long for any file"
-    assert "1 images classified" in out
-    assert [path.name for path in Path("seen").iterdir()] == ["00000_" + 50 * "é" + ".png"]
-
-
 def test_csv_file_is_written_even_if_preprocessed_pictures_cannot_be_saved(trained: Command, pictures: Path) -> None:
     Path("seen").touch()
     code, _, err = trained("predict", "--images", pictures, "--save_seen=seen")
     assert (code, err.count("\n")) == (1, 1)
-    assert len(rows(RUN.folder / "predictions.csv")) == 10
+    assert len(read_rows(RUN.folder / "predictions.csv")) == 10
 
 
 @pytest.fixture
@@ -141,7 +126,7 @@ def seen(number: int, row: dict[str, str]) -> torch.Tensor:
 def test_several_digits_are_read_in_lines(trained: Command, numbers: list[str], data_dir: Path) -> None:
     code, out, err = trained("predict", "--several", "--images", *numbers, "--save_seen=seen")
     assert (code, err) == (0, "")
-    found = rows(RUN.folder / "predictions.csv")
+    found = read_rows(RUN.folder / "predictions.csv")
     assert list(found[0]) == ["image", "digit", "probability", *(f"p{d}" for d in range(10)), *BOX]
     assert [row["image"] for row in found] == ["two.png"] * 8 + ["one.jpg"] * 2
     novel = NoveltyNetwork.load().novelty(torch.stack([seen(number, row) for number, row in enumerate(found)]))
@@ -189,7 +174,7 @@ def test_boxes_of_several_digits_are_in_pixels_of_the_file(trained: Command, tmp
     picture.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
     code, _, err = trained("predict", "--several", "--images", "a.png", "--output=a.csv")
     assert (code, err) == (0, "")
-    boxes = [[int(row[side]) for side in BOX] for row in rows(Path("a.csv"))]
+    boxes = [[int(row[side]) for side in BOX] for row in read_rows(Path("a.csv"))]
     assert np.allclose(boxes, [[1_000, 500, 200, 2_000], [5_000, 1_000, 1_000, 1_500]], atol=12)
 
 
@@ -212,8 +197,6 @@ def test_several_is_for_pictures_of_digits(trained: Command) -> None:
     kind = "10 classes of images (1, 28, 28)"
     assert err == f"error: --several: the checkpoint classifies CIFAR10, {kind}, not ten digits of (1, 28, 28)\n"
     assert code == 2
-    code, _, err = trained("predict", "--several", "--images", "a.png", "--data.dataset=FashionMNIST")
-    assert (code, err) == (2, "error: --data.dataset: pictures are prepared as in the training: leave this flag out\n")
 
 
 def test_digits_of_sheets_are_saved_in_a_new_folder(trained: Command, numbers: list[str]) -> None:
@@ -265,20 +248,5 @@ def test_uncalibrated_probabilities_are_reported(trained: Command, pictures: Pat
     code, out, _ = trained("predict", "--images", pictures, "--ckpt_path=raw.ckpt", "--output=raw.csv")
     assert code == 0
     assert out.splitlines()[1].endswith("the probabilities are not calibrated")
-    for line, row in zip(out.splitlines()[2:-1], rows(Path("raw.csv")), strict=True):
+    for line, row in zip(out.splitlines()[2:-1], read_rows(Path("raw.csv")), strict=True):
         assert ("unsure" in line) == (float(row["probability"]) < 0.4)
-
-
-@pytest.mark.slow
-def test_10_000_pictures_are_classified(trained: Command, data_dir: Path, tmp_path: Path) -> None:
-    pixels, labels = MNIST.read(data_dir, train=False)
-    (folder := tmp_path / "many").mkdir()
-    for number, digit in enumerate(pixels[:, 0].numpy()):
-        Image.fromarray(digit).save(folder / f"{number:05}.png")
-    code, out, err = trained("predict", "--images", folder)
-    assert (code, err.count("could not be read")) in {(0, 0), (1, 1)}
-    found = rows(RUN.folder / "predictions.csv")
-    assert len(found) > 9_950
-    correct = sum(int(row["digit"]) == labels[int(Path(row["image"]).stem)] for row in found)
-    assert correct / 10_000 > RUN.results()["test"]["accuracy"] - 0.01
-    assert "images classified" in out

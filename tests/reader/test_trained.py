@@ -1,13 +1,12 @@
 """The trained network of the package reads digits where there is no run, and is the one that its card describes."""
 
-import csv
 import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, read_rows
 from PIL import Image
 from reader.helpers.pages import PAGE, described_in
 
@@ -36,8 +35,7 @@ def test_without_a_run_pictures_are_read_and_it_says_by_what(command: Command) -
         f"see {CARD}"
     )
     assert answer.startswith("seven.png: 7")
-    with Path("predictions.csv").open(encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_rows(Path("predictions.csv"))
     assert list(row) == ["image", "digit", "probability", *(f"p{digit}" for digit in range(10))]
     assert not Path("runs").exists()
     Path("mine.yaml").write_text("images: [seven.png]\noutput: other.csv\n", encoding="utf-8")

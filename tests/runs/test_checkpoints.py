@@ -221,16 +221,6 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_quickly_with_the_reason(
     assert monotonic() - start < 20
 
 
-def test_weights_alone_are_not_resumed(checkpoint: Path, tmp_path: Path) -> None:
-    content = Checkpoint.read(checkpoint).content
-    classifier = DigitClassifier(channels=[4])
-    Checkpoint(checkpoint, content).check_resumable(classifier)
-    del content["optimizer_states"]
-    torch.save(content, path := tmp_path / "weights.ckpt")
-    with pytest.raises(ValueError, match=r"weights.ckpt has weights only: for a new run .* give --init_from$"):
-        Checkpoint.read(path).check_resumable(classifier)
-
-
 @pytest.mark.parametrize("change", ["none", "shape", "step", "no group", "no dictionary", "groups of a user's own"])
 def test_an_optimizer_state_that_does_not_fit_is_not_resumed(checkpoint: Path, change: str) -> None:
     """Adam's fused kernel writes beyond the end of a tensor that is too small."""
@@ -273,28 +263,31 @@ def test_weights_of_a_compiled_network_are_those_of_the_network(checkpoint: Path
     assert torch.equal(other.state_dict()["network.layer1.0.weight"], expected)
 
 
-@pytest.mark.parametrize(
-    ("model", "data"),
-    [
-        ({"learning_rate": np.logspace(-3, -2, 2)[0], "betas": np.array([0.9, 0.99])}, {}),
-        ({"channels": np.array([4, 8])}, {"val_size": np.int32(100)}),
-        ({"channels": range(4, 12, 4), "padding": (np.int64(1), 1)}, {}),
-        ({"channels": torch.tensor([4]), "dropout": np.float32(0.5)}, {"batch_size": np.int64(50)}),
-        ({"channels": [4]}, {"dataset": Path("photos"), "image_size": np.int64(8), "crop": np.uint8(1)}),
-    ],
-)
 def test_settings_of_numpy_ranges_and_paths_are_saved_as_plain_values(
-    model: dict[str, Any], data: dict[str, Any], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(10):
         for name in ("cat", "dog"):
             Path("photos", name).mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), 20 * number).save(Path("photos", name, f"{number}.png"))
-    module = MNISTDataModule(**{"batch_size": 10} | data, data_dir=str(data_dir))
-    images: dict[str, Any] = {"shape": module.dataset.shape, "classes": len(module.dataset.classes)}
+    model = {
+        "channels": range(4, 12, 4),
+        "padding": (np.int64(1), 1),
+        "betas": np.array([0.9, 0.99]),
+        "learning_rate": np.logspace(-3, -2, 2)[0],
+        "dropout": np.float32(0.5),
+    }
+    data: dict[str, Any] = {
+        "dataset": Path("photos"),
+        "image_size": np.int64(8),
+        "crop": np.uint8(1),
+        "batch_size": np.int64(5),
+        "val_size": np.int32(4),
+    }
+    module = MNISTDataModule(**data, data_dir=str(data_dir))
     trainer = stock_trainer(tmp_path, max_steps=0)
-    trainer.fit(DigitClassifier(**images, **model), module)
+    trainer.fit(DigitClassifier(shape=module.dataset.shape, classes=2, **model), module)
     trainer.save_checkpoint("my.ckpt")
     settings = Checkpoint.read(Path("my.ckpt")).settings
     for group, given in (("model", model), ("data", data)):
@@ -337,12 +330,6 @@ def test_without_a_class_of_the_same_name_the_last_layer_is_reinitialised(checkp
     words = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]
     classifier = DigitClassifier(channels=[4])
     assert Checkpoint.read(checkpoint).initialize(classifier, words) == (["fc.weight", "fc.bias"], [])
-
-
-def test_200_megabytes_of_random_bytes_are_refused(tmp_path: Path) -> None:
-    (path := tmp_path / "other.ckpt").write_bytes(os.urandom(1_000_000) * 200)
-    with pytest.raises(ValueError, match=r"other.ckpt is not a complete checkpoint"):
-        Checkpoint.read(path)
 
 
 def test_load_from_checkpoint_runs_no_code(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

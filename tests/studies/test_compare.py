@@ -145,23 +145,6 @@ def test_a_repeated_seed_counts_once(compared: Command) -> None:
     assert rest == expected
 
 
-def test_runs_that_were_not_tested_have_no_test_accuracy(compared: Command) -> None:
-    path = A / "version_1/results.json"
-    results = json.loads(path.read_text(encoding="utf-8"))
-    del results["test"]
-    path.write_text(json.dumps(results), encoding="utf-8")
-    code, out, err = compared("compare", A, B)
-    assert (code, err) == (0, "")
-    assert "test accuracy" in out
-
-
-def test_unfinished_runs_do_not_count(compared: Command) -> None:
-    (A / "version_2" / "results.json").unlink()
-    code, out, _ = compared("compare", A, B)
-    assert code == 0
-    assert re.search(r"^runs +2 +3$", out, re.MULTILINE)
-
-
 def test_a_selection_of_epochs_by_some_is_noted(compared: Command) -> None:
     for number in range(3):
         config = Run(B / f"version_{number}").config

@@ -10,18 +10,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import stock_trainer
 from helpers.fitting import epoch_and_step, fit
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from mnist_lit import DigitClassifier, MNISTDataModule
+from mnist_lit import DigitClassifier
 from mnist_lit.runs.folders import Run
-from mnist_lit.training.callbacks import DivergedError, FiniteLoss, SeedEpochs, StepCurves, TrainingTimer
+from mnist_lit.training.callbacks import DivergedError, FiniteLoss, SeedEpochs, TrainingTimer
 from mnist_lit.training.checkpointing import EpochCheckpoint
-
-READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}  # noqa: SLF001
 
 
 @pytest.fixture
@@ -85,56 +81,3 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_a_checkpoint(
     with pytest.raises(DivergedError, match=rf"^the loss is {loss} in epoch 2: try a lower --model.learning_rate"):
         fit(data_dir, run, FiniteLoss(), checkpoint, classifier=classifier, limit_val_batches=0)
     assert epoch_and_step(run.checkpoints / "last.ckpt") == (0, 20)
-
-
-class CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the reads of numbers from tensors, for which a GPU must wait, but of Adam's steps, which are on the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.reads = 0
-        self.steps: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READS and args[0].data_ptr() not in self.steps:
-            self.reads += 1
-        return func(*args, **(kwargs or {}))
-
-
-class CountReadsOfSteps(Callback):
-    """Count them from the second step, since Adam makes its state in the first, to step 31."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, self.counting = CountReads(), False
-        for name in ("tolist", "numpy", "cpu"):  # which read without an operation
-            monkeypatch.setattr(Tensor, name, self._counted(getattr(Tensor, name)))
-
-    def _counted(self, read: Any) -> Any:
-        def counted(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.count.reads += self.counting
-            return read(tensor, *args, **kwargs)
-
-        return counted
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 1:
-            states = trainer.optimizers[0].state.values()
-            self.count.steps = {state["step"].data_ptr() for state in states}
-            self.count.__enter__()  # type: ignore[no-untyped-call]
-            self.counting = True
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 31:
-            self.counting = False
-            self.count.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
-
-def test_a_step_reads_nothing_from_the_device(run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = CountReadsOfSteps(monkeypatch)
-    limits = {"max_epochs": 1, "limit_train_batches": 32, "limit_val_batches": 0, "enable_checkpointing": False}
-    own = [TrainingTimer(verbose=False), FiniteLoss(), SeedEpochs(1), StepCurves(every=50), counter]
-    trainer = stock_trainer(run.folder, callbacks=own, **limits)
-    data = MNISTDataModule(data_dir=str(data_dir), rotation=10, elastic=1, crop=2, flip=True)
-    trainer.fit(DigitClassifier(channels=[4]), data)
-    assert trainer.global_step == 32
-    assert counter.count.reads == 0

@@ -66,8 +66,3 @@ def test_where_pictures_cannot_be_drawn_a_line_says_so_and_the_results_are_writt
     assert (code, err) == (0, "")
     assert "curves and pictures could not be drawn: " in out
     assert "test" in RUN.results()
-
-
-def test_a_run_without_a_test_has_curves_only(command: Command) -> None:
-    assert command("fit", *SHORT, "--trainer.max_epochs=1", "--trainer.limit_test_batches=0")[0] == 0
-    assert [name for name in PICTURES if (RUN.folder / name).exists()] == ["curves.png"]

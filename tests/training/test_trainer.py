@@ -1,22 +1,17 @@
 """The Trainer that is built from the settings of a run."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.strategies import FSDPStrategy
 
-from mnist_lit.classifier import DigitClassifier
 from mnist_lit.commands.flags import build_parser, instantiate, parse
-from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.folders import Run, new_run
 from mnist_lit.system.errors import UsageError
-from mnist_lit.system.libraries import set_up_libraries
-from mnist_lit.training.trainer import Training, build_trainer, build_training, fit_results
+from mnist_lit.training.trainer import build_trainer, build_training
 
 
 @pytest.fixture
@@ -25,16 +20,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return new_run("a")
 
 
-def build_run(run: Run, *argv: str) -> tuple[Training, DigitClassifier, MNISTDataModule]:
-    """Return the Trainer of a run of `fit`, its model and its data."""
-    parser = build_parser("fit")
-    settings = instantiate(parser, config := parse(parser, argv))
-    return build_training(config, settings.trainer, run, settings.model, settings.data), settings.model, settings.data
-
-
 def build(run: Run, *argv: str) -> Trainer:
     """Return the Trainer of a run of `fit`."""
-    return build_run(run, *argv)[0].trainer
+    parser = build_parser("fit")
+    settings = instantiate(parser, config := parse(parser, argv))
+    return build_training(config, settings.trainer, run, settings.model, settings.data).trainer
 
 
 def build_without_run(*argv: str) -> Trainer:
@@ -55,33 +45,6 @@ OUT_OF_RANGE = (
 
 def find_callbacks(trainer: Trainer, kind: type) -> list[Any]:
     return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
-
-
-def test_run_folder_contains_checkpoints_config_and_events(run: Run, data_dir: Path) -> None:
-    set_up_libraries()  # no warning that the epochs are short
-    run.config.touch()
-    short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=2"]
-    training, classifier, data = build_run(run, *short, "--model.channels=[4]", f"--data.data_dir={data_dir}")
-    training.trainer.fit(classifier, data)
-    assert sorted(path.name.split(".")[0] for path in run.folder.iterdir()) == ["checkpoints", "config", "events"]
-    results, seconds = fit_results(training, data), training.timer.time_elapsed()
-    accuracy = round(float(training.trainer.checkpoint_callback.best_model_score), 6)  # type: ignore[union-attr]
-    assert results == {
-        "epochs": 2,
-        "seconds": round(seconds, 1),
-        "images_per_second": round(2 * 20 * 100 / seconds, 1),
-        "best_epoch": training.checkpoint.best_epoch,
-        "best_val_accuracy": accuracy,
-    }
-
-
-def test_trainer_without_a_run_writes_no_files(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    classifier, data = DigitClassifier(channels=[4]), MNISTDataModule(data_dir=str(data_dir))
-    trainer = build_without_run("--trainer.max_steps=2", "--trainer.limit_val_batches=2")
-    trainer.fit(classifier, data)
-    trainer.validate(classifier, data, verbose=False)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_user_progress_bar_replaces_the_default_one(run: Run) -> None:
@@ -112,10 +75,3 @@ def test_progress_bar_is_enabled_in_a_terminal_or_by_its_flag(run: Run, monkeypa
 def test_what_cannot_be_trained_with_is_a_usage_error(flag: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"^--trainer.{message}"):
         build_without_run("--trainer.accelerator=cpu", "--trainer.devices=2", f"--trainer.{flag}")
-
-
-def test_sharded_strategy_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    sharded = SimpleNamespace(strategy=object.__new__(FSDPStrategy))  # a real one needs GPUs
-    monkeypatch.setattr("mnist_lit.training.trainer.Trainer", lambda **_: sharded)
-    with pytest.raises(UsageError, match=r"^--trainer.strategy: fsdp is not supported: give ddp$"):
-        build(run, "--trainer.strategy=fsdp")

@@ -52,21 +52,6 @@ def test_policy_stands_before_all_that_it_is_for_and_nothing_is_requested() -> N
     assert not re.findall(r"<[^>]*\s(?:src|href)=|url\(|import\(", page), "no other file is named"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [html.HEAD, html.MODEL, '<script src="page.js"></script>'],
-    ids=["head", "model", "script"],
-)
-def test_template_without_a_line_that_is_filled_in_is_named(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changed = html.TEMPLATE.read_text(encoding="utf-8").replace(line, line.replace(">", " >", 1))
-    monkeypatch.setattr(html, "TEMPLATE", tmp_path / "template.html")
-    html.TEMPLATE.write_text(changed, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"template\.html must have the lines"):
-        html.write_page({})
-
-
 def node_probabilities(classifier: DigitClassifier, pixels: torch.Tensor) -> torch.Tensor:
     classify = html.node_classifier(describe(classifier, pixels.shape[1:]))
     if not classify:
@@ -106,11 +91,6 @@ def test_other_networks_in_node_have_the_same_probabilities(network: nn.Module) 
     with torch.inference_mode():
         expected = classifier.eval()(pixels).softmax(dim=1)
     torch.testing.assert_close(node_probabilities(classifier, pixels), expected, rtol=0, atol=1e-5)
-
-
-def test_without_node_nothing_runs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_lit.reader.page.html.shutil.which", lambda _: None)
-    assert html.node_classifier({}) is None
 
 
 def test_node_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
