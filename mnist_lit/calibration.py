@@ -36,7 +36,7 @@ class CalibratedNetwork(nn.Module):
     def uncalibrated(self) -> str | None:
         """Why the probabilities are not calibrated, or None if they are."""
         if self.temperature == 1:
-            return "with fewer than 100 validation images in the training, the probabilities are not calibrated"
+            return "no validation of 100 or more images has fitted a temperature: the probabilities are not calibrated"
         return None
 
 

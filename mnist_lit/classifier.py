@@ -119,7 +119,7 @@ class DigitClassifier(LightningModule):
         return loss, logits
 
     def predict_step(self, batch: Batch | Tensor) -> Tensor:
-        """Return probabilities (B, K): the softmax of the logits divided by the temperature, 1 without a validation."""
+        """Return probabilities (B, K): the softmax of the logits divided by the temperature, 1 until it is fitted."""
         pixels = batch[0] if isinstance(batch, list | tuple) else batch  # with labels or without
         logits: Tensor = self(pixels).float()
         return (logits / self.temperature).softmax(dim=1)

@@ -29,8 +29,8 @@ MAX_MESSAGE = 2_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Without `argv` it is the program: once the command has ended, Ctrl-C and SIGTERM no longer change the exit code, not
-    even while Python shuts down. With `argv` the signal handlers are restored afterwards.
+    Without `argv`, the arguments are those of the process, and signals stay ignored after the command: Ctrl-C while
+    Python shuts down does not change the exit code. With `argv`, the previous handlers are restored.
     """
     if argv is None:
         outlive_readers()

@@ -26,7 +26,7 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolutions and activations; max pooling follows the last convolution. The arguments are those of `CNN`.
 
-    Pooling comes before the activation, which has a quarter of the pixels then: with ReLU, the result is the same.
+    Pooling comes before the activation, which then has fewer pixels to compute; with ReLU, the result is the same.
     """
     layers: list[nn.Module] = []
     for number in range(convolutions):
@@ -41,7 +41,7 @@ def conv_block(
 
 
 class CNN(nn.Sequential):
-    """Convolution blocks `layer1`, `layer2`, … and a linear layer `fc`, Xavier-uniform unless its inputs are pooled.
+    """Convolution blocks `layer1`, `layer2`, … and a linear layer `fc`, Xavier-uniform unless there is `final_pooling`.
 
     The default is the blog's network, with its parameter names and, for the same seed, its initial weights.
 

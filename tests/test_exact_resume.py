@@ -227,7 +227,7 @@ def test_a_run_without_a_checkpoint_starts_again(trained: Command) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(trained: Command) -> None:
     results, expected = RUN.results(), outcome()
-    out = f"{RUN.folder} is finished: give more --trainer.max_epochs to train it longer\n"
+    out = f"{RUN.folder} is finished: raise --trainer.max_epochs, or the limit that has ended it, to train it longer\n"
     assert trained("fit", "--ckpt_path=last") == (0, out, "")
     assert RUN.results() == results
     assert differences(outcome(), expected) == []
@@ -245,7 +245,16 @@ def test_a_run_with_a_schedule_cannot_be_trained_longer(command: Command) -> Non
     code, _, err = command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     assert code == 2
     assert err == f"error: the schedule of {RUN.folder} has a fixed number of steps: start a new run to train longer\n"
+    assert "start a new run to train longer" in command("fit", "--ckpt_path=last")[1]
     assert differences(outcome(), before) == []
+
+
+def test_a_checkpoint_from_within_an_epoch_is_not_resumed(command: Command) -> None:
+    every = callback("ModelCheckpoint", every_n_train_steps=7, filename="within")
+    assert command("fit", *FLAGS, "--trainer.max_epochs=1", every)[0] == 0
+    path = RUN.checkpoints / "within.ckpt"
+    code, _, err = command("fit", "--ckpt_path", path, "--trainer.max_epochs=2")
+    assert (code, err) == (1, f"error: {path} was saved within an epoch: give a checkpoint of a complete one\n")
 
 
 def test_last_is_the_checkpoint_of_the_newest_untrained(trained: Command) -> None:

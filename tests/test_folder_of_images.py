@@ -1,5 +1,6 @@
 """A folder of images is trained on, resumed, tested, exported and predicted as MNIST is, with its class names."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import RUN, TRAIN, Command, make_once, read_rows, train
 from PIL import Image
 from test_other_images import check_other_commands
@@ -94,6 +96,14 @@ def test_every_command_works_with_a_folder(flags: Command) -> None:
     assert correct == RUN.results()["test"]["correct"]
 
 
+def test_an_exported_file_has_no_path_of_this_machine(trained: Command) -> None:
+    assert trained("export", "--data.dataset", Path("flags").absolute(), "--output=mine.pt2")[0] == 0
+    extra = {"metadata.json": ""}
+    torch.export.load("mine.pt2", extra_files=extra)
+    assert json.loads(extra["metadata.json"])["dataset"] == "flags"
+    assert str(Path.cwd()) not in extra["metadata.json"]
+
+
 def test_a_run_is_resumed_with_its_folder_moved(trained: Command) -> None:
     Path("flags").rename("banners")
     resume = ["fit", "--ckpt_path=last", "--data.dataset=banners", "--trainer.max_epochs=2"]
@@ -151,7 +161,7 @@ def test_a_run_of_images_that_have_changed_is_refused_in_one_line(trained: Comma
 
 
 def test_a_new_run_says_that_its_initial_weights_may_know_the_images_to_test(trained: Command) -> None:
-    note = "flags has changed since then: some images to validate or test may have been trained on\n"
+    note = "flags has changed since that training, which may have seen images of validation or test\n"
     initial = ["--init_from", str(BEST), "--trainer.max_epochs=1"]
     assert note not in trained("fit", *FLAGS, *initial)[1]
     shutil.copy("flags/Germany/0.png", "flags/France/new.png")
@@ -179,7 +189,9 @@ def test_a_folder_is_the_same_by_any_path_and_another_one_needs_the_same_classes
 def test_a_checkpoint_of_somebody_else_does_not_choose_a_folder(trained: Command) -> None:
     shutil.copy(BEST, "theirs.ckpt")
     code, _, err = trained("test", "--ckpt_path=theirs.ckpt")
-    expected = "theirs.ckpt was trained on a folder of images: give it, or another, with --data.dataset"
+    expected = (
+        "theirs.ckpt was trained on a folder of images: give its path, or that of another one, with --data.dataset"
+    )
     assert (code, err) == (2, f"error: {expected}\n")
     assert trained("test", "--ckpt_path=theirs.ckpt", "--data.dataset=flags")[::2] == (0, "")
 

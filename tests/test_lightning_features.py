@@ -109,3 +109,9 @@ def test_a_fast_dev_run_trains_and_tests_a_few_batches_and_keeps_nothing(command
     assert out.endswith("a trial run: nothing is recorded\n")
     assert "next" not in out
     assert sorted(path.name for path in Path().iterdir()) == ["data"]
+
+
+def test_a_fast_dev_run_loads_initial_weights(trained: Command) -> None:
+    best = RUN.checkpoints / "best.ckpt"
+    code, out, _ = trained("fit", "--init_from", best, "--trainer.fast_dev_run=1")
+    assert (code, f"weights from {best}\n" in out) == (0, True)

@@ -73,7 +73,7 @@ FLAG_HELP = {
     "fit": f"""\
   --config FILE            a config file, or baseline, fast, best, …; repeatable, later ones win, flags win over all
   --experiment NAME        the run goes to runs/NAME/version_<n> (baseline)
-  --ckpt_path WHICH        resume a run: the newest unfinished one by last, or the one of best or of a checkpoint file
+  --ckpt_path WHICH        the run to resume: last is the newest unfinished one; or best, or a file in a run folder
   --init_from FILE         start a new run from a checkpoint's weights, on any data and with any flags (fine-tuning)
   --seed N                 seed of the initial weights and the training order (777)
   --seeds N                N runs, with seeds seed, seed + 1, …, and their mean and standard deviation  <!-- studies -->
@@ -105,8 +105,8 @@ FLAG_HELP = {
     "compare": f"""\
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
-  --relevant X             the difference to show, in percentage points (0.1)
-  --output FILE.csv        write the table; FILE.png: the accuracies, FILE_images.png: images classified differently
+  --relevant X             the smallest difference that matters, in percentage points (0.1)
+  --output FILE.csv        write the table, and the pictures FILE.png, of accuracies, and FILE_images.png, of images
 {DATA}""",
 }
 

@@ -38,7 +38,8 @@ class Restored:
     classifier: DigitClassifier
     config: Namespace
     may_read: bool
-    """Whether the data set is in the catalog, or a folder given by the user: a checkpoint must not choose folders."""
+    """Whether its data set is in the catalog or given by a flag, or the checkpoint is in a run folder: a file from
+    somewhere else must not choose folders."""
 
     @property
     def model(self) -> CalibratedNetwork:
@@ -54,9 +55,8 @@ class Restored:
             ValueError: if the images of a folder have changed since the training.
         """
         if not self.may_read:
-            raise UsageError(
-                f"{self.checkpoint.path} was trained on a folder of images: give it, or another, with --data.dataset"
-            )
+            given = f"{self.checkpoint.path} was trained on a folder of images"
+            raise UsageError(f"{given}: give its path, or that of another one, with --data.dataset")
         data = build_data(self.config.data)
         dataset, trained = data.dataset, self.checkpoint
         if (trained.shape, len(trained.classes)) != (dataset.shape, len(dataset.classes)):
@@ -106,7 +106,8 @@ class Restored:
         """
         run = self.checkpoint.run
         target = self.config.output or (run.folder if run else Path()) / name
-        return check_output(target, [str(self.checkpoint.path), *self.config.get("images", [])])
+        configs = map(str, self.config.config or [])
+        return check_output(target, [str(self.checkpoint.path), *configs, *self.config.get("images", [])])
 
 
 def check_output(target: str | Path, inputs: Sequence[str]) -> Path:
@@ -116,7 +117,7 @@ def check_output(target: str | Path, inputs: Sequence[str]) -> Path:
         UsageError: if it would be written over one of the inputs, or over any image.
     """
     path = Path(target)
-    if path.is_file() and (path.suffix in SUFFIXES or os.path.realpath(path) in map(os.path.realpath, inputs)):
+    if path.is_file() and (path.suffix.lower() in SUFFIXES or os.path.realpath(path) in map(os.path.realpath, inputs)):
         raise UsageError(f"--output: {path} is an input: give the name of another file")
     return path
 
@@ -180,6 +181,8 @@ def validate(argv: Sequence[str]) -> None:
     if checkpoint.was_trained_on(data.dataset):
         for name in changed_split(trained, data.hparams):
             raise UsageError(f"--data.{name}: leave it at {trained[name]}, or training images would be validated")
+    if not data.val_size and trained["val_size"]:
+        raise UsageError("--data.val_size: 0 leaves nothing to validate")
     if not data.val_size:
         size = data.dataset.train_size
         raise ValueError(f"{checkpoint.path} was trained on all {size:,} images: there is no validation set")

@@ -17,6 +17,7 @@ from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork
 from mnist_lit.commands import has_room
 from mnist_lit.commands.evaluate import Restored, restore
+from mnist_lit.datasets.catalog import public_name
 from mnist_lit.runs.card import describe_model
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.files import write_atomically
@@ -38,7 +39,7 @@ class Format(NamedTuple):
     """A file format."""
 
     write: Callable[[CalibratedNetwork, Tensor, Metadata], tuple[bytes, Classify | None]]
-    """Makes a file of a model, given two images and its metadata, and a function that classifies with this file."""
+    """Returns the file's content and a function that classifies with it, given a model, two images and the metadata."""
     library: str
     """The library that opens such files, as Hugging Face's Hub names it."""
     use: str
@@ -53,8 +54,8 @@ def export(argv: Sequence[str]) -> None:
     A page is compared on a part of them, and only if Node.js is installed.
 
     Raises:
-        UsageError: if the file's name ends otherwise, a package is not installed, or a page cannot prepare such images.
-        ValueError: if the exported model classifies an image otherwise.
+        UsageError: if the file has another suffix, a package is not installed, or a page cannot prepare such images.
+        ValueError: if the exported model classifies an image differently.
     """
     restored = restore("export", argv)
     target = restored.output("model.onnx")
@@ -110,14 +111,16 @@ def _compare(classify: Classify | None, pixels: Tensor, expected: Tensor) -> str
 def _metadata(restored: Restored) -> dict[str, str]:
     """Return the input, output and origin of the exported model."""
     dataset, checkpoint = restored.data.dataset, restored.checkpoint
-    settings = {"model": dict(restored.classifier.hparams), "data": dict(restored.data.hparams)}
+    name, data = public_name(dataset.name), dict(restored.data.hparams)
+    settings = {"model": dict(restored.classifier.hparams), "data": data | {"dataset": name}}
     shape = ", ".join(map(str, dataset.shape))
     look = {"digits": ", white on black, centred as MNIST's are", "drawings": ", white on black", "photographs": ""}
     return {
         "input": f"pixels: uint8 (N, {shape}), 0-255{look[dataset.kind]}; N from 1 to {MAX_BATCH}",
         "output": f"probabilities: float32 (N, {len(dataset.classes)})",
         "classes": json.dumps(dataset.classes),
-        "dataset": dataset.name,
+        "dataset": name,
+        "kind": dataset.kind,
         "mnist_lit": __version__,
         "run": checkpoint.run.folder.as_posix() if checkpoint.run else "",
         "checkpoint": checkpoint.path.name,

@@ -76,7 +76,7 @@ CHANGEABLE = (
 NOT_OF_THE_EXPERIMENT = frozenset({"config", "ckpt_path", *CHANGEABLE} - {*LIMITS})
 """Settings in which runs of one experiment may differ."""
 NOT_WRITTEN = "Unable to serialize instance"
-"""What jsonargparse writes for a value that YAML does not have."""
+"""The start of what jsonargparse writes for a value that YAML cannot store."""
 MAX_LISTED = 20  # names of classes
 
 
@@ -194,7 +194,7 @@ def load_weights(start: Start, classifier: DigitClassifier, data: MNISTDataModul
         say(f"validation has images that {initial.path} was trained on, which raises its accuracy: it had {flags}")
     alike = all(trained[name] == data.hparams[name] for name in ("image_size", "fit"))
     if alike and initial.digests != data.dataset.digests:
-        say(f"{data.dataset.name} has changed since then: some images to validate or test may have been trained on")
+        say(f"{data.dataset.name} has changed since that training, which may have seen images of validation or test")
 
 
 @contextmanager
@@ -314,6 +314,7 @@ def try_out(start: Start) -> None:
     seed_everything(start.config.seed, verbose=False)
     settings = instantiate(start.parser, start.config)
     data, classifier, trainer = settings.data, settings.model, build_trainer(settings.trainer)
+    load_weights(start, classifier, data)
     say(*describe("a trial run that leaves nothing", trainer, classifier, data))
     trainer.fit(classifier, data)
     trainer.test(classifier, data)
@@ -343,15 +344,19 @@ def resume_run(run: Run, path: Path | None, argv: Sequence[str]) -> Start | None
     parser = build_parser("fit")
     config = parse(parser, [f"--config={run.config}", *argv])
     resumed = Checkpoint.read_newest(path) if path else None
-    if resumed and not resumed.content.get("complete_epoch", True):  # of a run that a limit has cut in its first epoch
+    if resumed and not resumed.content.get("complete_epoch", True):
+        if resumed.path.name != "best.ckpt":  # which a run has that a limit has cut in its first epoch
+            raise ValueError(f"{resumed.path} was saved within an epoch: give a checkpoint of a complete one")
         resumed = Checkpoint.read_newest(run.last) if run.last else None
     changed = changed_limits(parser, config, run, resumed)
     if changed & {*LENGTH} and config.model.schedule != "constant":
         raise UsageError(f"the schedule of {run.folder} has a fixed number of steps: start a new run to train longer")
     if "fit" in run.results() and not changed:
         stopped = resumed and resumed.content.get("should_stop")
-        how = "a callback has ended it" if stopped else "give more --trainer.max_epochs to train it longer"
-        say(f"{run.folder} is finished: {how}")
+        longer = "raise --trainer.max_epochs, or the limit that has ended it, to train it longer"
+        if config.model.schedule != "constant":
+            longer = "so is the schedule of its learning rate: start a new run to train longer"
+        say(f"{run.folder} is finished: {'a callback has ended it' if stopped else longer}")
         return None
     if resumed is None:
         say(f"{run.folder} has no complete epoch: it starts again")

@@ -156,7 +156,7 @@ def _add_checkpoint_flags(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--output", type=str, default=None, help="FILE.onnx, .pt2, … (model.onnx in the run)")
 
 
-def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
+def find_flags(argv: Sequence[str], *names: str) -> dict[str, str]:
     """Return the values of a few flags where they are given, in config files too.
 
     They tell which run or checkpoint a command is about: its settings are the defaults of all other flags.
@@ -174,7 +174,8 @@ def find_flags(argv: Sequence[str], *names: str) -> dict[str, Any]:
             content = flatten(load(Path(find_config(config)).read_text(encoding="utf-8")))
             found |= {name: content[name] for name in names if name in content}
     found |= {name: value for name, value in given.items() if value is not None}
-    return {name: value for name, value in found.items() if value not in {None, "null"}}
+    # `parse` reports values of other types.
+    return {name: str(value) for name, value in found.items() if type(value) in {str, int} and value != "null"}
 
 
 def _split(argv: Sequence[str], *names: str) -> tuple[dict[str, Any], list[str]]:

@@ -122,7 +122,7 @@ def _read_pictures(flags: Namespace, network: Network) -> Pictures:
     """Return pictures, preprocessed as the training images of a network were.
 
     Raises:
-        UsageError: if these were drawings of another kind than digits.
+        UsageError: if the network was trained on drawings other than digits.
     """
     kind = kind_of(network.dataset)
     if flags.several or kind == "digits":

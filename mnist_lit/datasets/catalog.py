@@ -9,8 +9,9 @@ from typing import get_args
 from mnist_lit.datasets.cifar import CIFARDataset
 from mnist_lit.datasets.dataset import Fit, ImageDataset, Kind
 from mnist_lit.datasets.idx import IDXDataset
+from mnist_lit.system.errors import printable
 
-__all__ = ["DATASETS", "FASHION_MNIST", "MNIST", "find_dataset", "is_same", "kind_of"]
+__all__ = ["DATASETS", "FASHION_MNIST", "MNIST", "find_dataset", "is_same", "kind_of", "public_name"]
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +107,10 @@ def find_dataset(
         if os.path.isdir(name) and Path(name).resolve() != Path(cache, name).resolve():  # noqa: PTH112  # as below
             log.warning("%s is the data set of this name; for the folder of images, give .%s%s", name, os.sep, name)
         return DATASETS[name]
-    if not os.path.isdir(os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path's methods raise for some names
-        reason = "is a file" if os.path.exists(name) else "does not exist"  # noqa: PTH110  # as above
+    if not os.path.isdir(folder := os.path.expanduser(name)):  # noqa: PTH111, PTH112  # a Path raises for some names
+        reason = "is a file" if os.path.exists(folder) else "does not exist"  # noqa: PTH110  # as above
         known = f"dataset must be {', '.join(DATASETS)} or a folder of images, got {name}"
-        raise ValueError(f"{known}: {os.path.abspath(name)} {reason}")  # noqa: PTH100
+        raise ValueError(f"{known}: {os.path.abspath(folder)} {reason}")  # noqa: PTH100
     if mirrors:
         raise ValueError(f"mirrors are for data sets that are downloaded, {name} is a folder")
     from mnist_lit.datasets.folder import read_folder  # here: the data sets of the catalog decode no pictures
@@ -122,6 +123,11 @@ def is_same(name: str, other: str) -> bool:
     if name == other or name in DATASETS or other in DATASETS:
         return name == other
     return os.path.realpath(os.path.expanduser(name)) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111
+
+
+def public_name(name: str) -> str:
+    """Return the name of a data set, that of a folder without its path, which belongs to a machine."""
+    return name if name in DATASETS else printable(Path(name).resolve().name)
 
 
 def kind_of(name: str) -> Kind:

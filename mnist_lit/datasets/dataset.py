@@ -19,7 +19,7 @@ Fit = Literal["crop", "pad"]
 """How an image of a folder becomes a square: by the square in its middle, or by black bars at its sides."""
 
 MAX_CLASSES = 5_000
-"""The confusion matrix of 20,000 classes would have 3 GB."""
+"""Largest number of classes: the confusion matrix of 20,000 would take 3 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,9 +34,9 @@ IMAGE_SIZE = 32
 MAX_IMAGE_SIZE = 512
 """Larger images are reduced when they are opened."""
 TEST_FRACTION, TEST_SEED = 10, 0
-"""One in ten images is held out as the test set, by a seed of its own: no setting may move it into the training set."""
+"""One in ten images is held out as the test set, by its own seed: no setting may move one into the training set."""
 MEMORY_FRACTION = 4
-"""The images may take a quarter of the memory: while they are read, they are there twice."""
+"""The images may take a quarter of the memory: while they are read, there are two copies."""
 VERSION = b"1"  # of the cache: with another one, the images are read again
 MAX_REPORTED = 20  # unreadable files that are listed one by one
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def _load(path: str, listing: Listing, side: int, fit: Fit, cache: Path) -> tupl
     place = sha256(f"{folder} {side} {fit}".encode(errors="surrogateescape")).hexdigest()[:12]
     file = cache / "folders" / f"{folder.name[:40]}-{place}.npz"
     key = _key(listing.files, f"{Path(path).expanduser()}{os.sep}")
-    if found := _read_cache(file, key, len(listing.files), side):
+    if found := _read_cache(file, key):
         again = _prepare([listing.files[number] for number in found[1]], side, fit)
         if all(isinstance(result, ValueError) for result in again):
             return found
@@ -216,7 +216,7 @@ def _key(files: Sequence[str], folder: str) -> str:
     return found.hexdigest()
 
 
-def _read_cache(file: Path, key: str, number: int, side: int) -> tuple[Tensor, dict[int, str]] | None:
+def _read_cache(file: Path, key: str) -> tuple[Tensor, dict[int, str]] | None:
     """Return what `_load` has kept, or None if it is damaged, or of other images than these files."""
     try:
         # np.load would leave a damaged file open. Zip files have checksums.
@@ -224,10 +224,7 @@ def _read_cache(file: Path, key: str, number: int, side: int) -> tuple[Tensor, d
             if str(content["key"]) != key:
                 return None
             pixels, unreadable = content["pixels"], dict(json.loads(str(content["unreadable"])))
-            shapes = [(number - len(unreadable), channels, side, side) for channels in (1, 3)]
-            known = all(type(k) is int and 0 <= k < number and isinstance(v, str) for k, v in unreadable.items())
-            if known and pixels.dtype == np.uint8 and pixels.shape in shapes:
-                return torch.from_numpy(pixels), unreadable
+            return torch.from_numpy(pixels), unreadable
     except OSError:  # none, or none that may be read
         return None
     except (ValueError, TypeError, KeyError, EOFError, RuntimeError, MemoryError, BadZipFile):

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 Image.init()  # all formats that this Pillow was built with
 FORMATS = sorted({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"} & Image.OPEN.keys())
 SUFFIXES = tuple(s for s, name in sorted(Image.registered_extensions().items()) if name in {*FORMATS, "MPO"})
-"""The suffixes of image files, in lower case. Files of other suffixes in a folder are not read, which is told."""
+"""The suffixes of image files, in lower case. Other files in a folder are not read; their number is printed."""
 NOT_THE_USERS = {"__MACOSX", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 """Names that systems leave in folders, besides those that begin with a dot, and folders with @, # or $."""
 MAX_BYTES, MAX_SIDE = 320_000_000, 65_535
@@ -49,7 +49,7 @@ CHUNK_SIZE = 64  # files prepared before a signal is handled
 REDUCED_SIDE = 512
 """Larger images are reduced by an integer factor; their longer side keeps at least this number of pixels."""
 RANGES = (1, 255, 65_535, 2**32)
-"""Largest values of images with 32 bits: those of a picture have the first of these ranges that holds them."""
+"""Largest values of images with 32 bits: a picture is taken to have the first of these ranges that holds its values."""
 UNIFORM_TONE = 20
 """Standard deviation of grey levels, 0-255, below which the visible pixels of a transparent image are ink alone."""
 _warning_filters = Lock()
@@ -81,10 +81,15 @@ def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str]) -
         if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
             yield path
             continue
-        number = 0
-        for number, found in enumerate(_walk(path, on_error, unread), 1):  # noqa: B007  # counted
+        number, failed = 0, list[str]()
+
+        def report(folder: str, reason: str, failed: list[str] = failed) -> None:
+            failed.append(folder)
+            on_error(folder, reason)
+
+        for number, found in enumerate(_walk(path, report, unread), 1):  # noqa: B007  # counted
             yield found
-        if not number:
+        if not number and path not in failed:
             on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
@@ -169,9 +174,9 @@ def open_scaled(
 
 
 def read_images(files: Sequence[str], read: Callable[[str], Result], **bar: Any) -> Iterator[Result | ValueError]:
-    """Read image files in threads: Pillow, NumPy and scipy leave the other cores free while they compute.
+    """Read image files in threads: Pillow, NumPy and SciPy release the GIL while they compute.
 
-    For each file, in their order, what `read` returns or its ValueError is yielded; `bar` is for the progress bar.
+    Yields, for each file in order, what `read` returns or the ValueError that it raises; `bar` are arguments of tqdm.
     """
 
     def attempt(path: str) -> Result | ValueError:

@@ -57,10 +57,12 @@ class NoveltyNetwork(nn.Sequential):
     @torch.inference_mode()
     def novelty(self, pixels: Tensor) -> Tensor:
         """Return the probability that an image is not a digit, (N,), for pixels 0-255, (N, 1, 28, 28)."""
-        return torch.cat([self(part).softmax(dim=1)[:, -1] for part in torch.split(pixels, 1_000)])
+        return self._classify(pixels)[:, -1]
 
     @torch.inference_mode()
     def digit(self, pixels: Tensor) -> Tensor:
         """Return the probability of the likeliest digit, (N,), for pixels 0-255, (N, 1, 28, 28)."""
-        probabilities: Tensor = self(pixels).softmax(dim=1)
-        return probabilities[:, :-1].amax(dim=1)
+        return self._classify(pixels)[:, :-1].amax(dim=1)
+
+    def _classify(self, pixels: Tensor) -> Tensor:
+        return torch.cat([self(part).softmax(dim=1) for part in torch.split(pixels, 1_000)])  # (N, 11)

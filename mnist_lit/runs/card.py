@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork, count_parameters
-from mnist_lit.datasets.catalog import DATASETS
+from mnist_lit.datasets.catalog import public_name
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import calibration_error, evaluation_results, format_confused, format_evaluation
@@ -62,13 +62,13 @@ def describe_model(
     sections = [
         _header(path, library, trained, dataset.name, results["accuracy"]),
         f"# {path.name}",
-        f"A network with {parameters:,} parameters, for images like those of {_name(trained)}: {names}.",
+        f"A network with {parameters:,} parameters, for images like those of {public_name(trained)}: {names}.",
         "## How to use it",
         use.format(**fields),
         "## How it was trained",
         _training(checkpoint),
         "## Results",
-        f"On the test images of {_name(dataset.name)}: {format_evaluation('test', results)}.",
+        f"On the test images of {public_name(dataset.name)}: {format_evaluation('test', results)}.",
         *(f"{line[0].upper()}{line[1:]}." for line in format_confused(confusion, classes)),
         f"Expected calibration error on them: {error:.2%} ({calibration}); chance alone would give {floor:.2%}.",
         "## Limits",
@@ -82,7 +82,7 @@ def _header(path: Path, library: str, trained: str, tested: str, accuracy: float
     """Return the header: the data sets that it was trained and tested on, as in `--data.dataset`, and its accuracy."""
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": _name(tested), "type": HUB_IDS.get(tested, _name(tested)), "split": "test"},
+        "dataset": {"name": public_name(tested), "type": HUB_IDS.get(tested, public_name(tested)), "split": "test"},
         "metrics": [{"type": "accuracy", "value": accuracy}],
     }
     header = {
@@ -97,18 +97,13 @@ def _header(path: Path, library: str, trained: str, tested: str, accuracy: float
 def _training(checkpoint: Checkpoint) -> str:
     """Return the settings of the training."""
     settings = {group: dict(values) for group, values in checkpoint.settings.items()}
-    settings["data"]["dataset"] = _name(settings["data"]["dataset"])
+    settings["data"]["dataset"] = public_name(settings["data"]["dataset"])
     origin = checkpoint.path.name
     if run := checkpoint.run:
         config = run.settings()
-        found = {name: config.get(name) for name in LENGTH}
+        found = {name: config.get(name) for name in LENGTH if config.get(name) != -1}  # which sets no limit
         seed = found.pop("seed")
         settings["run"] = {name: value for name, value in found.items() if value is not None}
         folder = run.folder.resolve()
         origin = f"{folder.parent.name}/{folder.name}/{origin}, seed {seed}"
     return f"{printable(origin)}:\n\n```yaml\n{yaml.safe_dump(settings)}```"
-
-
-def _name(dataset: str) -> str:
-    """Return the name of a data set, of a folder without its path, which belongs to a machine."""
-    return dataset if dataset in DATASETS else printable(Path(dataset).resolve().name)

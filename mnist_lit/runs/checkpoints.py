@@ -40,7 +40,7 @@ MAX_LIST_LENGTH = 1_000
 MAX_PARAMETERS = 10_000
 """Number of parameter tensors of a network."""
 MAX_ACTIVATIONS = 500_000_000
-"""Outputs of all layers for one image, 2 GB: a few bytes of settings may ask for any number."""
+"""Largest number of outputs of all layers for one image, 2 GB: a few bytes of settings could ask for any number."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _fits(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> bool:
 
 
 def _renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights by the names of a network's own: `torch.compile` adds a part to them."""
+    """Return weights under the names of a network's own, to which `torch.compile` adds a part."""
     names = {name.replace(COMPILED, ""): name for name in own}
     return {names.get(name.replace(COMPILED, ""), name): value for name, value in weights.items()}
 
@@ -278,7 +278,8 @@ def _load(file: BinaryIO) -> Any:
 def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
     """Return whether the number of values is that of a training, and the tensors are about as large as the file.
 
-    Few bytes may stand for more: a list that contains another one many times, or itself; one number, expanded.
+    A small file may stand for far more: a list that contains another one many times, or itself, or one number that is
+    expanded to a large tensor.
     """
     values, waiting, tensors = 0, [content], dict[int, int]()
     while waiting and values <= MAX_VALUES:
@@ -295,7 +296,7 @@ def _is_bounded(content: Mapping[Any, Any], size: int) -> bool:
 def _builds_bounded_network(settings: Mapping[str, Any], size: int) -> bool:
     """Return whether the network of some settings is about as large as the weights in a file of `size` bytes.
 
-    It is built on the meta device, without memory. Settings that build no network are refused where it is built.
+    It is built on the meta device, without memory. Settings that build no network pass: they fail where it is built.
     """
     registered = activations = 0
 

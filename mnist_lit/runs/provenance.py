@@ -27,6 +27,8 @@ def provenance(device: str) -> dict[str, str | int | None]:
 
 def _commit() -> str | None:
     """Return the commit of the code, with `-dirty` if it was changed since."""
+    if not CHECKOUT:
+        return None
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
     with suppress(OSError, subprocess.SubprocessError):
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603  # git

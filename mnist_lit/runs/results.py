@@ -104,7 +104,7 @@ def format_calibration(temperature: float, before: float, after: float, floor: f
     """Return a line about the calibration errors before and after temperature scaling, and that of calibrated ones."""
     line = f"calibration error {after:.2%} ({floor:.2%} is chance)"
     if temperature == 1:
-        return f"{line}: no temperature, which needs 100 validation images"
+        return f"{line}: no validation of 100 images has fitted a temperature"
     return f"{line}, with temperature {temperature:.2f} from validation ({before:.2%} without)"
 
 

@@ -62,4 +62,4 @@ def draw_disagreements(answers: Mapping[str, Answers]) -> Image.Image:
         rows = zip(alike, *(found.tolist() for found in joint[:, i].max(dim=1)), strict=True)
         lines = [f"{letter}: {first.classes[answer]}, {probability:.0%}" for letter, probability, answer in rows]
         captions.append("\n".join([f"label {first.classes[int(first.labels[chosen[i]])]}", *lines]))
-    return draw_images(first.pixels[chosen[order]], captions, columns=COLUMNS)
+    return draw_images(first.pixels[chosen[order]], captions, inverted=first.inverted, columns=COLUMNS)

@@ -36,6 +36,8 @@ class Answers:
     probabilities: Tensor
     """The probabilities of each run, (R, N, K)."""
     classes: Sequence[str]
+    inverted: bool = True
+    """Whether the images are drawn inverted, as drawings are."""
 
     @cached_property
     def joint(self) -> Tensor:
@@ -91,7 +93,8 @@ class Recipe:
     def candidates(self) -> int:
         """The number of epochs of which the best on the validation images was selected, which raises its accuracy."""
         selects = self.accuracies("validation") and self.config.select == "best_epoch"
-        return max(int(found["epochs"]) for found in self.results.values()) if selects else 1
+        epochs = max(int(found["epochs"]) for found in self.results.values()) if selects else 1
+        return max(1, epochs // (self.config.trainer.check_val_every_n_epoch or 1))
 
 
 def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
@@ -149,4 +152,5 @@ def _classify_validation_images(members: Sequence[Restored]) -> Answers:
         batches = member.build_trainer().predict(member.classifier, data.val_dataloader())
         probabilities.append(torch.cat(cast("list[Tensor]", batches)))
     pixels, labels = cast("tuple[Tensor, Tensor]", data.val_set.__getitems__([*range(len(probabilities[0]))]))
-    return Answers(pixels, labels, torch.stack(probabilities), members[0].checkpoint.classes)
+    inverted = data.dataset.kind != "photographs"
+    return Answers(pixels, labels, torch.stack(probabilities), members[0].checkpoint.classes, inverted)

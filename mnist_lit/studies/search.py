@@ -57,14 +57,14 @@ def search(argv: Sequence[str]) -> None:
         run = Run(folder / running.user_attrs.get("run", ""))
         if "run" in running.user_attrs and not run.is_locked() and "fit" not in run.results():
             study.tell(running.number, state=TrialState.FAIL)  # its process was killed
-    while (begun := len(study.trials)) < trials:
+    while len(study.trials) < trials:
         tried = {_key(trial.params): trial for trial in study.trials if _is_tried(trial)}
         trial = study.ask()
         # So the same search samples the same values, and processes that share a study sample different ones.
         study.sampler = TPESampler(seed=derive_seed(config.seed, trial.number))
         try:
             values = {name: _suggest(trial, name, domain, config[name]) for name, domain in space.items()}
-            say(f"trial {begun + 1} of {trials}: {_format_values(trial.params)}")
+            say(f"trial {trial.number + 1} of {trials}: {_format_values(trial.params)}")
             if same := tried.get(_key(trial.params)):  # which would give the same weights
                 run = same.user_attrs["run"]
                 say(f"not trained again: these are the values of {run}", "")

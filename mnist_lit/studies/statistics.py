@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 LEVEL = 0.025
-"""Probability that a verdict is wrong where there is no difference. Two of them, that of a pilot and that of the new
-seeds which it asks for, are wrong in at most 5 % of all cases together."""
+"""Probability that a verdict is wrong where there is no difference. A pilot and the new seeds that it asks for give two
+verdicts: in at most 5 % of all cases, one of them is wrong."""
 POWER = 0.8
 """Least probability with which `seeds_needed` show a difference."""
 SD_CONFIDENCE = 0.8

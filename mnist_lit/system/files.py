@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     if path.exists() and not path.is_file():
         raise OSError(EINVAL, "Not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{token_hex(8)}.part")
+    temporary = path.with_name(f".{token_hex(8)}.part")  # its name is never too long
     try:
         with temporary.open("xb") as file:
             file.write(content)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import suppress
 
 from mnist_lit.system.output import say
 
@@ -58,7 +59,9 @@ def describe_load() -> str | None:
     """
     import torch
 
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0  # Windows has none
+    cores, load = os.cpu_count() or 1, 0.0
+    with suppress(OSError, AttributeError):  # on Windows there is none
+        load, *_ = os.getloadavg()
     if load < MAX_LOAD * cores or torch.get_num_threads() == 1 or "OMP_WAIT_POLICY" in os.environ:
         return None
     if_others = "if other programs cause it, OMP_WAIT_POLICY=passive in the environment helps"

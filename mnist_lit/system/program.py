@@ -40,8 +40,12 @@ PROGRAM = _program(sys.argv[0] if sys.argv else "")
 
 
 def process_rank() -> int:
-    """Return the rank set by the launcher (Lightning, torchrun or SLURM), 0 without one."""
-    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+    """Return the rank set by the launcher (Lightning, torchrun or SLURM), 0 without one.
+
+    Lightning itself sets the ranks of the machine and of the process in it: then it is the larger one of the two.
+    """
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return max(int(os.environ.get(name, "0")) for name in names)
 
 
 def is_child_process() -> bool:

@@ -28,7 +28,7 @@ __all__ = [
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 PARENT = "MNIST_LIT_PARENT"
-"""The environment variable with the process that launches others, which may have exited when these start."""
+"""The environment variable with the id of the process that launches others, which may have exited when these start."""
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -58,7 +58,7 @@ def set_handler(handler: Handler) -> dict[signal.Signals, Any]:
 def block_signals() -> None:
     """Hold both signals back until the next `set_handler`, in processes that are launched meanwhile too.
 
-    A process that a signal ends while it starts would leave the other processes waiting. These learn whom to follow.
+    A process that ended while it starts would leave the others waiting. The environment tells them which one to follow.
     """
     os.environ[PARENT] = str(os.getpid())
     if hasattr(signal, "pthread_sigmask"):

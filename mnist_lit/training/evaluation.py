@@ -39,7 +39,7 @@ class Outputs(Callback):
 
     def on_validation_batch_end(self, *args: Any, **_: Any) -> None:
         """Keep the logits and labels of a batch."""
-        logits, (_, labels) = args[2:4]
+        _trainer, _module, logits, (_, labels) = args[:4]
         self.batches.append((logits.detach(), labels))
 
     on_test_epoch_start = on_validation_epoch_start

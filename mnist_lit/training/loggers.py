@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LOGGER_DEFAULTS", "RunLogger", "build_loggers"]
 
 RUN_FOLDER = "<run>"
-"""Placeholder in a logger's arguments: a run that is repeated from a saved config logs into its own folder."""
+"""Placeholder for the run folder. A saved config keeps it, so that a run which repeats it logs into its own folder."""
 LOGGER_DEFAULTS: dict[type[Logger], dict[str, str]] = {
     CSVLogger: {"save_dir": RUN_FOLDER, "name": "csv"},
     TensorBoardLogger: {"save_dir": RUN_FOLDER, "name": "tensorboard"},

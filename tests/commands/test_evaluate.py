@@ -49,6 +49,8 @@ def test_validate_reproduces_the_accuracy_of_the_training(trained: Command) -> N
     assert code == 0
     assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
     assert out.rstrip().endswith("in 5,000")
+    code, _, err = trained("validate", "--data.val_size=0", "--data.dataset=KMNIST")
+    assert (code, err) == (2, "error: --data.val_size: 0 leaves nothing to validate\n")
 
 
 @pytest.mark.parametrize(("name", "value", "trained_with"), [("split_seed", 5, 0), ("val_size", 6_000, 5_000)])

@@ -208,6 +208,8 @@ def test_find_flags_finds_what_parse_finds(tmp_path: Path) -> None:
     second.write_text("seed: 3\n", encoding="utf-8")
     third.write_text("init_from: null\n", encoding="utf-8")
     names = ("init_from", "experiment", "ckpt_path")
+    (other := tmp_path / "d.yaml").write_text("init_from: [a]\nexperiment: 2024\n", encoding="utf-8")
+    assert find_flags([f"--config={other}"], *names) == {"experiment": "2024"}, "`parse` refuses the list"
     for configs, flags, expected in (
         ([first, second], [], {"init_from": "x.ckpt", "experiment": "mine"}),
         ([first, third], [], {"experiment": "mine"}),

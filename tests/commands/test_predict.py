@@ -47,10 +47,12 @@ def test_probabilities_that_are_not_numbers_are_refused(trained: Command) -> Non
 
 def test_an_output_is_never_written_over_an_input(trained: Command) -> None:
     Image.new("L", (30, 30)).save("photo.png")
-    Path("photo").write_bytes(before := Path("photo.png").read_bytes())
+    for name in ("photo", "PHOTO.PNG"):
+        Path(name).write_bytes(before := Path("photo.png").read_bytes())
+    Path("mine.yaml").write_text("images: [photo]\n", encoding="utf-8")
     best = RUN.checkpoints / "best.ckpt"
-    for output in ("photo.png", "photo", str(best), "./photo"):
-        code, _, err = trained("predict", "--images", "photo", "--output", output)
+    for output in ("photo.png", "PHOTO.PNG", "photo", str(best), "./photo", "mine.yaml"):
+        code, _, err = trained("predict", "--config=mine.yaml", "--output", output)
         assert (code, err) == (2, f"error: --output: {Path(output)} is an input: give the name of another file\n")
     assert Path("photo.png").read_bytes() == Path("photo").read_bytes() == before
     assert Checkpoint.read(best)

@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from collections import Counter
+from errno import EACCES
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,16 @@ def test_find_images_searches_folders_in_alphabetical_order(tmp_path: Path, monk
     assert [name for name, _ in errors] == ["./b/a/back", "empty"]
     assert errors[0][1] == "a link to a folder that is searched anyway"
     assert errors[1][1].startswith("no image in this folder: their names end in .apng, ")
+
+
+def test_a_folder_that_cannot_be_opened_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    errors: list[tuple[str, str]] = []
+    assert list(find_images([str(tmp_path)], lambda *error: errors.append(error), Counter())) == []
+    assert errors == [(str(tmp_path), "Permission denied")]
 
 
 def test_crop_square_keeps_the_middle_and_scales_it() -> None:

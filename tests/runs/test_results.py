@@ -48,7 +48,7 @@ def test_evaluation_results_of_a_confusion_matrix() -> None:
     ("temperature", "line"),
     [
         (1.25, "calibration error 0.20% (0.10% is chance), with temperature 1.25 from validation (0.50% without)"),
-        (1.0, "calibration error 0.20% (0.10% is chance): no temperature, which needs 100 validation images"),
+        (1.0, "calibration error 0.20% (0.10% is chance): no validation of 100 images has fitted a temperature"),
     ],
 )
 def test_format_calibration(temperature: float, line: str) -> None:

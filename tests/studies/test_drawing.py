@@ -37,3 +37,13 @@ def test_disagreements_are_the_images_that_some_classify_correctly_and_others_do
     found["C"] = answers(1.0, 1.0, 1.0, 1.0, images=pixels + 1)
     assert draw_disagreements(found).size == picture.size, "recipes with other images are left out"
     assert (np.asarray(draw_disagreements({"A": found["A"]})) == 255).all()
+
+
+def test_photographs_are_not_drawn_as_negatives() -> None:
+    pixels, labels = torch.full((2, 3, 28, 28), 10, dtype=torch.uint8), torch.tensor([0, 1])
+    answers = (torch.eye(2)[None], torch.eye(2).flip(1)[None])  # (R, N, K)
+    found = {
+        name: Answers(pixels, labels, p, ["no", "yes"], inverted=False) for name, p in zip("AB", answers, strict=True)
+    }
+    picture = np.asarray(draw_disagreements(found))
+    assert picture[20, picture.shape[1] // 16].tolist() == [10, 10, 10]

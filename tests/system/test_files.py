@@ -12,7 +12,7 @@ from mnist_lit.system.files import write_atomically
 
 
 def test_write_creates_parent_folders(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "file"
+    path = tmp_path / "a" / "b" / ("x" * 250)  # the temporary file has no longer name
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(path.parent.iterdir()) == [path]
@@ -95,7 +95,7 @@ def test_nothing_is_written_to_a_device_or_through_a_link(tmp_path: Path, monkey
         write_atomically(Path("/dev/null"), b"new")
     monkeypatch.setattr(files, "token_hex", lambda _: "guessed")
     (tmp_path / "mine").write_bytes(b"old")
-    (tmp_path / ".file.guessed.part").symlink_to("mine")
+    (tmp_path / ".guessed.part").symlink_to("mine")
     with pytest.raises(OSError, match="File exists"):
         write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "mine").read_bytes() == b"old"

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from mnist_lit import __version__
 from mnist_lit.calibration import CalibratedNetwork, count_parameters
-from mnist_lit.datasets.catalog import kind_of
 from mnist_lit.datasets.dataset import Fit
 from mnist_lit.datasets.photographs import MIN_CONFIDENCE
 from mnist_lit.reader.novelty import MAX_NOVELTY, NoveltyNetwork
@@ -59,16 +58,16 @@ def to_html(
     Args:
         model: the network, in evaluation mode.
         example: two images, uint8 (2, C, H, W).
-        metadata: metadata of the export, with its `dataset`, and its `classes` and `settings` in JSON.
+        metadata: metadata of the export, with its `dataset` and `kind`, and its `classes` and `settings` in JSON.
 
     Raises:
         UsageError: if pictures cannot be prepared as the training images were.
         ValueError: if the page cannot compute the network.
     """
-    dataset, kind = metadata["dataset"], kind_of(metadata["dataset"])
+    dataset, kind = metadata["dataset"], metadata["kind"]
     if kind == "drawings":
         raise UsageError(f"the checkpoint classifies {dataset}: a page reads digits or photographs")
-    about = f"mnist-lit {__version__}, trained on {Path(dataset).resolve().name}"
+    about = f"mnist-lit {__version__}, trained on {dataset}"
     fit = json.loads(metadata["settings"])["data"]["fit"]
     page = describe_page(model, example, json.loads(metadata["classes"]), about, kind, fit)
     return write_page(page).encode(), node_classifier(page)
