@@ -28,7 +28,6 @@ from mnist_lit.system.yaml_loader import flatten, load
 from mnist_lit.training.loggers import LOGGER_DEFAULTS
 
 __all__ = [
-    "FROM_DATASET",
     "Parser",
     "build_data",
     "build_parser",

@@ -49,18 +49,15 @@ class CIFARDataset(PublishedDataset):
         rows = np.concatenate(self._records(data_dir, self.train_files if train else self.test_files))
         if len(rows) != size:
             raise ValueError(f"{self.name}: {len(rows):,} images, expected {size:,}")
-        pixels, labels = rows[:, 1:].reshape(-1, *self.shape), rows[:, 0].astype(np.int64)
-        if labels.max() >= len(self.classes):
-            raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
-        return torch.from_numpy(pixels), torch.from_numpy(labels)
+        pixels, labels = (torch.from_numpy(part) for part in (rows[:, 1:].reshape(-1, *self.shape), rows[:, 0]))
+        self.check_labels(labels)
+        return pixels, labels.long()
 
     def _records(self, data_dir: str | Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
         """Return the label and the pixels of each image, (N, 1 + C·H·W), in the files of these names."""
         [archive] = self.published_files
-        if (content := archive.read(path := self.folder(data_dir) / archive.name)) is None:
-            raise OSError(f"{path} is missing or damaged")
         contents = {}
-        with tarfile.open(fileobj=BytesIO(content), mode="r:gz") as members:
+        with tarfile.open(fileobj=BytesIO(self.content(archive, data_dir)), mode="r:gz") as members:
             for member in members:  # in the order of the archive, which would be unpacked again for each step back
                 if member.name in names and (file := members.extractfile(member)):
                     contents[member.name] = file.read()

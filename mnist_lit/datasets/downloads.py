@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from filelock import FileLock
+from torch import Tensor
 
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.system.files import write_atomically
@@ -66,6 +67,21 @@ class PublishedDataset(ImageDataset):
     def folder(self, data_dir: str | Path) -> Path:
         """Return the folder of the files, in that of all data sets."""
         return Path(data_dir, self.name)
+
+    def content(self, file: PublishedFile, data_dir: str | Path) -> bytes:
+        """Return the content of one of the files, which are in the folder of all data sets.
+
+        Raises:
+            OSError: if it is missing or damaged.
+        """
+        if (content := file.read(path := self.folder(data_dir) / file.name)) is None:
+            raise OSError(f"{path} is missing or damaged")
+        return content
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise ValueError if a label is that of no class."""
+        if labels.max() >= len(self.classes):
+            raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the files are there and right; neither download nor write anything if they are.

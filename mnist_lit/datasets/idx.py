@@ -47,15 +47,12 @@ class IDXDataset(PublishedDataset):
         size, tensors = self.train_size if train else self.test_size, []
         files = self.published_files[:2] if train else self.published_files[2:]
         for file, shape in zip(files, ((size, *self.shape[1:]), (size,)), strict=True):
-            if (content := file.read(path := self.folder(data_dir) / file.name)) is None:
-                raise OSError(f"{path} is missing or damaged")
-            tensor = _decode(bytearray(decompress(content)))
+            tensor = _decode(bytearray(decompress(self.content(file, data_dir))))
             if tensor.shape != shape:
-                raise ValueError(f"{path}: shape {tuple(tensor.shape)}, expected {shape}")
+                raise ValueError(f"{self.folder(data_dir) / file.name}: shape {tuple(tensor.shape)}, expected {shape}")
             tensors.append(tensor)
         images, labels = tensors
-        if labels.max() >= len(self.classes):
-            raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
+        self.check_labels(labels)
         return images.unsqueeze(1), labels.long()
 
 

@@ -20,8 +20,8 @@ MAX_THICKNESS = 2.5
 MAX_SLOPE, MIN_ASPECT = 0.1, 10
 """Largest slope of a line, and its least length in units of its thickness."""
 MIN_FRAME, MIN_COVERAGE, MIN_CONTINUITY = 0.2, 0.5, 0.9
-"""A line is seen in at least MIN_FRAME of the picture's columns, and in MIN_COVERAGE of its own; something crosses it in
-the others. There is ink in MIN_CONTINUITY of its columns: the bars of neighbouring digits have gaps between them."""
+"""A line is seen in at least MIN_FRAME of the picture's columns, and in MIN_COVERAGE of its own: something crosses it
+in others. There is ink in MIN_CONTINUITY of its columns: the bars of neighbouring digits have gaps between them."""
 EDGE, MARGIN = 0.05, 0.03
 """Distances as fractions of the picture's side. A line reaches the edge of the picture if it ends within EDGE of it. It
 extends beyond the ink by MARGIN at both ends, which the bar of a tightly cropped 7 does not."""

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-__all__ = ["normalize"]
+from mnist_lit.reader.lines import Pixels
 
-Pixels = NDArray[np.float32]
+__all__ = ["normalize"]
 
 IMAGE_SIZE, DIGIT_SIZE = 28, 20
 """Pixels of a side of MNIST's images, and of the longer side of the digit in them."""

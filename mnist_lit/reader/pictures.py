@@ -28,7 +28,7 @@ from mnist_lit.reader.preprocess import Sheet, as_mnist, open_sheet, read_sheet
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.output import say
 
-__all__ = ["Digits", "Sheets", "draw_braille", "read_digits", "read_sheets"]
+__all__ = ["read_digits", "read_sheets"]
 
 MAX_DRAWN = 100  # pictures drawn on a terminal
 UNSURE = "?"

@@ -18,7 +18,7 @@ from mnist_lit.commands.flags import build_parser, parse
 from mnist_lit.data import MNISTDataModule
 from mnist_lit.runs.checkpoints import Checkpoint
 from mnist_lit.runs.results import calibration_error
-from mnist_lit.studies.seeds import differing_settings, find_runs, read_results
+from mnist_lit.studies.seeds import differing_settings, find_runs, limited, read_results
 from mnist_lit.system.errors import UsageError
 from mnist_lit.system.output import say
 
@@ -136,9 +136,7 @@ def read_recipe(folder: Path, flags: Sequence[str]) -> Recipe:
 
 
 def _images_per_epoch(data: MNISTDataModule, limit: float | None) -> int:
-    batches = (data.dataset.train_size - data.val_size) // data.batch_size
-    part = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    return part * data.batch_size
+    return limited((data.dataset.train_size - data.val_size) // data.batch_size, limit) * data.batch_size
 
 
 def _classify_validation_images(members: Sequence[Restored]) -> Answers:

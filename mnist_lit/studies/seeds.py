@@ -27,6 +27,7 @@ __all__ = [
     "align",
     "differing_settings",
     "find_runs",
+    "limited",
     "read_results",
     "require_complete_runs",
     "train_seeds",
@@ -199,8 +200,12 @@ def validation_images(run: Run) -> int:
     settings = run.settings()
     size, limit = int(settings.get("data.val_size") or 0), settings.get("trainer.limit_val_batches")
     batch = int(settings.get("data.batch_size") or 1)
-    batches = int(ceil(size / batch) * limit) if isinstance(limit, float) else limit
-    return size if batches is None else min(size, batches * batch)
+    return min(size, limited(ceil(size / batch), limit) * batch)
+
+
+def limited(batches: int, limit: float | None) -> int:
+    """Return how many batches a limit of the Trainer leaves: it is a fraction (float), a number (int) or None."""
+    return batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def format_seeds(runs: Mapping[int, Run]) -> list[str]:
