@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
 
 from mnist_lit.training.callbacks import TrainingTimer
 
@@ -55,16 +56,4 @@ def _format_time_left(trainer: Trainer, timer: TrainingTimer) -> str:
     times = [number * timer.time_elapsed() / max(1, batches) for number in limits]
     if (remaining := timer.time_remaining()) is not None:
         times.append(remaining)
-    return format_duration(min(times)) if times and min(times) > 0 else ""
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time in the largest units.
-
-    >>> [format_duration(seconds) for seconds in (0.4, 59, 61, 7_140, 7_300)]
-    ['1 s', '59 s', '2 min', '1 h 59 min', '2 h 2 min']
-    """
-    if seconds <= 59:
-        return f"{max(1, ceil(seconds))} s"
-    minutes = ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return str(tqdm.format_interval(ceil(min(times)))) if times and min(times) > 0 else ""

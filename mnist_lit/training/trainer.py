@@ -1,6 +1,5 @@
 """The Trainer of a run: its loggers, callbacks and plugins."""
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,8 +54,6 @@ REFUSED_CALLBACKS: dict[type[Callback], str] = {
     StochasticWeightAveraging: "it averages after the last checkpoint: use WeightAveraging or EMAWeightAveraging",
 }
 MINIMUM = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "val_check_interval": 0}
-MAX_DEVICES = 1_024
-"""The Trainer makes a list of all devices, which takes gigabytes for a billion."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +203,6 @@ def _check_range(given: dict[str, Any]) -> None:
             raise UsageError(f"--trainer.{name} must be at least {minimum} and finite, got {value}")
     if given["val_check_interval"] == 0:
         raise UsageError("--trainer.val_check_interval must not be 0: to disable validation, set limit_val_batches=0")
-    for name in ("devices", "num_nodes"):
-        if re.fullmatch(r"\d{1,4000}", value := str(given[name])) and int(value) > MAX_DEVICES:
-            raise UsageError(f"--trainer.{name} must be at most {MAX_DEVICES:,}, got {value}")
 
 
 def _check_strategy(trainer: Trainer, given: Any) -> None:

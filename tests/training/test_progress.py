@@ -62,7 +62,7 @@ def test_time_left_of_the_run_is_in_the_lines(command: Command) -> None:
     code, out, err = command("fit", *SHORT)
     assert (code, err) == (0, "")
     first, last = re.findall(r"^epoch .*", out, re.MULTILINE)
-    assert re.search(r"train/accuracy 0\.\d+ .*val/accuracy \S+  \d+ s left$", first), (
+    assert re.search(r"train/accuracy 0\.\d+ .*val/accuracy \S+  \d\d:\d\d left$", first), (
         "validation resets no training metric"
     )
     assert "left" not in last

@@ -39,7 +39,7 @@ SPAWN = "{class_path: DDPStrategy, init_args: {start_method: spawn}}"
 SCHEDULER = "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 2}}}]"
 OUT_OF_RANGE = (
     *(("accumulate_grad_batches", 0), ("check_val_every_n_epoch", 0), ("val_check_interval", 0)),
-    *(("gradient_clip_val", -1), ("gradient_clip_val", ".nan"), ("devices", 10**9), ("num_nodes", 10**20 - 1)),
+    *(("gradient_clip_val", -1), ("gradient_clip_val", ".nan")),
 )
 
 
