@@ -106,7 +106,7 @@ FLAG_HELP = {
   A B …                    folders of experiments (runs/NAME, with a run for each of several seeds) or of single runs,
                            or files runs/NAME/seeds_<n>.json of fit --seeds
   --relevant X             the smallest difference that matters, in percentage points (0.1)
-  --output FILE.csv        write the table, and the pictures FILE.png, of accuracies, and FILE_images.png, of images
+  --output FILE.csv        write the table; FILE.png has the accuracies, FILE_images.png images classified differently
 {DATA}""",
 }
 
