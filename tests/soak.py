@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -229,7 +230,8 @@ def kill(case: Case, kind: str, rng: random.Random, reference: Reference) -> boo
     finally:
         if process.poll() is None:
             end_group(process)
-    last, resume = SIGNALS[kind][-1], f"python {TRAIN} fit --ckpt_path last"
+    again = shlex.join(case.argv) if case.recipe == "search" else "fit --ckpt_path last"
+    last, resume = SIGNALS[kind][-1], f"python {TRAIN} {again}"
     killed = last == signal.SIGKILL
     if code == 0 or (case.finished and new):
         return False

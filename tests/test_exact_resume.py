@@ -329,5 +329,5 @@ def test_where_a_limit_cuts_the_first_epoch_the_weights_at_the_end_are_tested(co
 @pytest.mark.slow
 def test_kills_at_random_moments_do_not_change_the_results() -> None:
     """With each recipe of the soak; `python tests/soak.py 200` sends more signals."""
-    soak = subprocess.run([sys.executable, TRAIN.parent / "tests/soak.py", "20"], capture_output=True, check=False)
+    soak = subprocess.run([sys.executable, TRAIN.parent / "tests/soak.py", "40"], capture_output=True, check=False)
     assert soak.returncode == 0, soak.stdout.decode() + soak.stderr.decode()

@@ -28,7 +28,7 @@ LESSONS = {
         rate: f"fit --trainer.max_epochs 1 --model.learning_rate {rate}"
         for rate in ("0.00001", "0.001", "0.01", "0.1", "1")
     },
-    "held_out": {"": "fit --config fast --trainer.max_epochs 15 --data.val_size 200"},
+    "held_out": {"": "fit --trainer.max_epochs 30 --trainer.limit_train_batches 50 --data.val_size 200"},
     "pixels": {"": "pixels.py"},
     "few_images": {
         "100": (
