@@ -1,7 +1,7 @@
 """Kill runs at random moments, resume them, and compare the results bit for bit with those of undisturbed runs.
 
-Run `python tests/soak.py [KILLS] [--seed N]`. It prints one line per run and, at the end, a table of the kills, that of
-docs/reliability.md. The exit code is 1 if the results of a run differ: the folder of such a run is kept.
+Run `python tests/soak.py [KILLS] [--seed N] [--recipe NAME]`. It prints a line for each run and, at the end, the table
+of docs/reliability.md. The exit code is 1 if the results of a run differ: the folder of such a run is kept.
 
 Two runs are trained at a time, with one thread each. A signal does not count if it comes before Python handles signals
 or after the run has ended: the run is then started again. A quarter of the SIGKILLs come while a checkpoint is written.
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -268,17 +268,17 @@ def survive(case: Case, rng: random.Random, reference: Reference, kinds: list[st
         raise FailedRunError(f"differs after {', '.join(case.kills)}: {'; '.join(found)[:500]}")
 
 
-def plan(seed: int) -> Iterator[tuple[int, str, list[str]]]:
+def plan(seed: int, recipes: Sequence[str]) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the number of each run, its recipe and its kills; all pairs of recipe and kind are about as frequent."""
     rng = random.Random(seed)
     kinds: list[str] = []
     for number in count():
         if not kinds:
-            kinds = list(SIGNALS) * len(RECIPES)
+            kinds = list(SIGNALS) * len(recipes)
             rng.shuffle(kinds)
         first = kinds.pop()
         more = rng.choices(list(SIGNALS), k=rng.choice([0, 1, 2, 3, 4]))
-        yield number, list(RECIPES)[number % len(RECIPES)], [first, *more]
+        yield number, recipes[number % len(recipes)], [first, *more]
 
 
 def table(kills: list[tuple[str, str, bool]]) -> str:
@@ -297,6 +297,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kills", type=int, nargs="?", default=40)
     parser.add_argument("--seed", type=int, default=777)
+    parser.add_argument("--recipe", choices=RECIPES)
     given = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of curves in two files
     root = Path(tempfile.mkdtemp(prefix="soak-"))
@@ -324,7 +325,9 @@ def main() -> int:
             shutil.rmtree(case.folder)
             return case, "survived"
 
-        runs = list(islice(plan(given.seed), given.kills))  # each has at least one kill
+        runs = list(
+            islice(plan(given.seed, [given.recipe] if given.recipe else [*RECIPES]), given.kills)
+        )  # each has at least one kill
         recipes = list(dict.fromkeys(recipe for _, recipe, _ in runs))
         references = dict(zip(recipes, threads.map(refer, recipes), strict=True))
         print(f"{len(recipes)} recipes undisturbed: {monotonic() - since:.0f} s", flush=True)
