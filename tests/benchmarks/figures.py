@@ -1,6 +1,6 @@
 """Measure again what the tables and pictures of the documents show, one benchmark after the other.
 
-Run `python tests/benchmarks/figures.py [--images FOLDER] [BENCHMARK …]` with nothing else running: about four hours for
+Run `python tests/benchmarks/figures.py [--images FOLDER] [BENCHMARK …]` with nothing else running: about two hours for
 all on two cores, and two more with the images of CIFAR-10 as files in `FOLDER/train/CLASS` and `FOLDER/test/CLASS`.
 The runs stay in `runs/` of the current folder: what was interrupted goes on there. The tables say with which commit and
 processor they were measured.
