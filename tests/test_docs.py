@@ -47,6 +47,15 @@ def test_links_within_the_project_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_a_picture_has_a_version_for_dark_screens(path: Path) -> None:
+    for source, picture in re.findall(r'srcset="(.*?)"><img src="(.*?)"', read(path)):
+        assert source == picture.replace(".png", "_dark.png")
+        assert (path.parent / source).is_file()
+        assert (path.parent / picture).is_file()
+    assert not re.search(r"!\[.*\]\(.*\.png\)", read(path)), "a white picture on a dark screen"
+
+
 def test_the_korean_readme_has_commands_and_output_of_the_english_one() -> None:
     english, korean = blocks(PROJECT / "README.md"), blocks(PROJECT / "README.ko.md")
     assert len(korean) >= 3

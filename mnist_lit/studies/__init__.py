@@ -6,7 +6,7 @@ better; and `search`, for hyperparameters. Each run of a study is an ordinary ru
 What it needs: scipy and, for `search`, the extra `search`; for its tests, statsmodels. Its document is
 `docs/studies.md`. To take it away, with the parts of the documents that are about it:
 
-    rm -r mnist_lit/studies tests/studies docs/studies.md configs/search.yaml
+    rm -r mnist_lit/studies tests/studies docs/studies.md docs/recipes*.png configs/search.yaml
     perl -ni -e 'print unless /^<!-- studies/ .. /^<!-- end of studies/' *.md docs/*.md
 
 The other commands and the tests work without it; the scripts in `tests/benchmarks` that measure recipes do not.

@@ -13,8 +13,10 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+import numpy as np
 import tables
 from measure import HERE
+from PIL import Image
 
 BENCHMARKS = {
     "seconds": ["seconds.py"],
@@ -50,6 +52,17 @@ def main() -> None:
             for picture in PICTURES:
                 shutil.copy(Path("runs/baseline/version_0", picture), tables.DOCS)
         tables.main()
+    write_dark_pictures()
+
+
+def write_dark_pictures() -> None:
+    """Write `NAME_dark.png` beside each picture of the documents, for dark screens: its lightness is inverted."""
+    for path in tables.DOCS.glob("*.png"):
+        if path.stem.endswith("_dark") or path.stem == "page":  # which has a dark screenshot
+            continue
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(np.int16)
+        inverted = pixels + 255 - pixels.max(axis=2, keepdims=True) - pixels.min(axis=2, keepdims=True)  # in HSL
+        Image.fromarray(inverted.astype(np.uint8)).save(path.with_stem(f"{path.stem}_dark"))
 
 
 if __name__ == "__main__":
