@@ -24,7 +24,7 @@ def test_the_commands_are_those_that_were_measured(monkeypatch: pytest.MonkeyPat
     found = import_module("measure").load("lessons")["lessons"]
     for command, (name, measured) in zip(asked, lessons.LESSONS.items(), strict=True):
         (row,) = (row for row, other in measured.items() if other == command)
-        assert min(found[name][row]["seconds"]) < 60, "the fastest one: other programs may have slowed the others"
+        assert max(found[name][row]["seconds"]) < 60
     assert {name: [*rows] for name, rows in found.items()} == {n: [*rows] for n, rows in lessons.LESSONS.items()}
 
 
