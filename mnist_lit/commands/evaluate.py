@@ -106,17 +106,21 @@ class Restored:
         """
         run = self.checkpoint.run
         target = self.config.output or (run.folder if run else Path()) / name
-        configs = map(str, self.config.config or [])
-        return check_output(target, [str(self.checkpoint.path), *configs, *self.config.get("images", [])])
+        return check_output(target, self.config, self.checkpoint.path)
 
 
-def check_output(target: str | Path, inputs: Sequence[str]) -> Path:
+def check_output(target: str | Path, flags: Namespace, *read: Path) -> Path:
     """Return the path of a file to write.
+
+    Args:
+        target: the path.
+        flags: the flags of the command, whose config files and pictures are inputs.
+        *read: other inputs.
 
     Raises:
         UsageError: if it would be written over one of the inputs, or over any image.
     """
-    path = Path(target)
+    path, inputs = Path(target), [*read, *map(str, flags.config or []), *flags.get("images", [])]
     if path.is_file() and (path.suffix.lower() in SUFFIXES or os.path.realpath(path) in map(os.path.realpath, inputs)):
         raise UsageError(f"--output: {path} is an input: give the name of another file")
     return path
@@ -181,9 +185,9 @@ def validate(argv: Sequence[str]) -> None:
     if checkpoint.was_trained_on(data.dataset):
         for name in changed_split(trained, data.hparams):
             raise UsageError(f"--data.{name}: leave it at {trained[name]}, or training images would be validated")
-    if not data.val_size and trained["val_size"]:
-        raise UsageError("--data.val_size: 0 leaves nothing to validate")
     if not data.val_size:
+        if trained["val_size"]:
+            raise UsageError("--data.val_size: 0 leaves nothing to validate")
         size = data.dataset.train_size
         raise ValueError(f"{checkpoint.path} was trained on all {size:,} images: there is no validation set")
     trainer = restored.build_trainer(outputs)

@@ -93,7 +93,7 @@ def _predict_without_run(flags: Namespace, defaults: Namespace) -> None:
     for name, value in flags.items():
         if name not in {"config", "images", "several", "save_seen", "output"} and value != defaults.get(name):
             raise UsageError(f"--{name} needs a checkpoint, and there is none in {ROOT}: train one with fit")
-    target = check_output(flags.output or "predictions.csv", flags.images)
+    target = check_output(flags.output or "predictions.csv", flags)
     say(f"no checkpoint in {ROOT.absolute()}: read as handwritten digits by the network of the package, see {CARD}")
     _predict_pictures(flags, target, Network(load_trained(), MNIST.name, MNIST.shape, MNIST.classes))
 

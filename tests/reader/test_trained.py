@@ -60,8 +60,10 @@ def test_what_needs_a_checkpoint_is_refused_without_one(command: Command) -> Non
     for name in ("predict", "test", "validate", "export"):
         code, _, err = command(name)
         assert (code, err) == (1, "error: no run with a best checkpoint in runs: train one with fit\n")
-    code, _, err = command("predict", "--images", "seven.png", "--output=seven.png")
-    assert (code, err) == (2, "error: --output: seven.png is an input: give the name of another file\n")
+    Path("mine.yaml").write_text("images: [seven.png]\n", encoding="utf-8")
+    for output in ("seven.png", "mine.yaml"):
+        code, _, err = command("predict", "--config=mine.yaml", "--output", output)
+        assert (code, err) == (2, f"error: --output: {output} is an input: give the name of another file\n")
     assert not Path("predictions.csv").exists()
 
 
