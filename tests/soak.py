@@ -284,7 +284,7 @@ def plan(seed: int, recipes: Sequence[str]) -> Iterator[tuple[int, str, list[str
 def table(kills: list[tuple[str, str, bool]]) -> str:
     """Return a Markdown table of the kills, (recipe, kind, survived): survived of tried."""
     rows = [["", *SIGNALS, "all"], ["---"] * (len(SIGNALS) + 2)]
-    for recipe in [*(recipe for recipe in RECIPES if recipe in {place for place, _, _ in kills}), "all"]:
+    for recipe in [*dict.fromkeys(place for place, _, _ in kills), "all"]:
         rows.append([recipe])
         for kind in [*SIGNALS, "all"]:
             tried = [survived for place, what, survived in kills if recipe in {place, "all"} and kind in {what, "all"}]

@@ -78,19 +78,10 @@ def find_images(paths: Sequence[str], on_error: OnError, unread: Counter[str]) -
         unread: counts the files in folders that are not read, by their suffixes in lower case.
     """
     for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
+        if os.path.isdir(path):  # noqa: PTH112  # a Path's is_dir raises for a name that is too long
+            yield from _walk(path, on_error, unread)
+        else:
             yield path
-            continue
-        number, failed = 0, list[str]()
-
-        def report(folder: str, reason: str, failed: list[str] = failed) -> None:
-            failed.append(folder)
-            on_error(folder, reason)
-
-        for number, found in enumerate(_walk(path, report, unread), 1):  # noqa: B007  # counted
-            yield found
-        if not number and path not in failed:
-            on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
 def describe_unread(unread: Counter[str]) -> str:
@@ -107,7 +98,7 @@ def describe_unread(unread: Counter[str]) -> str:
 
 
 def _walk(path: str, on_error: OnError, unread: Counter[str]) -> Iterator[str]:
-    seen = set()
+    seen, number = set(), 0
     for folder, folders, files in os.walk(
         path, onerror=lambda error: on_error(str(error.filename), str(error.strerror)), followlinks=True
     ):
@@ -121,9 +112,12 @@ def _walk(path: str, on_error: OnError, unread: Counter[str]) -> Iterator[str]:
         for name in sorted(name for name in files if not is_left_behind(name)):
             suffix = Path(name).suffix.lower()
             if suffix in SUFFIXES:
+                number += 1
                 yield os.path.join(folder, name)  # noqa: PTH118  # a Path would normalise the given path
             else:
                 unread[suffix] += 1
+    if seen and not number:  # otherwise it could not be opened, which is reported
+        on_error(path, f"no image in this folder: their names end in {', '.join(SUFFIXES)}")
 
 
 def open_image(path: str, *, for_square: bool = False) -> NDArray[np.float32]:
