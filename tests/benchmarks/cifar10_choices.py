@@ -17,7 +17,6 @@ FLAGS = ["--data.val_size=5000", "--trainer.max_epochs=2", "--trainer.precision=
 CHOICES = {
     "cifar10.yaml": [],
     "ReLU": ["--model.activation=relu"],
-    "two views": ["--model.views=2"],
     "one view": ["--model.views=1"],
     "no mirror images in training": ["--data.flip=false"],
     "no shifts": ["--data.crop=0"],
@@ -31,6 +30,10 @@ CHOICES = {
         "--model.weight_decay=0",
     ],
     "SGD": ["--model.optimizer=sgd", "--model.learning_rate=0.5", "--model.weight_decay=0.0005"],
+    "averaged weights": [
+        "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "--trainer.callbacks.decay=0.98",
+    ],
     "64, 128 and 256 filters, three epochs": [
         "--model.channels=[24,64,64,128,128,256,256]",
         "--trainer.max_epochs=3",
