@@ -23,16 +23,18 @@ CHOICES = {
     "label smoothing of 0.1": ["--model.label_smoothing=0.1"],
     "schedule one_cycle": ["--model.schedule=one_cycle"],
     "weight decay 0.1": ["--model.weight_decay=0.1"],
-    "Adam": [
+    "Adam, rate 0.006": [
         "--model.optimizer=adam",
         "--model.learning_rate=0.006",
         "--model.betas=[0.9,0.99]",
         "--model.weight_decay=0",
     ],
-    "SGD": ["--model.optimizer=sgd", "--model.learning_rate=0.5", "--model.weight_decay=0.0005"],
+    "SGD, rate 0.5": ["--model.optimizer=sgd", "--model.learning_rate=0.5", "--model.weight_decay=0.0005"],
+    "SGD, rate 0.1": ["--model.optimizer=sgd", "--model.learning_rate=0.1", "--model.weight_decay=0.0005"],
     "averaged weights": [
         "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging",
         "--trainer.callbacks.decay=0.98",
+        "--trainer.callbacks.use_buffers=false",  # the first running variances would stay in a mean of a few epochs
     ],
     "64, 128 and 256 filters, three epochs": [
         "--model.channels=[24,64,64,128,128,256,256]",
