@@ -91,8 +91,3 @@ def test_weights_of_one_data_set_start_a_training_on_another(bars: Command) -> N
     code, _, err = bars("test", *BARS, "--ckpt_path", RUN.checkpoints / "best.ckpt")
     trained = f"{RUN.checkpoints / 'best.ckpt'} was trained on 10 classes of images (1, 28, 28)"
     assert (code, err) == (2, f"error: Bars has 3 classes of images (1, 20, 12), {trained}\n")
-
-
-def test_a_format_of_one_channel_refuses_colours() -> None:
-    with pytest.raises(ValueError, match="Colours: an image in this format has one channel, not 3"):
-        IDXDataset(name="Colours", classes=("a",), shape=(3, 8, 8), train_size=1, test_size=1, files=[])

@@ -19,9 +19,6 @@ MNIST = IDXDataset(
     name="MNIST",
     kind="digits",
     classes=tuple("0123456789"),
-    shape=(1, 28, 28),
-    train_size=60_000,
-    test_size=10_000,
     mirrors=(
         (Path(__file__).parent / "mnist").as_uri(),
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -40,9 +37,6 @@ FASHION_MNIST = IDXDataset(
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    shape=(1, 28, 28),
-    train_size=60_000,
-    test_size=10_000,
     mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     files=(
         ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
@@ -54,9 +48,6 @@ FASHION_MNIST = IDXDataset(
 KMNIST = IDXDataset(
     name="KMNIST",
     classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    shape=(1, 28, 28),
-    train_size=60_000,
-    test_size=10_000,
     mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     files=(
         ("train-images-idx3-ubyte.gz", "bdb82020997e1d708af4cf47b453dcf7"),
@@ -72,7 +63,7 @@ CIFAR10 = CIFARDataset(
     shape=(3, 32, 32),
     train_size=50_000,
     test_size=10_000,
-    archive=("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    files=[("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")],
     train_files=[f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)],
     test_files=["cifar-10-batches-bin/test_batch.bin"],
     mirrors=("https://www.cs.toronto.edu/~kriz",),

@@ -18,40 +18,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import Kind
-from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile
+from mnist_lit.datasets.downloads import PublishedDataset
 
 __all__ = ["CIFARDataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CIFARDataset(PublishedDataset):
-    """A data set of one archive with batches of images.
+    """A data set of one published archive (tar.gz) with batches of images.
 
     Args:
-        archive: name and md5 checksum of the published archive (tar.gz).
         train_files: paths of the training set's files in the archive.
         test_files: paths of the test set's files in the archive.
     """
 
-    archive: tuple[str, str]
     train_files: Sequence[str]
     test_files: Sequence[str]
     kind: Kind = "photographs"
 
-    @property
-    def published_files(self) -> list[PublishedFile]:
-        """The archive."""
-        return [PublishedFile(*self.archive)]
-
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels and labels, see `ImageDataset.read`."""
-        size = self.train_size if train else self.test_size
         rows = np.concatenate(self._records(data_dir, self.train_files if train else self.test_files))
-        if len(rows) != size:
-            raise ValueError(f"{self.name}: {len(rows):,} images, expected {size:,}")
         pixels, labels = (torch.from_numpy(part) for part in (rows[:, 1:].reshape(-1, *self.shape), rows[:, 0]))
-        self.check_labels(labels)
-        return pixels, labels.long()
+        return self.checked(pixels, labels, train=train)
 
     def _records(self, data_dir: str | Path, names: Sequence[str]) -> list[NDArray[np.uint8]]:
         """Return the label and the pixels of each image, (N, 1 + C·H·W), in the files of these names."""

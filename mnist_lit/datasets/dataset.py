@@ -70,6 +70,16 @@ class ImageDataset(ABC):
             ValueError: if the files have other shapes or numbers of images than the data set, or labels of no class.
         """
 
+    def checked(self, pixels: Tensor, labels: Tensor, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Return pixels and labels that were read, or raise ValueError if they do not fit this data set."""
+        size, most = self.train_size if train else self.test_size, len(self.classes) - 1
+        if (len(labels), *pixels.shape) != (size, size, *self.shape):
+            found = f"{len(labels):,} labels and pixels {tuple(pixels.shape)}"
+            raise ValueError(f"{self.name}: {found}, expected {size:,} and {(size, *self.shape)}")
+        if not 0 <= labels.min() <= labels.max() <= most:
+            raise ValueError(f"{self.name}: labels {labels.min()} to {labels.max()}, expected 0 to {most}")
+        return pixels, labels.long()
+
     def split(self, labels: Tensor, val_size: int, seed: int) -> tuple[list[int], list[int]]:
         """Return the indices of the training and the validation images, see `sampling.split`."""
         return split(labels, val_size, seed)

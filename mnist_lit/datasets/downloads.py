@@ -1,7 +1,6 @@
 """Published files of data sets: used where they are right, downloaded from the first mirror that serves them if not."""
 
 import logging
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import md5
@@ -11,7 +10,6 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from filelock import FileLock
-from torch import Tensor
 
 from mnist_lit.datasets.dataset import ImageDataset
 from mnist_lit.system.files import write_atomically
@@ -54,15 +52,17 @@ class PublishedDataset(ImageDataset):
     """A data set whose files are published, and always the same.
 
     Args:
+        files: names and md5 checksums of the published files.
         mirrors: URLs (https, http, file) of folders with the files, tried in order.
     """
 
+    files: Sequence[tuple[str, str]]
     mirrors: Sequence[str] = ()
 
     @property
-    @abstractmethod
-    def published_files(self) -> Sequence[PublishedFile]:
+    def published_files(self) -> list[PublishedFile]:
         """The published files."""
+        return [PublishedFile(*file) for file in self.files]
 
     def folder(self, data_dir: str | Path) -> Path:
         """Return the folder of the files, in that of all data sets."""
@@ -77,11 +77,6 @@ class PublishedDataset(ImageDataset):
         if (content := file.read(path := self.folder(data_dir) / file.name)) is None:
             raise OSError(f"{path} is missing or damaged")
         return content
-
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise ValueError if a label is that of no class."""
-        if labels.max() >= len(self.classes):
-            raise ValueError(f"{self.name}: labels up to {labels.max()}, expected {len(self.classes)} classes")
 
     def fetch(self, data_dir: str | Path, mirrors: Sequence[str] | None = None) -> None:
         """Make sure that the files are there and right; neither download nor write anything if they are.

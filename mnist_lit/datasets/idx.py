@@ -4,7 +4,6 @@ The folders are torchvision's, `data_dir/<data set>/raw`, and compressed files t
 if they are right. No unverified byte is used.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from gzip import decompress
 from pathlib import Path
@@ -13,30 +12,22 @@ import torch
 from torch import Tensor
 
 from mnist_lit.datasets.dataset import Kind
-from mnist_lit.datasets.downloads import PublishedDataset, PublishedFile
+from mnist_lit.datasets.downloads import PublishedDataset
 
 __all__ = ["IDXDataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class IDXDataset(PublishedDataset):
-    """A data set of four files: training images and labels, test images and labels, each in gzip.
+    """A data set of four files, in gzip: training images and labels, test images and labels, in this order.
 
-    Args:
-        files: names, ending in `.gz`, and md5 checksums of the four files, in the order above.
+    The defaults are MNIST's.
     """
 
-    files: Sequence[tuple[str, str]]
+    shape: tuple[int, int, int] = (1, 28, 28)
+    train_size: int = 60_000
+    test_size: int = 10_000
     kind: Kind = "drawings"
-
-    def __post_init__(self) -> None:
-        if self.shape[0] != 1:
-            raise ValueError(f"{self.name}: an image in this format has one channel, not {self.shape[0]}")
-
-    @property
-    def published_files(self) -> list[PublishedFile]:
-        """The four files."""
-        return [PublishedFile(*file) for file in self.files]
 
     def folder(self, data_dir: str | Path) -> Path:
         """Return the folder of the files, which is torchvision's."""
@@ -44,16 +35,9 @@ class IDXDataset(PublishedDataset):
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels and labels, see `ImageDataset.read`."""
-        size, tensors = self.train_size if train else self.test_size, []
         files = self.published_files[:2] if train else self.published_files[2:]
-        for file, shape in zip(files, ((size, *self.shape[1:]), (size,)), strict=True):
-            tensor = _decode(bytearray(decompress(self.content(file, data_dir))))
-            if tensor.shape != shape:
-                raise ValueError(f"{self.folder(data_dir) / file.name}: shape {tuple(tensor.shape)}, expected {shape}")
-            tensors.append(tensor)
-        images, labels = tensors
-        self.check_labels(labels)
-        return images.unsqueeze(1), labels.long()
+        images, labels = (_decode(bytearray(decompress(self.content(file, data_dir)))) for file in files)
+        return self.checked(images.unsqueeze(1), labels, train=train)
 
 
 def _decode(content: bytearray) -> Tensor:

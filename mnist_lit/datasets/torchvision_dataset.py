@@ -47,19 +47,14 @@ class TorchvisionDataset(ImageDataset):
 
     def read(self, data_dir: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
         """Return pixels and labels, see `ImageDataset.read`."""
-        channels, height, width = self.shape
         images, labels = [], []
         for image, label in self._load(data_dir, train=train, download=False):
-            if image.size != (width, height):
-                raise ValueError(f"{self.name}: an image has {image.height}×{image.width} pixels, not {height}×{width}")
-            images.append(np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels))
+            images.append(np.atleast_3d(image.convert("L" if self.shape[0] == 1 else "RGB")))  # (H, W, C)
             labels.append(int(label))
-        if len(labels) != (size := self.train_size if train else self.test_size):
-            raise ValueError(f"{self.name}: {len(labels):,} images, expected {size:,}")
-        if not 0 <= min(labels) <= max(labels) < len(self.classes):
-            span = f"{min(labels)} to {max(labels)}"
-            raise ValueError(f"{self.name}: labels {span}, expected 0 to {len(self.classes) - 1}")
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+        if len({image.shape for image in images}) > 1:
+            raise ValueError(f"{self.name}: its images have several sizes, and a data set has one")
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()  # (N, C, H, W)
+        return self.checked(pixels, torch.tensor(labels), train=train)
 
     def _load(self, data_dir: str | Path, *, train: bool, download: bool) -> Any:
         try:

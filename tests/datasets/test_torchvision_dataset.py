@@ -44,9 +44,9 @@ def test_images_are_read_as_torchvision_has_them(channels: int, mode: str, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_size": 30}, "Fake: 20 images, expected 30"),
+        ({"test_size": 30}, r"Fake: 20 labels and pixels \(20, 3, 16, 12\), expected 30 and \(30, 3, 16, 12\)"),
         ({"classes": ("ant", "bee")}, "Fake: labels 0 to 2, expected 0 to 1"),
-        ({"shape": (3, 12, 16)}, "Fake: an image has 16×12 pixels, not 12×16"),
+        ({"shape": (3, 12, 16)}, r"pixels \(20, 3, 16, 12\), expected 20 and \(20, 3, 12, 16\)"),
     ],
 )
 def test_an_entry_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
