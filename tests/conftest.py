@@ -1,6 +1,5 @@
 """Fixtures and constants that several test modules use."""
 
-import builtins
 import csv
 import errno
 import json
@@ -73,18 +72,6 @@ def callback(name: str, **arguments: Any) -> str:
     """Return the flag that adds one of Lightning's callbacks."""
     given = {"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}
     return f"--trainer.callbacks={json.dumps([given])}"
-
-
-def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make imports of a package fail, as if it were not installed."""
-    original = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] == package:
-            raise ModuleNotFoundError(name=package)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:

@@ -85,7 +85,6 @@ def test_the_help_of_a_command_has_the_flags_that_people_change_and_all_others_i
         (["fit", "--experiment=1e3"], 2, "--experiment: 1e3 is a number in YAML: give another name"),
         (["fit", "--experiment=None"], 2, "--experiment: None does not match"),
         (["test"], 1, "no run with a best checkpoint in runs: train one with fit"),
-        (["test", "--ckpt_path=missing.ckpt"], 1, "no checkpoint at missing.ckpt"),
         (["predict", "--ckpt_path=file"], 1, "file is not a complete checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

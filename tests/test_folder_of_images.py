@@ -253,18 +253,6 @@ def test_pad_keeps_all_of_each_image(flags: Command) -> None:
         assert '"fit":"pad"' in Path("page.html").read_text(encoding="utf-8")
 
 
-def test_grey_images_train_a_network_of_one_channel_that_accepts_colours(flags: Command) -> None:
-    for path in Path("flags").rglob("*.png"):
-        with Image.open(path) as image:
-            grey = image.convert("L")
-        grey.save(path)
-    code, out, err = flags("fit", *FLAGS, "--trainer.max_epochs=1")
-    assert (code, err) == (0, "")
-    assert "(1, 16, 16) → (4, 16, 16)" in out
-    draw_flag("France", np.random.default_rng(1)).save("colour.png")
-    assert flags("predict", "--images", "colour.png")[::2] == (0, "")
-
-
 @pytest.mark.slow
 def test_two_processes_train_on_a_folder_as_one_does(flags: Command) -> None:
     assert flags("fit", *FLAGS, "--trainer.max_epochs=1", "--experiment=one")[0] == 0

@@ -1,6 +1,7 @@
 """Exported models classify as their checkpoint does, batches of any size, and contain metadata."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import RUN, SHORT, Command, uninstall
+from conftest import RUN, SHORT, Command
 from safetensors import safe_open
 
 from mnist_lit import DigitClassifier, __version__
@@ -100,7 +101,7 @@ def test_other_format_is_a_usage_error(trained: Command) -> None:
 
 
 def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    uninstall("onnxruntime", monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, _, err = trained("export")
     assert code == 2
     assert err == "error: ONNX needs onnxruntime: pip install -e '.[export]', or give --output FILE.pt2\n"

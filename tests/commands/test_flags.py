@@ -79,13 +79,6 @@ def test_later_configs_take_precedence_and_flags_over_all(config: Path, tmp_path
     assert flag_first.data.batch_size == 10, "also a flag before the config"
 
 
-def test_flags_take_precedence_over_settings_of_a_checkpoint() -> None:
-    parser = build_parser("test")
-    set_checkpoint_defaults(parser, {"data": {"batch_size": 250}, "model": {"channels": [4]}}, Path("my.ckpt"))
-    settings = parse(parser, ["--model.channels=[8]"])
-    assert (settings.data.batch_size, settings.model.channels) == (250, [8])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -122,8 +115,6 @@ def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> Non
     ("argv", "message"),
     [
         ("--data.bat=3", "no flag --data.bat"),
-        ("--quiet", "no flag --quiet"),
-        ("more", "no flag more"),
         ("--data.batch_size=x", "--data.batch_size: expected int, got x"),
         ("--data.batch_size=2.5", "--data.batch_size: expected int, got 2.5"),
         ("--model.channels=[a]", "--model.channels: expected int, got a"),

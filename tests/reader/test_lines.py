@@ -77,14 +77,3 @@ def test_digits_of_straight_strokes_are_left(strokes: list[tuple[int, int, int, 
         ImageDraw.Draw(image).line(stroke, fill=255, width=6)
     lines, certain = find_lines(np.asarray(image) > 0)
     assert not (lines.any() and certain)
-
-
-def test_all_is_lines_in_an_empty_form() -> None:
-    lines = sheet((300, 400), "table", 50, 3) > 0.5
-    found, certain = find_lines(lines)
-    assert certain
-    assert (found == lines).mean() > 0.99
-
-
-def test_there_are_no_lines_in_an_empty_mask() -> None:
-    assert not find_lines(np.zeros((30, 40), dtype=bool))[0].any()

@@ -1,4 +1,4 @@
-"""A network of its own tells digits from anything else. How often, `tests/benchmarks/novelty.py` reports."""
+"""A network of its own tells digits from anything else. How often, `tests/reader/train_novelty.py` reports."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import optuna
 import pytest
-from conftest import TRAIN, Command, callback, training_set_only, uninstall
+from conftest import TRAIN, Command, callback, training_set_only
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -271,7 +271,7 @@ def test_other_settings_are_another_study(command: Command, config: str) -> None
 def test_error_without_optuna_says_what_to_install(
     command: Command, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uninstall("optuna", monkeypatch)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "mnist_lit.studies.search", raising=False)
     code, _, err = command("search", config)
     assert (code, err) == (2, "error: search requires optuna: pip install -e '.[search]'\n")

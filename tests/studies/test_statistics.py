@@ -79,13 +79,6 @@ def test_seeds_needed_for_a_difference() -> None:
     assert estimated == sorted(estimated, reverse=True), "the less is known, the more seeds"
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_equal_recipes_are_told_apart_as_rarely_as_promised(seeds: int) -> None:
-    random = default_rng(seeds)
-    wrong = [difference(*random.normal(0, 1, (2, seeds)).tolist()).p <= LEVEL for _ in range(2_000)]
-    assert sum(wrong) / 2_000 <= LEVEL + 3 * sqrt(LEVEL * (1 - LEVEL) / 2_000)
-
-
 @pytest.mark.parametrize("pilot", [3, 5])
 @pytest.mark.parametrize("sd", [0.5, 1.0])
 def test_the_verdict_holds_when_its_advice_is_followed(pilot: int, sd: float) -> None:
