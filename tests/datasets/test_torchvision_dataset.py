@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RUN, Command
+from PIL import Image
 from torchvision.datasets import FakeData
 
 from mnist_lit.datasets.catalog import DATASETS
@@ -52,6 +53,12 @@ def test_images_are_read_as_torchvision_has_them(channels: int, mode: str, tmp_p
 def test_an_entry_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         replace(FAKE, **changes).read(tmp_path, train=False)
+
+
+def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    images = [(Image.new("RGB", (12, height)), 0) for height in (16, 15)]
+    with pytest.raises(ValueError, match="Fake: its images have several sizes, and a data set has one"):
+        replace(FAKE, load=lambda *_: images).read(tmp_path, train=True)
 
 
 def test_both_sets_are_downloaded_and_a_failure_names_the_data_set(tmp_path: Path) -> None:
