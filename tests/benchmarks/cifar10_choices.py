@@ -1,7 +1,7 @@
 """What each choice of `configs/cifar10.yaml` brings after two epochs, on 5,000 validation images, over the same seeds.
 
 Run `python tests/benchmarks/cifar10_choices.py SEEDS FOLDER` with the images of CIFAR-10 as files in
-`FOLDER/train/CLASS` and `FOLDER/test/CLASS`: about half an hour a seed on two cores that compute bfloat16. The test set
+`FOLDER/train/CLASS` and `FOLDER/test/CLASS`: about 45 minutes a seed on two cores that compute bfloat16. The test set
 is not used.
 """
 

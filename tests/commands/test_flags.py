@@ -115,6 +115,8 @@ def test_other_commands_accept_configs_of_fit(path: Path, tmp_path: Path) -> Non
     ("argv", "message"),
     [
         ("--data.bat=3", "no flag --data.bat"),
+        ("--quiet", "no flag --quiet"),
+        ("more", "no flag more"),
         ("--data.batch_size=x", "--data.batch_size: expected int, got x"),
         ("--data.batch_size=2.5", "--data.batch_size: expected int, got 2.5"),
         ("--model.channels=[a]", "--model.channels: expected int, got a"),

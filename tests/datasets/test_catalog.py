@@ -1,6 +1,7 @@
 """The catalog has the published files, and only their content is accepted."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,14 +39,21 @@ def test_huge_file_is_rejected_without_reading_it(tmp_path: Path) -> None:
 def test_a_wrong_size_in_an_entry_is_named_and_does_not_make_a_file_damaged(
     data_dir: Path, tmp_path: Path, train_size: int
 ) -> None:
-    wrong = replace(MNIST, train_size=train_size)
+    wrong, right = replace(MNIST, train_size=train_size), "MNIST: 60,000 labels and pixels (60000, 1, 28, 28)"
+    message = f"{right}, expected {train_size:,} and ({train_size}, 1, 28, 28)"
     for folder, mirror in (
         (shutil.copytree(data_dir, tmp_path / "copy"), "file:///nowhere"),
         (tmp_path, SHIPPED.as_uri()),
     ):
         wrong.fetch(folder, [mirror])
-        with pytest.raises(ValueError, match=rf"MNIST: 60,000 labels .*, expected {train_size:,} and"):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             wrong.read(folder, train=True)
+
+
+def test_a_wrong_number_of_channels_in_an_entry_is_refused(data_dir: Path) -> None:
+    message = r"^MNIST: 10,000 labels and pixels \(10000, 1, 28, 28\), expected 10,000 and \(10000, 3, 28, 28\)$"
+    with pytest.raises(ValueError, match=message):
+        replace(MNIST, shape=(3, 28, 28)).read(data_dir, train=False)
 
 
 def test_labels_beyond_the_classes_of_an_entry_are_refused(data_dir: Path) -> None:
