@@ -51,7 +51,31 @@ RUN = Run(Path("runs/baseline/version_0"))
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:  # workers, and the processes that they start, share the cores: more threads would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"  # torch is not imported yet
-Command = Callable[..., tuple[int, str, str]]
+
+
+class Command:
+    """The command line in an empty folder."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self.capfd = capfd
+
+    def __call__(self, *argv: str | Path) -> tuple[int, str, str]:
+        """Run a command, and return its exit code, output and error output."""
+        self.capfd.readouterr()
+        code = cli.main([str(argument) for argument in argv])
+        return code, *self.capfd.readouterr()
+
+    def succeed(self, *argv: str | Path) -> str:
+        """Run a command, expect that it reports no error and no warning, and return its output."""
+        code, out, err = self(*argv)
+        assert (code, err) == (0, "")
+        return out
+
+    def refuse(self, *argv: str | Path, code: int = 2) -> str:
+        """Run a command, expect an exit code and one line of error output, and return that line."""
+        ended, _, err = self(*argv)
+        assert (ended, err.count("\n")) == (code, 1), err
+        return err
 
 
 def stock_trainer(folder: Path, **arguments: Any) -> "Trainer":
@@ -183,16 +207,10 @@ def open_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 def command(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
-    """Run a command line in an empty folder; return its exit code, output and error output."""
+    """The command line in an empty folder with the MNIST files."""
     monkeypatch.chdir(tmp_path)
     link_data(data_dir, tmp_path)
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.main([str(argument) for argument in argv])
-        return code, *capfd.readouterr()
-
-    return run
+    return Command(capfd)
 
 
 def train(folder: Path, data_dir: Path, *flags: str, code: int = 0) -> None:

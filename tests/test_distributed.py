@@ -75,8 +75,7 @@ def test_a_rank_of_a_cluster_does_not_change_a_run_of_one_process(
 ) -> None:
     monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    code, out, err = command("fit", *SHORT)
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *SHORT)
     assert "test accuracy" in out
     assert RUN.results()["test"]
 
@@ -89,8 +88,7 @@ def test_a_rank_of_a_cluster_does_not_change_a_run_of_one_process(
     ],
 )
 def test_what_cannot_run_in_two_processes_is_a_usage_error(trained: Command, argv: list[str], message: str) -> None:
-    code, _, err = trained(*argv, *DDP)
-    assert (code, err) == (2, f"error: {message}\n")
+    assert trained.refuse(*argv, *DDP) == f"error: {message}\n"
     assert list(Path("runs/baseline").iterdir()) == [RUN.folder]
 
 

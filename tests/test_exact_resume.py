@@ -208,8 +208,7 @@ def test_instead_of_a_damaged_last_checkpoint_the_newest_complete_one_is_resumed
     LAST.write_bytes(LAST.read_bytes()[:-100])
     unfinished = RUN.checkpoints / ".last.ckpt.1.part"
     unfinished.touch()
-    code, out, err = command("fit", "--ckpt_path=last")
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", "--ckpt_path=last")
     assert f"{LAST} is not a complete checkpoint: taking {BEST} instead" in out
     assert differences(outcome(), expected) == []
     assert not unfinished.exists()
@@ -219,8 +218,7 @@ def test_a_run_without_a_checkpoint_starts_again(trained: Command) -> None:
     expected = outcome()
     shutil.rmtree(RUN.checkpoints)
     (RUN.folder / "results.json").unlink()
-    code, out, _ = trained("fit", "--ckpt_path=last")
-    assert code == 0
+    out = trained.succeed("fit", "--ckpt_path=last")
     assert f"{RUN.folder} has no complete epoch: it starts again" in out
     assert differences(outcome(), expected) == []
 
@@ -242,8 +240,7 @@ def test_training_longer_equals_training_that_long_from_the_start(command: Comma
 def test_a_run_with_a_schedule_cannot_be_trained_longer(command: Command) -> None:
     assert command("fit", *FLAGS, "--model.schedule=one_cycle", "--trainer.max_epochs=1")[0] == 0
     before = outcome()
-    code, _, err = command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
-    assert code == 2
+    err = command.refuse("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     assert err == f"error: the schedule of {RUN.folder} has a fixed number of steps: start a new run to train longer\n"
     assert "start a new run to train longer" in command("fit", "--ckpt_path=last")[1]
     assert differences(outcome(), before) == []
@@ -310,8 +307,7 @@ def test_a_run_ended_by_a_limit_resumes_as_without_the_limit(
 
 @pytest.mark.parametrize("limit", ["max_epochs=0", "max_steps=13", "max_time=00:00:00:00"])
 def test_where_a_limit_cuts_the_first_epoch_the_weights_at_the_end_are_tested(command: Command, limit: str) -> None:
-    code, out, _ = command("fit", *FLAGS, f"--trainer.{limit}")
-    assert code == 0
+    out = command.succeed("fit", *FLAGS, f"--trainer.{limit}")
     assert "no epoch was validated at its end: the best checkpoint has the weights of the last step" in out
     assert "val/" not in out
     assert [path.name for path in RUN.checkpoints.iterdir()] == ["best.ckpt"]
@@ -320,8 +316,7 @@ def test_where_a_limit_cuts_the_first_epoch_the_weights_at_the_end_are_tested(co
     assert (results["fit"]["epochs"], results["fit"]["best_epoch"]) == (0, None)
     assert results["test"]["total"] == 500
     longer = ["--trainer.max_epochs=2", "--trainer.max_steps=14", "--trainer.max_time=null"]
-    code, out, _ = command("fit", "--ckpt_path", BEST, *longer)
-    assert code == 0
+    out = command.succeed("fit", "--ckpt_path", BEST, *longer)
     assert f"{RUN.folder} has no complete epoch: it starts again" in out
 
 

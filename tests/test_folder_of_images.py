@@ -79,8 +79,7 @@ def trained(command: Command, finished: Path) -> Command:
 
 
 def test_every_command_works_with_a_folder(flags: Command) -> None:
-    code, out, err = flags("fit", *FLAGS)
-    assert (code, err) == (0, "")
+    out = flags.succeed("fit", *FLAGS)
     assert "data     flags: 73 images to train on, 8 to validate, 9 to test\n" in out
     square = "the middle square of each at 16×16 pixels (--data.fit, --data.image_size)"
     assert f"\n         {square}\nclasses  Estonia, France, Germany\nnetwork  " in out
@@ -112,8 +111,7 @@ def test_a_run_is_resumed_with_its_folder_moved(trained: Command) -> None:
     assert RUN.results()["fit"]["epochs"] == 2
     shutil.copytree("banners", "fewer")
     Path("fewer/France/0.png").unlink()
-    code, _, err = trained("fit", "--ckpt_path=last", "--data.dataset=fewer", "--trainer.max_epochs=3")
-    assert (code, err.count("\n")) == (1, 1)
+    err = trained.refuse("fit", "--ckpt_path=last", "--data.dataset=fewer", "--trainer.max_epochs=3", code=1)
     assert err.startswith("error: fewer has other images than ")
 
 
@@ -125,8 +123,7 @@ def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
     Path("mine").mkdir()
     for name in CLASSES:
         draw_flag(name, rng).resize((480, 320)).save(f"mine/{name}.jpg")
-    code, out, err = flags("predict", "--images", "mine", "--save_seen=seen")
-    assert (code, err) == (0, "")
+    out = flags.succeed("predict", "--images", "mine", "--save_seen=seen")
     table = read_rows(RUN.folder / "predictions.csv")
     assert [row["class"] for row in table] == sorted(CLASSES)
     for row in table:
@@ -134,8 +131,7 @@ def test_pictures_are_classified_without_the_folder(flags: Command) -> None:
         assert float(row[f"p_{row['class']}"]) == float(row["probability"])
     with Image.open("seen/00001_France.png") as image:
         assert (image.size, image.mode) == ((16, 16), "RGB")
-    code, _, err = flags("test")
-    assert code == 2
+    err = flags.refuse("test")
     assert err.endswith(f"CIFAR10 or a folder of images, got flags: {Path('flags').absolute()} does not exist\n")
 
 
@@ -165,21 +161,18 @@ def test_a_new_run_says_that_its_initial_weights_may_know_the_images_to_test(tra
     initial = ["--init_from", str(BEST), "--trainer.max_epochs=1"]
     assert note not in trained("fit", *FLAGS, *initial)[1]
     shutil.copy("flags/Germany/0.png", "flags/France/new.png")
-    code, out, err = trained("fit", *FLAGS, *initial)
-    assert (code, err) == (0, "")
+    out = trained.succeed("fit", *FLAGS, *initial)
     assert note in out
 
 
 def test_a_folder_is_the_same_by_any_path_and_another_one_needs_the_same_classes(trained: Command) -> None:
     assert "not recorded" not in trained("test", "--data.dataset", Path("flags").absolute())[1]
     Path("flags").rename("others")
-    code, out, err = trained("test", "--data.dataset=others")
-    assert (code, err) == (0, "")
+    out = trained.succeed("test", "--data.dataset=others")
     assert "not recorded" not in out, "they are the same images"
     shutil.rmtree("others")
     draw_flags(Path("others"), 10, seed=100)
-    code, out, err = trained("test", "--data.dataset=others")
-    assert (code, err) == (0, "")
+    out = trained.succeed("test", "--data.dataset=others")
     assert f"not recorded: {RUN.folder} records tests with flags only\n" in out
     Path("others/France").rename("others/Netherlands")
     code, _, err = trained("test", "--data.dataset=others")
@@ -231,15 +224,13 @@ TRAINED_ON = "--data.split_seed: leave it at 0, or training images would be vali
 def test_settings_that_do_not_fit_the_images_are_a_usage_error_before_there_is_a_run(
     trained: Command, argv: list[str], message: str
 ) -> None:
-    code, _, err = trained(*argv)
-    assert code == 2
+    err = trained.refuse(*argv)
     assert re.fullmatch(f"error: {message}\n", err)
     assert list(Path("runs").glob("*/*")) == [RUN.folder]
 
 
 def test_pad_keeps_all_of_each_image(flags: Command) -> None:
-    code, out, err = flags("fit", *FLAGS, "--data.fit=pad", "--trainer.max_epochs=1")
-    assert (code, err) == (0, "")
+    out = flags.succeed("fit", *FLAGS, "--data.fit=pad", "--trainer.max_epochs=1")
     assert "all of each, with black bars, at 16×16 pixels" in out
     Image.new("RGB", (40, 20), (255, 255, 255)).save("white.png")
     assert flags("predict", "--images", "white.png", "--save_seen=seen")[::2] == (0, "")

@@ -13,8 +13,7 @@ from mnist_lit.training.evaluation import Calibration, Outputs
 
 def test_early_stopping_ends_a_run_that_does_not_improve(command: Command) -> None:
     stop = callback("EarlyStopping", monitor="val/accuracy", mode="max", patience=2, min_delta=1.0)
-    code, out, err = command("fit", *SHORT, "--trainer.max_epochs=50", "--trainer.limit_train_batches=2", stop)
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *SHORT, "--trainer.max_epochs=50", "--trainer.limit_train_batches=2", stop)
     assert RUN.results()["fit"]["epochs"] == 3, "the first one, and two without an improvement of 1"
     assert "\nEarlyStopping ended it after 3 of 50 epochs: Monitored metric val/accuracy did not improve in" in out
     assert "test accuracy" in out
@@ -31,8 +30,7 @@ def test_early_stopping_ends_a_run_that_does_not_improve(command: Command) -> No
 def test_callbacks_that_would_make_a_run_wrong_are_refused_with_the_reason(
     command: Command, name: str, arguments: dict[str, object]
 ) -> None:
-    code, _, err = command("fit", *SHORT, callback(name, **arguments))
-    assert (code, err.count("\n")) == (2, 1)
+    err = command.refuse("fit", *SHORT, callback(name, **arguments))
     assert err.startswith(f"error: --trainer.callbacks: {name} cannot be used: ")
     assert not Path("runs").exists()
 
@@ -76,8 +74,7 @@ def test_averaged_weights_are_saved_with_their_own_temperature(command: Command,
 
 
 def test_a_timer_ends_the_run(command: Command) -> None:
-    code, _, err = command("fit", *SHORT, callback("Timer", duration={"seconds": 0}))
-    assert (code, err) == (0, "")
+    command.succeed("fit", *SHORT, callback("Timer", duration={"seconds": 0}))
     assert RUN.results()["fit"]["epochs"] == 0
 
 
@@ -93,8 +90,7 @@ def test_the_debug_config_overfits_one_batch_and_profiles(
     command: Command, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)  # to caplog
-    code, out, _ = command("fit", "--config", TRAIN.parent / "configs/debug.yaml")
-    assert code == 0
+    out = command.succeed("fit", "--config", TRAIN.parent / "configs/debug.yaml")
     last = next(line for line in out.splitlines() if line.startswith("epoch 29/30"))
     assert "train/accuracy 1.0000" in last
     assert "FIT Profiler Report" in caplog.text
@@ -103,8 +99,7 @@ def test_the_debug_config_overfits_one_batch_and_profiles(
 
 @pytest.mark.parametrize("flags", [[], ["--data.val_size=0"], ["--trainer.logger=CSVLogger"]])
 def test_a_fast_dev_run_trains_and_tests_a_few_batches_and_keeps_nothing(command: Command, flags: list[str]) -> None:
-    code, out, err = command("fit", "--trainer.fast_dev_run=3", *flags)
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", "--trainer.fast_dev_run=3", *flags)
     assert "test/accuracy" in out
     assert out.endswith("a trial run: nothing is recorded\n")
     assert "next" not in out

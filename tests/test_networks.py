@@ -61,8 +61,7 @@ class ResidualNetwork(nn.Module):
 
 def test_every_command_works_with_another_network(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_lit.classifier.CNN", MLP)
-    code, out, err = command("fit", *FLAGS, "--model.hidden=8")
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *FLAGS, "--model.hidden=8")
     assert "(1, 28, 28) → 784 → 8 → 10" in out
     code, _, err = command("fit", *FLAGS, "--model.hiden=3")
     assert (code, err.startswith("error: no flag --model.hiden")) == (2, True)

@@ -15,8 +15,7 @@ from mnist_lit.runs.folders import Run
 
 def test_training_with_lower_precision_clipping_and_accumulation_reaches_90_percent(command: Command) -> None:
     flags = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"]
-    code, _, err = command("fit", *FLAGS, *flags, "--model.learning_rate=0.01")
-    assert (code, err) == (0, "")
+    command.succeed("fit", *FLAGS, *flags, "--model.learning_rate=0.01")
     assert RUN.results()["test"]["accuracy"] > 0.9
 
 

@@ -15,8 +15,7 @@ from mnist_lit.runs.checkpoints import Checkpoint
 def test_test_records_the_result_of_the_best_checkpoint(trained: Command) -> None:
     expected = RUN.results()
     RUN.record(test=expected["test"] | {"loss": -1})
-    code, out, err = trained("test")
-    assert (code, err) == (0, "")
+    out = trained.succeed("test")
     assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
     assert RUN.results() == expected
     assert len(list(Path("runs/baseline").iterdir())) == 1, "no new run"
@@ -31,22 +30,19 @@ def test_test_records_the_result_of_the_best_checkpoint(trained: Command) -> Non
 )
 def test_results_of_other_tests_are_not_recorded(trained: Command, flag: str, message: str) -> None:
     expected = RUN.results()
-    code, out, _ = trained("test", flag)
-    assert code == 0
+    out = trained.succeed("test", flag)
     assert message in out
     assert RUN.results() == expected
 
 
 @pytest.mark.parametrize("name", ["validate", "test", "predict"])
 def test_limit_of_0_batches_is_a_usage_error(name: str, trained: Command) -> None:
-    code, _, err = trained(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
-    assert code == 2
+    err = trained.refuse(name, f"--trainer.limit_{name.removesuffix('idate')}_batches=0")
     assert err == f"error: --trainer.limit_{name.removesuffix('idate')}_batches: 0 leaves nothing to {name}\n"
 
 
 def test_validate_reproduces_the_accuracy_of_the_training(trained: Command) -> None:
-    code, out, _ = trained("validate")
-    assert code == 0
+    out = trained.succeed("validate")
     assert f"validation accuracy {RUN.results()['fit']['best_val_accuracy']:.2%}" in out
     assert out.rstrip().endswith("in 5,000")
     code, _, err = trained("validate", "--data.val_size=0", "--data.dataset=KMNIST")
@@ -66,8 +62,7 @@ def test_validation_set_with_training_images_is_refused(
 
 
 def test_subset_of_the_validation_set_is_accepted(trained: Command) -> None:
-    code, out, err = trained("validate", "--data.val_size=2500")
-    assert (code, err) == (0, "")
+    out = trained.succeed("validate", "--data.val_size=2500")
     assert out.rstrip().endswith("in 2,500")
 
 
@@ -78,8 +73,7 @@ def test_test_has_the_precision_of_the_training(command: Command) -> None:
     RUN.record(test=expected["test"] | {"loss": -1})
     assert command("test")[0] == 0
     assert RUN.results() == expected
-    code, out, _ = command("test", "--trainer.precision=32")
-    assert code == 0
+    out = command.succeed("test", "--trainer.precision=32")
     assert f"not recorded: {RUN.folder} records tests with precision bf16-mixed" in out
     assert RUN.results() == expected
 
@@ -89,8 +83,7 @@ def test_precision_that_is_not_available_is_replaced(trained: Command) -> None:
     content = Checkpoint.read(path).content
     assert content["precision"] == "32-true"
     torch.save(content | {"precision": "16-mixed"}, path)
-    code, out, err = trained("test", "--trainer.accelerator=cpu")
-    assert (code, err) == (0, "")
+    out = trained.succeed("test", "--trainer.accelerator=cpu")
     assert "trained in 16-mixed, which is not available here: evaluated in 32-true\n" in out
     assert f"not recorded: {RUN.folder}" in out
     del content["precision"]
@@ -106,8 +99,7 @@ def test_checkpoint_is_enough_in_another_folder(
     folder = tmp_path_factory.mktemp("elsewhere")
     shutil.copy(RUN.checkpoints / "best.ckpt", folder / "mine.ckpt")
     monkeypatch.chdir(folder)
-    code, out, _ = trained("test", "--ckpt_path=mine.ckpt")
-    assert code == 0
+    out = trained.succeed("test", "--ckpt_path=mine.ckpt")
     assert f"{10_000 - expected['correct']:,} errors in 10,000" in out
     assert sorted(path.name for path in folder.iterdir()) == ["data", "mine.ckpt"]
     assert trained("predict", "--ckpt_path=mine.ckpt")[0] == 0
@@ -130,14 +122,12 @@ def test_batch_size_is_that_of_the_checkpoint_by_default(command: Command, monke
 
 
 def test_flag_that_does_not_fit_the_weights_is_refused(trained: Command) -> None:
-    code, _, err = trained("test", "--model.channels=[4,9]")
-    assert (code, err.count("\n")) == (1, 1)
+    err = trained.refuse("test", "--model.channels=[4,9]", code=1)
     assert "do not fit the network: was a --model flag or --data.dataset changed?" in err
 
 
 def test_config_of_a_run_is_accepted(trained: Command) -> None:
-    code, out, err = trained("test", "--config", RUN.config, "--trainer.limit_test_batches=1")
-    assert (code, err) == (0, "")
+    out = trained.succeed("test", "--config", RUN.config, "--trainer.limit_test_batches=1")
     assert f"checkpoint {RUN.checkpoints / 'best.ckpt'}" in out
 
 

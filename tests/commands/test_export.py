@@ -42,8 +42,7 @@ def check_metadata(metadata: dict[str, str]) -> None:
 
 
 def test_onnx_has_the_same_output(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:
-    code, out, err = trained("export")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export")
     path = RUN.folder / "model.onnx"
     assert "10,000 test images classified alike" in out
     assert str(path) in out
@@ -70,8 +69,7 @@ def test_a_network_with_gelu_that_averages_over_views_has_the_same_output(comman
 
 
 def test_torch_program_has_the_same_output(trained: Command, expected: tuple[torch.Tensor, torch.Tensor]) -> None:
-    code, out, err = trained("export", "--output=mine/model.pt2")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export", "--output=mine/model.pt2")
     assert "10,000 test images classified alike" in out
     extra = {"metadata.json": ""}
     program = torch.export.load("mine/model.pt2", extra_files=extra).module()
@@ -102,16 +100,14 @@ def test_other_format_is_a_usage_error(trained: Command) -> None:
 
 def test_error_without_onnxruntime_says_what_to_install(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    code, _, err = trained("export")
-    assert code == 2
+    err = trained.refuse("export")
     assert err == "error: ONNX needs onnxruntime: pip install -e '.[export]', or give --output FILE.pt2\n"
 
 
 def test_safetensors_have_the_weights_and_the_settings(
     trained: Command, expected: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    code, out, err = trained("export", "--output=model.safetensors")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export", "--output=model.safetensors")
     assert "10,000 test images classified alike, probabilities differ by " in out
     with safe_open("model.safetensors", "pt") as file:
         check_metadata(file.metadata())

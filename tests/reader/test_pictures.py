@@ -39,8 +39,7 @@ def test_pictures_are_classified_in_the_order_given_with_their_exact_names(train
     for name in odd:
         os.link(pictures / "1_2.png", pictures / name)
         names.append(f"mine/{name}")
-    code, out, err = trained("predict", "--images", *names)
-    assert (code, err) == (0, "")
+    out = trained.succeed("predict", "--images", *names)
     expected = [*names[:2], *sorted(str(Path("mine") / path.name) for path in pictures.glob("*.png")), *names[3:]]
     found = read_rows(RUN.folder / "predictions.csv")
     assert [row["image"] for row in found] == expected
@@ -100,8 +99,7 @@ def test_save_seen_saves_the_preprocessed_pictures(trained: Command, pictures: P
 
 def test_csv_file_is_written_even_if_preprocessed_pictures_cannot_be_saved(trained: Command, pictures: Path) -> None:
     Path("seen").touch()
-    code, _, err = trained("predict", "--images", pictures, "--save_seen=seen")
-    assert (code, err.count("\n")) == (1, 1)
+    trained.refuse("predict", "--images", pictures, "--save_seen=seen", code=1)
     assert len(read_rows(RUN.folder / "predictions.csv")) == 10
 
 
@@ -124,8 +122,7 @@ def seen(number: int, row: dict[str, str]) -> torch.Tensor:
 
 
 def test_several_digits_are_read_in_lines(trained: Command, numbers: list[str], data_dir: Path) -> None:
-    code, out, err = trained("predict", "--several", "--images", *numbers, "--save_seen=seen")
-    assert (code, err) == (0, "")
+    out = trained.succeed("predict", "--several", "--images", *numbers, "--save_seen=seen")
     found = read_rows(RUN.folder / "predictions.csv")
     assert list(found[0]) == ["image", "digit", "probability", *(f"p{d}" for d in range(10)), *BOX]
     assert [row["image"] for row in found] == ["two.png"] * 8 + ["one.jpg"] * 2
@@ -172,8 +169,7 @@ def test_boxes_of_several_digits_are_in_pixels_of_the_file(trained: Command, tmp
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # to be turned to the right
     picture.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
-    code, _, err = trained("predict", "--several", "--images", "a.png", "--output=a.csv")
-    assert (code, err) == (0, "")
+    trained.succeed("predict", "--several", "--images", "a.png", "--output=a.csv")
     boxes = [[int(row[side]) for side in BOX] for row in read_rows(Path("a.csv"))]
     assert np.allclose(boxes, [[1_000, 500, 200, 2_000], [5_000, 1_000, 1_000, 1_500]], atol=12)
 
@@ -209,8 +205,7 @@ def test_digits_of_sheets_are_saved_in_a_new_folder(trained: Command, numbers: l
 
 def test_sheets_that_were_not_classified_are_not_reported(trained: Command, numbers: list[str]) -> None:
     limits = ("--trainer.limit_predict_batches=1", "--data.batch_size=4")
-    code, out, _ = trained("predict", "--several", "--images", *numbers, "--save_seen=seen", *limits)
-    assert code == 0
+    out = trained.succeed("predict", "--several", "--images", *numbers, "--save_seen=seen", *limits)
     assert out.splitlines()[2].startswith("4 digits")
     assert "one.jpg" not in out
     assert len(list(Path("seen").glob("*_read.png"))) == 1
@@ -245,8 +240,7 @@ def test_uncalibrated_probabilities_are_reported(trained: Command, pictures: Pat
     content = Checkpoint.read(RUN.checkpoints / "best.ckpt").content
     content["state_dict"]["temperature"] = torch.ones(())
     torch.save(content, "raw.ckpt")
-    code, out, _ = trained("predict", "--images", pictures, "--ckpt_path=raw.ckpt", "--output=raw.csv")
-    assert code == 0
+    out = trained.succeed("predict", "--images", pictures, "--ckpt_path=raw.ckpt", "--output=raw.csv")
     assert out.splitlines()[1].endswith("the probabilities are not calibrated")
     for line, row in zip(out.splitlines()[2:-1], read_rows(Path("raw.csv")), strict=True):
         assert ("unsure" in line) == (float(row["probability"]) < 0.4)

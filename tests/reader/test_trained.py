@@ -27,8 +27,7 @@ def seven(data_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("seven")
 def test_without_a_run_pictures_are_read_and_it_says_by_what(command: Command) -> None:
-    code, out, err = command("predict", "--images", "seven.png")
-    assert (code, err) == (0, "")
+    out = command.succeed("predict", "--images", "seven.png")
     first, answer, _ = out.splitlines()
     assert first == (
         f"no checkpoint in {Path('runs').absolute()}: read as handwritten digits by the network of the package, "
@@ -58,8 +57,7 @@ def test_what_needs_a_checkpoint_is_refused_without_one(command: Command) -> Non
         code, _, err = command("predict", "--images", "seven.png", flag)
         assert (code, err[:9]) == (1, "error: no")
     for name in ("predict", "test", "validate", "export"):
-        code, _, err = command(name)
-        assert (code, err) == (1, "error: no run with a best checkpoint in runs: train one with fit\n")
+        assert command.refuse(name, code=1) == "error: no run with a best checkpoint in runs: train one with fit\n"
     Path("mine.yaml").write_text("images: [seven.png]\n", encoding="utf-8")
     for output in ("seven.png", "mine.yaml"):
         code, _, err = command("predict", "--config=mine.yaml", "--output", output)

@@ -10,8 +10,7 @@ from conftest import RUN, Command
 
 @pytest.mark.parametrize("suffix", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
 def test_the_card_describes_the_file_and_its_example_runs(trained: Command, suffix: str) -> None:
-    code, out, err = trained("export", f"--output=mine.{suffix}")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export", f"--output=mine.{suffix}")
     assert f"and its model card mine.{suffix}.md" in out
     card = Path(f"mine.{suffix}.md").read_text(encoding="utf-8")
     header = yaml.safe_load(card.split("---")[1])

@@ -188,8 +188,7 @@ def test_runs_that_were_made_by_something_else_are_told(compared: Command) -> No
     ],
 )
 def test_wrong_usage(command: Command, arguments: list[str], message: str) -> None:
-    code, _, err = command("compare", *arguments)
-    assert (code, err.count("\n")) == (2, 1)
+    err = command.refuse("compare", *arguments)
     assert message in err
 
 

@@ -28,8 +28,7 @@ def columns(version: int) -> set[str]:
 
 def test_added_logger_logs_into_the_run_folder_and_into_a_new_file_when_resumed(command: Command) -> None:
     flags = ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=5", "--trainer.max_epochs=1"]
-    code, out, err = command("fit", *SHORT, *flags)
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *SHORT, *flags)
     assert {"train/loss", "val/accuracy", "test/accuracy", "lr-Adam"} <= columns(0)
     assert list(RUN.folder.glob("events*"))
     assert "tensorboard --logdir runs" in out
@@ -107,8 +106,7 @@ def test_logger_that_is_not_installed_is_a_usage_error_without_a_run(
     command: Command, monkeypatch: pytest.MonkeyPatch, module: ModuleType, available: str, name: str
 ) -> None:
     monkeypatch.setattr(module, available, RequirementCache("no-such-package"))
-    code, _, err = command("fit", f"--trainer.logger={name}")
-    assert (code, err.count("\n")) == (2, 1)
+    err = command.refuse("fit", f"--trainer.logger={name}")
     assert err.startswith(f"error: --trainer.logger: {name}: Requirement 'no-such-package' not met")
     assert not Path("runs").exists()
 

@@ -62,7 +62,6 @@ def test_where_pictures_cannot_be_drawn_a_line_says_so_and_the_results_are_writt
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    code, out, err = command("fit", *SHORT, "--trainer.max_epochs=1")
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *SHORT, "--trainer.max_epochs=1")
     assert "curves and pictures could not be drawn: " in out
     assert "test" in RUN.results()

@@ -59,8 +59,7 @@ def test_epoch_line_has_no_validation_metrics_without_a_validation(fit: Fit) -> 
 
 
 def test_time_left_of_the_run_is_in_the_lines(command: Command) -> None:
-    code, out, err = command("fit", *SHORT)
-    assert (code, err) == (0, "")
+    out = command.succeed("fit", *SHORT)
     first, last = re.findall(r"^epoch .*", out, re.MULTILINE)
     assert re.search(r"train/accuracy 0\.\d+ .*val/accuracy \S+  \d\d:\d\d left$", first), (
         "validation resets no training metric"

@@ -122,8 +122,7 @@ def test_training_images_are_drawn_with_augmentation(command: Command, monkeypat
 
 
 def test_run_without_a_logger_saves_checkpoints_and_results(command: Command) -> None:
-    code, _, err = command("fit", *SHORT, "--trainer.logger=false")
-    assert (code, err) == (0, "")
+    command.succeed("fit", *SHORT, "--trainer.logger=false")
     written = ["checkpoints", "config.yaml", "confusion.png", "mistakes.png", "results.json"]
     assert sorted(path.name for path in RUN.folder.iterdir()) == written
     assert "test" in RUN.results()

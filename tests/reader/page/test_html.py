@@ -108,8 +108,7 @@ def test_page_of_the_default_network_is_small() -> None:
 
 
 def test_page_has_the_same_output(trained: Command) -> None:
-    code, out, err = trained("export", "--output=digits.html")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export", "--output=digits.html")
     if shutil.which("node"):
         assert "500 test images classified alike, probabilities differ by" in out
     else:
@@ -130,8 +129,7 @@ def test_page_for_drawings_that_are_no_digits_is_refused(trained: Command) -> No
 
 def test_a_model_card_stands_beside_the_page(trained: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_lit.reader.page.html.shutil.which", lambda _: None)  # compared in another test
-    code, out, err = trained("export", "--output=mine.html")
-    assert (code, err) == (0, "")
+    out = trained.succeed("export", "--output=mine.html")
     assert "without Node.js, not compared with the checkpoint: mine.html" in out
     card = Path("mine.html.md").read_text(encoding="utf-8")
     assert "Open it in a browser" in card
